@@ -1,0 +1,131 @@
+"""What the engine measures: the data that crosses from pixels to science, live and offline alike.
+
+Arrays are indexed by position in the run's `MaskSet` (0..P-1), never by particle id; ids live in `MaskSet.particle_id`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+
+LAYERS = ("surface", "outer", "inner", "core")
+"""The four layers of a particle from its edge inwards, each a quarter of its area."""
+
+
+class FrameFlag(IntFlag):
+    """Why a frame's values need care; bits of the `flags` column of `frames`."""
+
+    GAP_BEFORE = 1
+    """Frames were lost between the previous one and this one."""
+    DRIFT_UNKNOWN = 2
+    """Registration failed; the last good drift was used."""
+    DRIFT_JUMP = 4
+    """The scene moved by more than a pixel since the previous frame."""
+    ILLUMINATION_STEP = 8
+    FOCUS_JUMP = 16
+    CONSTANT = 32
+    """All sampled pixels are equal: a dead or black camera, not a scene. Nothing was measured."""
+    REPEATED = 64
+    """Bit for bit the previous frame. Nothing was measured."""
+
+
+class ParticleFlag(IntFlag):
+    """Why a particle's value needs care; bits of the `flags` column of `traces`."""
+
+    SATURATED = 1
+    """At least one pixel of the mask reached 98 % of full scale."""
+    EDGE = 2
+    """Mask or ring left the frame through drift; the value is NaN."""
+    BAD_RING = 4
+    """Too few background pixels; neighbours' background was used."""
+
+
+@dataclass
+class MaskSet:
+    """The particles of a run: found once, then fixed.
+
+    `labels` is (H, W) int32: 0 background, i + 1 the particle at index i. `table` holds one array of length P for each
+    shape column of the `particles` export (`area_px`, `equivalent_diameter_um`, ... NaN where the pixel size is
+    unknown). `psf_sigma_px` is the blur the segmentation assumed or measured.
+    """
+
+    labels: np.ndarray
+    particle_id: np.ndarray
+    y_px: np.ndarray
+    x_px: np.ndarray
+    table: dict[str, np.ndarray]
+    psf_sigma_px: float
+    pixel_size_nm: float | None
+    version: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of particles, P."""
+        return len(self.particle_id)
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """How DN become electrons and how sure they are: v = e + read_noise_e**2 + gain**2/12 per pixel."""
+
+    gain_e_per_dn: float
+    read_noise_e: float
+    dark_dn: float
+    estimated: bool = False
+    """True when fitted to the data (photon-transfer line of static pixels) rather than given."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An abrupt change of one particle's relative brightness, as the sequential detector saw it."""
+
+    index: int
+    """The particle's index in the mask set."""
+    onset_frame: int
+    """Run frame index of the estimated first frame of the change."""
+    detected_frame: int
+    magnitude: float
+    """Change of contrast C = F/F0 - 1."""
+    magnitude_sigma: float
+    score: float
+    """CUSUM statistic at the alarm, in units of the log-likelihood ratio."""
+    common_fraction: float
+    """Share of all particles that alarmed within the same tenth of a second: near 1 it is the instrument, not the particle."""
+
+
+@dataclass
+class MeasureBatch:
+    """N consecutive frames of a run: (N,) arrays a frame, (N, P) arrays a frame and particle.
+
+    `flux_e` is background-subtracted, illumination-normalised electrons; `layer_flux_e` is (N, P, 4) in the order of
+    `LAYERS`; `centroid_*_px` is the flux-weighted centroid relative to the mask's own centre, drift removed.
+    Unmeasured values are NaN. `t_s` counts from the run's first frame on the camera's clock.
+    """
+
+    frame: np.ndarray
+    block_id: np.ndarray
+    t_s: np.ndarray
+    host_t_s: np.ndarray
+    drift_y_px: np.ndarray
+    drift_x_px: np.ndarray
+    drift_sigma_px: np.ndarray
+    illumination: np.ndarray
+    focus: np.ndarray
+    flags: np.ndarray
+    flux_e: np.ndarray
+    flux_sigma_e: np.ndarray
+    layer_flux_e: np.ndarray
+    layer_sigma_e: np.ndarray
+    centroid_y_px: np.ndarray
+    centroid_x_px: np.ndarray
+    particle_flags: np.ndarray
+    detections: list[Detection] = field(default_factory=list)
+    baseline_flux_e: np.ndarray | None = None
+    """F0 of each particle, (P,), once the baseline is complete; None before."""
+    baseline_layer_flux_e: np.ndarray | None = None
+    """(P, 4), with `baseline_flux_e`."""
+
+    def __len__(self) -> int:
+        return len(self.frame)

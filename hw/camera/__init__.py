@@ -1,0 +1,7 @@
+"""Camera drivers: one file a driver, one line each in `DRIVERS`."""
+
+DRIVERS: dict[str, str] = {
+    "replay": "hw.camera.replay:ReplayCamera",
+    "twin": "hw.camera.twin:TwinCamera",
+}
+"""Driver name -> ``module:class``. The class has `Settings` (a pydantic model) and takes one as its only argument."""

@@ -1,0 +1,103 @@
+"""What every camera driver is and does.
+
+The engine owns the frame slots; a driver fills them in place. Drivers are synchronous and used by one thread only:
+they construct cheaply, touch the world in `open`, and `close` is idempotent.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+
+class PixelFormat(StrEnum):
+    """Names of the Pixel Format Naming Convention (PFNC)."""
+
+    MONO8 = "Mono8"
+    MONO10P = "Mono10p"
+    MONO12 = "Mono12"
+    MONO12P = "Mono12p"
+    MONO16 = "Mono16"
+
+    @property
+    def bit_depth(self) -> int:
+        """Significant bits of a pixel."""
+        return {"Mono8": 8, "Mono10p": 10, "Mono12": 12, "Mono12p": 12, "Mono16": 16}[self.value]
+
+    def payload_bytes(self, height_px: int, width_px: int) -> int:
+        """Bytes of one frame in this format; packed formats have no padding between lines."""
+        bits = {"Mono8": 8, "Mono10p": 10, "Mono12": 16, "Mono12p": 12, "Mono16": 16}[self.value]
+        return (height_px * width_px * bits + 7) // 8
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """What an opened camera says of itself. `None` where it does not know: nothing is guessed."""
+
+    model: str
+    serial: str
+    height_px: int
+    width_px: int
+    pixel_format: PixelFormat
+    frame_rate_hz: float
+    exposure_us: float | None = None
+    gain_e_per_dn: float | None = None
+    read_noise_e: float | None = None
+    dark_dn: float | None = None
+    pixel_size_nm: float | None = None
+    clock_id: str = ""
+    """Cameras and potentiostats with equal, non-empty `clock_id` stamp with the same clock."""
+    dark: np.ndarray | None = None
+    """Per-pixel dark level in DN, (H, W) float32, when the source carries one; replaces `dark_dn`."""
+    flat: np.ndarray | None = None
+    """Per-pixel relative gain, (H, W) float32, mean 1, when the source carries one."""
+
+
+@dataclass(frozen=True)
+class FrameStamp:
+    """Provenance of one frame."""
+
+    block_id: int
+    """The camera's own frame counter: a gap tells how many frames the camera lost."""
+    device_t_s: float
+    """Mid-exposure time on the camera's clock, seconds."""
+    host_t_s: float
+    """`time.monotonic()` when the frame was complete."""
+
+
+class Camera(ABC):
+    """A source of frames. See the module's docstring for its life."""
+
+    @abstractmethod
+    def open(self) -> CameraInfo:
+        """Claim the device and describe it. Raises `CameraError`."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin streaming. Block ids start anew."""
+
+    @abstractmethod
+    def next_frame(self, slot: np.ndarray, timeout_s: float) -> FrameStamp | None:
+        """Fill `slot` (uint8, 1-D, `payload_bytes` long) with the next frame; None when none came in `timeout_s`.
+
+        Raises `CameraError`; with `CameraReason.ENDED` when a finite source is exhausted.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop streaming; idempotent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device; idempotent, never raises."""
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Apply `exposure_us` or `frame_rate_hz` while open. Raises `CameraError` (BAD_SETTING) by default."""
+        from hw.errors import CameraError, CameraReason
+
+        if settings:
+            raise CameraError(CameraReason.BAD_SETTING, f"this camera cannot change {', '.join(settings)}")

@@ -1,0 +1,79 @@
+"""The root of every error the instrument raises, and the reasons a device can give.
+
+An error carries a `Reason`: a stable code (used alike by API, log and docs), and a remedy sentence that a field
+engineer can act on. Layers above `hw` add reasons of their own by subclassing `Reason` and `InstrumentError`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Base of all reason enums. A member's value is ``(code, remedy)``; the code never changes once released."""
+
+    @property
+    def code(self) -> str:
+        """Stable dotted code, e.g. ``camera.unplugged``."""
+        return str(self.value[0])
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, as one sentence."""
+        return str(self.value[1])
+
+
+class InstrumentError(Exception):
+    """Root of all errors of this project.
+
+    `detail` says what happened and where (names the file, field, dataset or device); `reason` says of which kind it
+    is and carries the remedy.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def code(self) -> str:
+        """The reason's stable code."""
+        return self.reason.code
+
+    @property
+    def remedy(self) -> str:
+        """The reason's remedy sentence."""
+        return self.reason.remedy
+
+    def __str__(self) -> str:
+        return f"{self.detail.rstrip('.')}. {self.remedy}"
+
+
+class CameraReason(Reason):
+    """Why a camera cannot deliver frames."""
+
+    NOT_FOUND = ("camera.not_found", "Check the cable and that the camera's serial number matches the configuration.")
+    UNPLUGGED = ("camera.unplugged", "Plug the camera back in; acquisition resumes by itself.")
+    STALLED = ("camera.stalled", "The camera is still listed but sends nothing; power-cycle it if this persists.")
+    BUSY = ("camera.busy", "Stop the other program that holds the camera.")
+    DENIED = ("camera.denied", "Install the udev rule shipped with the service, then replug the camera.")
+    BAD_SETTING = ("camera.bad_setting", "Choose a value inside the camera's range.")
+    ENDED = ("camera.ended", "The recording has no more frames; start the replay again or choose another.")
+
+
+class CellReason(Reason):
+    """Why a potentiostat cannot be used or trusted."""
+
+    NOT_FOUND = ("cell.not_found", "Check the cable and that the potentiostat's serial number matches the configuration.")
+    UNPLUGGED = ("cell.unplugged", "Plug the potentiostat back in; the cell stays off until an operator starts it.")
+    STALLED = ("cell.stalled", "No sample arrived in time; check the potentiostat, the cell was switched off.")
+    REFUSED = ("cell.refused", "The potentiostat refused the set point; check it against the device's range.")
+    READ_ONLY = ("cell.read_only", "A replayed cell cannot be driven; configure a live potentiostat.")
+
+
+class CameraError(InstrumentError):
+    """The camera cannot deliver frames."""
+
+
+class PotentiostatError(InstrumentError):
+    """The potentiostat cannot be driven or read."""
