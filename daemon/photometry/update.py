@@ -1,0 +1,28 @@
+"""What the run's science hands to the store, the event feed and the status after each batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daemon.events import Event
+
+
+@dataclass
+class ScienceUpdate:
+    """New results; every list may be empty. Rows are dictionaries keyed by the column names of `daemon.tables`."""
+
+    frame_columns: dict[str, np.ndarray] | None = None
+    """(N,) arrays named as `CHUNK_FRAME_COLUMNS`; None while the baseline is still being measured."""
+    particle_columns: dict[str, np.ndarray] | None = None
+    """(N, P) arrays named as `CHUNK_PARTICLE_COLUMNS`."""
+    events: list[Event] = field(default_factory=list)
+    cycles: list[dict[str, Any]] = field(default_factory=list)
+    """Finished halves, one row a particle; a later row for the same (particle_id, cycle, half) replaces the earlier."""
+    ensemble: list[dict[str, Any]] = field(default_factory=list)
+    particles: list[dict[str, Any]] = field(default_factory=list)
+    """Rows whose `state`, `calibration`, `front_mode` or `brightness_e` changed: particle_id and the changed columns."""
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
+    """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4)."""
