@@ -5,14 +5,33 @@ Unknown names are errors that carry the nearest known one; every problem names i
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+import hw.camera
+import hw.potentiostat
+from daemon.cell.experiment import parse_experiment
+from daemon.errors import ConfigError, ConfigReason, ExperimentError
+from daemon.layers import Layers, Origin, from_environment, read_toml
 from daemon.recipe import CellLimits, Positive, Recipe, Strict
+from daemon.schema import Setting, dotted, generic, settings_of
+from daemon.simulate import simulated
+from hw.drivers import DriverError, build_driver
+
+DEFAULT_PATH = Path("/etc/photometryd/photometryd.toml")
+MASK = "********"
+MAX_SOCKET_BYTES = 107  # the kernel's limit on the path of a Unix socket
+MAX_SHOWN = 20  # problems in one message
 
 Scope = Literal["read", "operate", "admin"]
+FilePath = Annotated[Path, Field(strict=False)]  # TOML has no paths, only strings
 
 
 class CameraSettings(Strict):
@@ -20,13 +39,16 @@ class CameraSettings(Strict):
 
     driver: str = "twin"
     """Name in the table of camera drivers (`hw.camera.DRIVERS`)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """The driver's own settings; each driver documents and checks them."""
     pixel_size_nm: Positive | None = None
     """Object-side size of a pixel; the driver's value when absent."""
     gain_e_per_dn: Positive | None = None
+    """Electrons a DN stands for; the driver's value, or one fitted to static pixels, when absent."""
     read_noise_e: Annotated[float, Field(ge=0)] | None = None
+    """Read noise of a pixel, one standard deviation; the driver's value, or one fitted, when absent."""
     dark_dn: Annotated[float, Field(ge=0)] | None = None
+    """Level of an unlit pixel; the driver's value, or a dark calibration, when absent."""
     frame_deadline_s: Positive = 2.0
     """Longest wait for a frame before the camera counts as stalled."""
 
@@ -36,7 +58,7 @@ class PotentiostatSettings(Strict):
 
     driver: str = "twin"
     """Name in the table of potentiostat drivers (`hw.potentiostat.DRIVERS`)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """The driver's own settings; each driver documents and checks them."""
     sample_deadline_s: Positive = 2.0
     """Longest wait for a sample before the cell is switched off."""
@@ -50,12 +72,13 @@ class CellSettings(Strict):
     electrode: Literal["cathode", "anode"] = "cathode"
     """Which electrode the microscope watches: a cathode's particles lose lithium while the cell charges."""
     limits: CellLimits = CellLimits()
+    """Safety limits of every experiment."""
 
 
 class EngineSettings(Strict):
     """The camera engine."""
 
-    ring_frames: int = Field(default=32, ge=4, le=4096)
+    ring_frames: int = Field(default=64, ge=4, le=4096)
     """Frame slots between camera and kernels; a full ring drops the newest frame and counts it."""
     batch_s: Positive = 0.05
     """How often measures cross to the daemon."""
@@ -64,9 +87,11 @@ class EngineSettings(Strict):
     max_restarts: int = Field(default=5, ge=0)
     """Restarts within `restart_window_s` before giving up."""
     restart_window_s: Positive = 60.0
+    """The time in which restarts are counted."""
     silence_s: Positive = 5.0  # twice the frame deadline and a second: slower than any healthy stage
     """Longest silence of a live engine before it is killed and restarted."""
     start_timeout_s: Positive = 90.0  # first start compiles the kernels: 60 s on the slowest machine tried
+    """Longest start of the engine, kernels to be compiled included."""
     step_false_alarms_per_day: Positive = 1.0
     """Designed false alarms of the step detector, for the whole instrument."""
 
@@ -74,7 +99,8 @@ class EngineSettings(Strict):
 class StoreSettings(Strict):
     """Where and how results are kept."""
 
-    state_dir: Path = Path("/var/lib/photometryd")
+    state_dir: FilePath = Path("/var/lib/photometryd")
+    """Directory of the catalogue, the runs and the logs."""
     commit_interval_s: Positive = 1.0
     """What a power cut may cost."""
     min_free_mb: int = Field(default=200, ge=0)
@@ -84,9 +110,12 @@ class StoreSettings(Strict):
 class Token(Strict):
     """One bearer token of the HTTP API."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=100)
+    """Who holds it; appears in the audit record."""
     secret: str = Field(min_length=16, json_schema_extra={"secret": True})
-    scopes: list[Scope] = ["read"]
+    """What the client sends; never shown again."""
+    scopes: list[Scope] = Field(default=["read"], min_length=1)
+    """What it may do; `operate` includes `read`, `admin` includes both."""
 
 
 class ApiSettings(Strict):
@@ -96,11 +125,12 @@ class ApiSettings(Strict):
     """Loopback by default; tokens are required on any other address."""
     port: int = Field(default=8470, ge=0, le=65535)
     """0 takes a free port."""
-    socket: Path | None = None
+    socket: FilePath | None = None
     """Unix socket, guarded by file permission (0660)."""
-    tokens: list[Token] = []
+    tokens: list[Token] = Field(default=[])
     """Without tokens, loopback requests have every scope; with at least one, each request needs a token."""
     max_body_bytes: int = Field(default=1_000_000, ge=1_000)
+    """Largest request that is read."""
     max_followers: int = Field(default=100, ge=1)
     """Event streams open at once."""
 
@@ -109,6 +139,7 @@ class ServiceSettings(Strict):
     """The process itself."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are logged."""
     thread_stall_s: Positive = 10.0
     """Longest time without progress of a vital part before the systemd watchdog is no longer fed."""
 
@@ -117,11 +148,209 @@ class Settings(Strict):
     """Everything."""
 
     camera: CameraSettings = CameraSettings()
+    """The camera."""
     potentiostat: PotentiostatSettings = PotentiostatSettings()
+    """The potentiostat."""
     cell: CellSettings = CellSettings()
+    """The cell under test."""
     engine: EngineSettings = EngineSettings()
+    """The camera engine."""
     store: StoreSettings = StoreSettings()
+    """Where results are kept."""
     api: ApiSettings = ApiSettings()
+    """The HTTP API."""
     service: ServiceSettings = ServiceSettings()
+    """The process itself."""
     autostart: Recipe | None = None
     """A run to start by itself once the instrument is ready."""
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings in force, and where each came from."""
+
+    settings: Settings
+    origins: dict[str, Origin]
+    """Dotted name -> origin; a list has one origin, a driver's options have one each."""
+    path: Path | None
+    """The file that was read, if any."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the settings: a dotted place and a sentence that names it."""
+
+    reason: ConfigReason
+    place: str
+    sentence: str
+
+
+class BadSettings(ConfigError):
+    """The settings cannot be used; `problems` has one entry for each thing to correct."""
+
+    def __init__(self, problems: list[Problem], source: str) -> None:
+        self.problems = tuple(problems)
+        shown = [problem.sentence for problem in problems[:MAX_SHOWN]]
+        more = len(problems) - len(shown)
+        detail = f"{source}: " + "; ".join(shown) + (f"; and {more} more" if more else "")
+        super().__init__(problems[0].reason, detail)
+
+
+def load_settings(
+    path: Path | None, *, simulate: bool = False, environ: Mapping[str, str] = os.environ
+) -> LoadedSettings:
+    """Read, check and combine the settings: defaults, then `--simulate`'s, then the file's, then the environment's.
+
+    `path` None reads no file. Environment names are ``PHOTOMETRYD_<SECTION>__<NAME>``; empty ones count as unset.
+    Raises `ConfigError` (`BadSettings` with every problem found, once the file is valid TOML). Blocking.
+    """
+    layers = Layers()
+    if simulate:
+        layers.add("simulate", simulated(environ))
+    if path is not None:
+        layers.add("file", read_toml(path))
+    variables, unknown = from_environment(environ, KNOWN)
+    layers.add("env", variables)
+    problems = [_unknown(place, f" (environment variable {variable})") for place, variable in unknown]
+    settings = _validated(layers.values, problems)
+    if settings is not None:
+        problems.extend(_cross_checked(settings))
+    if problems or settings is None:
+        raise BadSettings(problems, str(path) if path else "settings")
+    origins: dict[str, Origin] = {
+        name: "default" for name, setting in KNOWN.items() if setting.kind != "table" and "[]" not in name
+    }
+    return LoadedSettings(settings, origins | layers.origins, path)
+
+
+def check_drivers(settings: Settings) -> None:
+    """Check the drivers' own options by importing and constructing them, which touches no device.
+
+    Raises `BadSettings`. Blocking.
+    """
+    problems = []
+    for section, table, part in (
+        ("camera", hw.camera.DRIVERS, settings.camera),
+        ("potentiostat", hw.potentiostat.DRIVERS, settings.potentiostat),
+    ):
+        try:
+            build_driver(table, part.driver, part.options)
+        except DriverError as error:
+            place = f"{section}.options"
+            problems.append(Problem(ConfigReason.BAD_VALUE, place, f"'{place}': {error.detail}"))
+    if problems:
+        raise BadSettings(problems, "settings")
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON values with secrets masked, for `GET /config`, logs and bundles."""
+    values = settings.model_dump(mode="json")
+    for token in values["api"]["tokens"]:
+        token["secret"] = MASK
+    for section in ("camera", "potentiostat"):
+        values[section]["options"] = {
+            key: MASK if any(word in key.lower() for word in ("secret", "password", "token")) else value
+            for key, value in values[section]["options"].items()
+        }
+    return values
+
+
+def _validated(values: dict[str, Any], problems: list[Problem]) -> Settings | None:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems.extend(_problem(dict(entry)) for entry in error.errors(include_url=False))
+        return None
+
+
+def _problem(entry: dict[str, Any]) -> Problem:
+    place, kind = dotted(entry["loc"]), entry["type"]
+    if kind == "extra_forbidden":
+        return _unknown(place)
+    if kind == "value_error":
+        message = entry["msg"].removeprefix("Value error, ")
+        return Problem(ConfigReason.BAD_VALUE, place, f"'{place}': {message}")
+    setting = KNOWN.get(generic(place))
+    allowed = setting.allowed if setting else entry["msg"].removeprefix("Input should be ")
+    if kind == "missing":
+        return Problem(ConfigReason.BAD_VALUE, place, f"'{place}' is missing: it takes {allowed}")
+    shown = _shown(entry["input"], generic(place))
+    return Problem(ConfigReason.BAD_VALUE, place, f"'{place}' is {shown}: it takes {allowed}")
+
+
+def _shown(value: Any, name: str) -> str:
+    """A value for a message: short, and masked where it is or may hold a secret."""
+    if any(setting.secret and setting.name.startswith(name) for setting in KNOWN.values()):
+        return MASK
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else f"a list of {len(value)} items"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _unknown(place: str, where: str = "") -> Problem:
+    """An unknown setting with the nearest known one: among its neighbours first, then by its own name anywhere."""
+    name = generic(place)
+    section, _, last = name.rpartition(".")
+    neighbours = {known.rpartition(".")[2]: known for known in KNOWN if known.rpartition(".")[0] == section}
+    near = [neighbours[close] for close in difflib.get_close_matches(last, neighbours, n=1)]
+    near += [known for known in KNOWN if known.rpartition(".")[2] == last]
+    near += difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.8)
+    hint = f", did you mean '{near[0]}'?" if near else f" (known here: {', '.join(neighbours) or 'nothing'})"
+    return Problem(ConfigReason.UNKNOWN_SETTING, place, f"there is no setting '{place}'{where}{hint}")
+
+
+def _cross_checked(settings: Settings) -> Iterator[Problem]:
+    """What single settings cannot know of each other."""
+    for place, sentence in (*_driver_faults(settings), *_api_faults(settings.api), *_other_faults(settings)):
+        yield Problem(ConfigReason.BAD_VALUE, place, f"'{place}' {sentence}")
+
+
+def _driver_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    for section, table, name in (
+        ("camera", hw.camera.DRIVERS, settings.camera.driver),
+        ("potentiostat", hw.potentiostat.DRIVERS, settings.potentiostat.driver),
+    ):
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=1)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            yield f"{section}.driver", f"is '{name}': it takes one of {', '.join(sorted(table))}{hint}"
+
+
+def _api_faults(api: ApiSettings) -> Iterator[tuple[str, str]]:
+    if not _is_loopback(api.host) and not api.tokens:
+        yield "api.host", f"is '{api.host}', which others can reach: add at least one of api.tokens, or use 127.0.0.1"
+    for what, values in (("name", [t.name for t in api.tokens]), ("secret", [t.secret for t in api.tokens])):
+        if len(set(values)) < len(values):
+            yield "api.tokens", f"has two tokens with the same {what}"
+    if api.socket is not None and len(os.fsencode(api.socket)) > MAX_SOCKET_BYTES:
+        yield "api.socket", f"is longer than {MAX_SOCKET_BYTES} bytes, the kernel's limit"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _other_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    if not settings.store.state_dir.is_absolute():
+        yield "store.state_dir", f"is '{settings.store.state_dir}': it takes an absolute path"
+    if settings.engine.silence_s <= settings.camera.frame_deadline_s:
+        yield (
+            "engine.silence_s",
+            f"is {settings.engine.silence_s:g}: it must exceed camera.frame_deadline_s "
+            f"({settings.camera.frame_deadline_s:g}), or a slow camera counts as a dead engine",
+        )
+    if settings.autostart is not None and settings.autostart.experiment is not None:
+        try:
+            parse_experiment(settings.autostart.experiment.steps)
+        except ExperimentError as error:
+            yield "autostart.experiment.steps", f"cannot be understood: {error.detail}"
+
+
+KNOWN: dict[str, Setting] = settings_of(Settings)
+"""Every setting by dotted name."""

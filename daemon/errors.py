@@ -6,7 +6,16 @@ any of them into a problem document, the command line into a sentence and exit c
 
 from __future__ import annotations
 
-from hw.errors import CameraError, CameraReason, CellReason, InstrumentError, PotentiostatError, Reason
+from hw.errors import (
+    CameraError,
+    CameraReason,
+    CellReason,
+    InstrumentError,
+    PotentiostatError,
+    Reason,
+    RecordingError,
+    RecordingReason,
+)
 
 __all__ = [
     "ApiError",
@@ -14,6 +23,8 @@ __all__ = [
     "CameraError",
     "CameraReason",
     "CellReason",
+    "ClientError",
+    "ClientReason",
     "ConfigError",
     "ConfigReason",
     "EngineError",
@@ -27,6 +38,7 @@ __all__ = [
     "RecordingReason",
     "RunError",
     "RunReason",
+    "ServiceReason",
     "StoreError",
     "StoreReason",
     "all_reasons",
@@ -45,13 +57,18 @@ class ConfigReason(Reason):
 class StoreReason(Reason):
     """Why the store cannot take or give data."""
 
-    NOT_WRITABLE = ("store.not_writable", "Make the state directory writable for the service's user, or choose another.")
+    NOT_WRITABLE = (
+        "store.not_writable",
+        "Make the state directory writable for the service's user, or choose another.",
+    )
     DISK_FULL = ("store.disk_full", "Free space on the state directory's file system; what is stored is intact.")
     CORRUPT = ("store.corrupt", "The damaged part is left out; export what remains and start a new run.")
     NEWER = ("store.newer", "This file was written by a newer version; update the software to read it.")
     NOT_A_RUN = ("store.not_a_run", "Name a run file written by photometryd or `photometryctl analyse`.")
     OVERLOADED = ("store.overloaded", "The disk is slower than the data; check its health or lower the frame rate.")
     LOCKED = ("store.locked", "Another photometryd uses this state directory; stop it first.")
+    STOPPED = ("store.stopped", "Start the service again; what was stored before is intact.")
+    NO_PARTICLE = ("store.no_such_particle", "List the particles to see their ids.")
     EXISTS = ("store.exists", "Choose another file name or remove the old file first.")
 
 
@@ -63,16 +80,10 @@ class ExperimentReason(Reason):
     BAD_VALUE = ("experiment.bad_value", "Correct the value at the step named.")
     OUTSIDE_LIMITS = ("experiment.outside_limits", "Change the step or the safety limits; limits always win.")
     NO_CAPACITY = ("experiment.no_capacity", "Give the cell's capacity (`cell.capacity_mah`) to use C-rates.")
-
-
-class RecordingReason(Reason):
-    """What is wrong with a recording."""
-
-    UNREADABLE = ("recording.unreadable", "Check the path; HDF5 (.h5) and TIFF (.tif) recordings are read.")
-    TRUNCATED = ("recording.truncated", "Copy the file again; what is whole was used.")
-    BAD_DATASET = ("recording.bad_dataset", "Correct the dataset named; `docs/recordings.md` has the layout.")
-    MISSING_VALUE = ("recording.missing_value", "Give the value on the command line with --set or --pixel-size-nm.")
-    NO_PARTICLES = ("recording.no_particles", "Check focus and exposure, or lower `masks.threshold_sigma`.")
+    UNSUPPORTED = ("experiment.unsupported", "Leave that part out, or write the step with a current or a voltage.")
+    BUSY = ("experiment.busy", "Switch the cell off or wait until its experiment has ended.")
+    NOT_RUNNING = ("experiment.not_running", "Start an experiment first.")
+    CANCELLED = ("experiment.cancelled", "The cell was switched off meanwhile; start again if that is wanted.")
 
 
 class RunReason(Reason):
@@ -83,6 +94,8 @@ class RunReason(Reason):
     NOT_RUNNING = ("run.not_running", "Start a run first.")
     NO_PARTICLES = ("run.no_particles", "Check focus, exposure and illumination, then start again.")
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
+    INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
+    INTERRUPTED = ("run.interrupted", "The service ended before the run did; what was measured until then is stored.")
 
 
 class EngineReason(Reason):
@@ -103,9 +116,37 @@ class ApiReason(Reason):
     METHOD = ("api.method_not_allowed", "Use one of the methods in the Allow header.")
     BAD_REQUEST = ("api.bad_request", "Correct the field named.")
     TOO_LARGE = ("api.too_large", "Send less at once.")
+    CROSS_SITE = ("api.cross_site", "Ask from the instrument's own page, under the host name it is configured with.")
+    MEDIA_TYPE = ("api.media_type", "Send and accept one of the media types named.")
+    CONFLICT = ("api.conflict", "Use a new Idempotency-Key for a different request.")
+    NOT_FINISHED = ("api.not_finished", "Wait until the operation named is done.")
+    BUSY = ("api.busy", "Too much is going on at once; try again in a moment.")
     PORT_IN_USE = ("api.port_in_use", "Stop the other program or set `api.port` to a free port.")
     UNAVAILABLE = ("api.unavailable", "Try again when the part named is ready; see /api/v1/status.")
     INTERNAL = ("api.internal", "This is a fault of the software; make a bundle and report it.")
+
+
+class ServiceReason(Reason):
+    """Why the process itself is not well."""
+
+    STALLED = ("service.stalled", "If it lasts, systemd restarts the service; make a bundle afterwards and report it.")
+
+
+class ClientReason(Reason):
+    """Why the operator's tool got no answer from the daemon."""
+
+    NOT_RUNNING = (
+        "client.not_running",
+        "Start it with 'systemctl start photometryd', or 'photometryd --simulate' without hardware.",
+    )
+    TIMEOUT = (
+        "client.timeout",
+        "See whether the service is well ('systemctl status photometryd'), or raise --timeout.",
+    )
+    DENIED = ("client.denied", "Run it as root or as a member of the service's group.")
+    REFUSED = ("client.refused", "See what the daemon says.")
+    BAD_ANSWER = ("client.bad_answer", "Check that --url or --socket names a photometryd of this version.")
+    BAD_FILE = ("client.bad_file", "Correct the file at the place named.")
 
 
 class ConfigError(InstrumentError):
@@ -120,10 +161,6 @@ class ExperimentError(InstrumentError):
     """The experiment cannot be run."""
 
 
-class RecordingError(InstrumentError):
-    """The recording cannot be read."""
-
-
 class RunError(InstrumentError):
     """The run cannot be started, found or changed."""
 
@@ -134,6 +171,10 @@ class EngineError(InstrumentError):
 
 class ApiError(InstrumentError):
     """The request is refused."""
+
+
+class ClientError(InstrumentError):
+    """The operator's tool cannot do what it was asked."""
 
 
 def all_reasons() -> list[Reason]:

@@ -81,6 +81,10 @@ class EventFeed:
         self._load_older = load_older
         self._arrived = asyncio.Event()
 
+    def preload(self, events: Iterable[Event]) -> None:
+        """Begin with what an earlier life of the daemon published."""
+        self._recent.extend(events)
+
     @property
     def last_seq(self) -> int:
         """Sequence number of the newest event, 0 when there is none."""

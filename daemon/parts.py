@@ -87,7 +87,7 @@ class Runs(Protocol):
         """(H, W) int32 label image of the masks; None without a run."""
 
     def live_summary(self) -> dict[str, Any]:
-        """Science for the status: counts of states, ensemble SoC, last step, all by name with units; {} without a run."""
+        """Science for the status: counts of states, ensemble SoC, all by name with units; {} without a run."""
 
 
 @dataclass(frozen=True)

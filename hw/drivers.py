@@ -28,16 +28,16 @@ def build_driver(table: dict[str, str], name: str, options: dict[str, Any]) -> A
     Imports the driver's module only now: nothing is paid for drivers that are not used. Raises `DriverError`.
     """
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
+        near, known = difflib.get_close_matches(name, table, n=1), ", ".join(sorted(table))
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise DriverError(DriverReason.UNKNOWN, f"there is no driver '{name}' (known: {', '.join(sorted(table))}){hint}")
+        raise DriverError(DriverReason.UNKNOWN, f"there is no driver '{name}' (known: {known}){hint}")
     module_name, class_name = table[name].split(":")
     driver_class = getattr(importlib.import_module(module_name), class_name)
     return driver_class(checked_options(driver_class.Settings, name, options))
 
 
 def checked_options(settings_class: type[BaseModel], driver: str, options: dict[str, Any]) -> BaseModel:
-    """`options` as the driver's settings. Raises `DriverError` naming the option, its fault and the nearest known name."""
+    """`options` as the driver's settings. Raises `DriverError` naming the option, its fault and a known name near it."""
     try:
         return settings_class.model_validate(options)
     except ValidationError as error:

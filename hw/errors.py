@@ -46,7 +46,8 @@ class InstrumentError(Exception):
         return self.reason.remedy
 
     def __str__(self) -> str:
-        return f"{self.detail.rstrip('.')}. {self.remedy}"
+        end = "" if self.detail.endswith(("?", "!")) else "."
+        return f"{self.detail.rstrip('.')}{end} {self.remedy}"
 
 
 class CameraReason(Reason):
@@ -64,11 +65,35 @@ class CameraReason(Reason):
 class CellReason(Reason):
     """Why a potentiostat cannot be used or trusted."""
 
-    NOT_FOUND = ("cell.not_found", "Check the cable and that the potentiostat's serial number matches the configuration.")
+    NOT_FOUND = (
+        "cell.not_found",
+        "Check the cable and that the potentiostat's serial number matches the configuration.",
+    )
     UNPLUGGED = ("cell.unplugged", "Plug the potentiostat back in; the cell stays off until an operator starts it.")
     STALLED = ("cell.stalled", "No sample arrived in time; check the potentiostat, the cell was switched off.")
     REFUSED = ("cell.refused", "The potentiostat refused the set point; check it against the device's range.")
+    ENDED = ("cell.ended", "The recorded cell has no more samples; start the replay again or choose another.")
     READ_ONLY = ("cell.read_only", "A replayed cell cannot be driven; configure a live potentiostat.")
+    LIMIT = ("cell.limit", "Find out why the limit was passed, then start again; the cell was switched off.")
+    FOUND_ON = ("cell.found_on", "See what switched the cell on before this start; it was switched off.")
+    DISOBEYED = ("cell.disobeyed", "Check leads and potentiostat: it does not do what it was told.")
+    CLOCK = ("cell.clock", "Restart the potentiostat: its clock does not run as it should.")
+    UNWATCHED = ("cell.unwatched", "Nobody watched the cell for too long; see the log for what held the service up.")
+    HUNG = ("cell.hung", "The driver does not return; replug the potentiostat, then restart the service if it stays.")
+    FAULT = ("cell.fault", "This is a fault of the driver; make a bundle and report it.")
+    NOT_RECORDED = ("cell.not_recorded", "See the log for why samples cannot be stored; the cell was switched off.")
+    IN_DOUBT = ("cell.in_doubt", "Disconnect the cell by hand: the potentiostat did not confirm that it is off.")
+
+
+class RecordingReason(Reason):
+    """What is wrong with a recording."""
+
+    UNREADABLE = ("recording.unreadable", "Check the path; HDF5 (.h5) and TIFF (.tif) recordings are read.")
+    TRUNCATED = ("recording.truncated", "Copy the file again from where it was recorded.")
+    BAD_DATASET = ("recording.bad_dataset", "Correct the dataset named; `docs/recordings.md` has the layout.")
+    BAD_VALUE = ("recording.bad_value", "Correct the value given; `docs/recordings.md` lists names and ranges.")
+    MISSING_VALUE = ("recording.missing_value", "Give the value on the command line with --set or --pixel-size-nm.")
+    NO_PARTICLES = ("recording.no_particles", "Check focus and exposure, or lower `masks.threshold_sigma`.")
 
 
 class CameraError(InstrumentError):
@@ -77,3 +102,11 @@ class CameraError(InstrumentError):
 
 class PotentiostatError(InstrumentError):
     """The potentiostat cannot be driven or read."""
+
+
+class RecordingError(InstrumentError):
+    """The recording cannot be read. `index` is the first frame or sample at fault, None where it is not one of them."""
+
+    def __init__(self, reason: Reason, detail: str, index: int | None = None) -> None:
+        super().__init__(reason, detail)
+        self.index = index

@@ -92,7 +92,9 @@ class Detection:
     score: float
     """CUSUM statistic at the alarm, in units of the log-likelihood ratio."""
     common_fraction: float
-    """Share of all particles that alarmed within the same tenth of a second: near 1 it is the instrument, not the particle."""
+    """Share of all particles that alarmed within the same tenth of a second: near 1 it is the instrument, not the
+    particle.
+    """
 
 
 @dataclass
@@ -126,6 +128,8 @@ class MeasureBatch:
     """F0 of each particle, (P,), once the baseline is complete; None before."""
     baseline_layer_flux_e: np.ndarray | None = None
     """(P, 4), with `baseline_flux_e`."""
+    camera_t0_s: float = float("nan")
+    """The run's first frame on the camera's own clock: `t_s` counts from it."""
 
     def __len__(self) -> int:
         return len(self.frame)

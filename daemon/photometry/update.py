@@ -23,6 +23,6 @@ class ScienceUpdate:
     """Finished halves, one row a particle; a later row for the same (particle_id, cycle, half) replaces the earlier."""
     ensemble: list[dict[str, Any]] = field(default_factory=list)
     particles: list[dict[str, Any]] = field(default_factory=list)
-    """Rows whose `state`, `calibration`, `front_mode` or `brightness_e` changed: particle_id and the changed columns."""
+    """Changes of `state`, `calibration`, `front_mode` or `brightness_e`: particle_id and the changed columns."""
     calibrations: list[dict[str, Any]] = field(default_factory=list)
     """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4)."""

@@ -1,0 +1,50 @@
+# Every target is complete on its own: the environment in .venv is made from uv.lock by whichever comes first.
+# ARGS= is handed on: make run ARGS="--config my.toml", make test ARGS="-k store".
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench docs
+
+BIN := .venv/bin
+ARGS ?=
+# named for the checkout's place: one that was moved makes its environment anew
+READY := .venv/ready-$(firstword $(shell pwd | cksum))
+WARM := .cache/numba/compiled
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+
+help:
+	@echo "make run     the simulated instrument; prints its URL"
+	@echo "make test    linters, types, import layers, tests"
+	@echo "make lint    the checks without the tests"
+	@echo "make bench   figures beside their goals"
+	@echo "make docs    regenerate the reference pages"
+
+$(READY): pyproject.toml uv.lock packaging/environment
+	@./packaging/environment
+	@touch $@
+
+$(WARM): $(READY) $(wildcard kernels/*.py) packaging/compile_kernels.py
+	@echo "compiling the kernels"
+	@mkdir -p .cache/numba
+	@$(BIN)/python packaging/compile_kernels.py
+	@touch $@
+
+run: $(WARM)
+	@$(BIN)/photometryd --simulate $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+test: lint $(WARM)
+	@./packaging/environment --for-tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+bench: $(WARM)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+docs: $(READY)
+	@$(BIN)/python -m daemon.reference docs

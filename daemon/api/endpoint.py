@@ -1,0 +1,118 @@
+"""One record a route: what routing, authorisation, validation, OpenAPI and the docs' tests are all made from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from daemon.api.auth import Actor
+from daemon.api.followers import Followers
+from daemon.api.operations import Operations
+from daemon.api.parts import ApiParts
+from daemon.api.workers import Workers
+from daemon.config import Scope
+
+PREFIX = "/api/v1"
+
+
+class Query(BaseModel):
+    """Base of query and path parameters: unknown names and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass
+class Services:
+    """What handlers share beside the parts of the daemon."""
+
+    workers: Workers
+    """Short blocking work: reads and pictures."""
+    trace_workers: Workers
+    """Traces: seconds of decoding when the run is long."""
+    slow_workers: Workers
+    """Long blocking work: exports and bundles."""
+    operations: Operations
+    followers: Followers
+
+    @property
+    def pools(self) -> tuple[Workers, ...]:
+        """Every pool of threads."""
+        return (self.workers, self.trace_workers, self.slow_workers)
+
+    def counts(self) -> dict[str, int]:
+        """What is going on, and what was turned away, for the status."""
+        return {
+            "followers": len(self.followers),
+            "followers_dropped": self.followers.dropped,
+            "followers_refused": self.followers.refused,
+            "calls_open": sum(pool.open_calls for pool in self.pools),
+            "calls_refused": sum(pool.refused for pool in self.pools),
+            "operations_running": self.operations.running,
+        }
+
+
+@dataclass(frozen=True)
+class Call:
+    """One admitted and validated request."""
+
+    request: web.Request
+    parts: ApiParts
+    services: Services
+    actor: Actor
+    endpoint: Endpoint
+    path: Any = None
+    query: Any = None
+    body: Any = None
+
+    @property
+    def head_only(self) -> bool:
+        """Whether only headers are wanted."""
+        return self.request.method == "HEAD"
+
+    async def work(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run short blocking work in a thread."""
+        return await self.services.workers.run(function, *args, **kwargs)
+
+    async def audit(self, action: str, detail: str = "") -> None:
+        """Record what was changed and by whom."""
+        await self.services.workers.run(self.parts.audit, self.actor.name, action, detail)
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+"""Returns a pydantic model or plain values (answered as JSON, 200) or a finished response; raises `InstrumentError`."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path."""
+
+    method: str
+    path: str
+    """Under the prefix, with parameters in braces."""
+    handler: Handler
+    summary: str
+    scope: Scope | None = "read"
+    """None: open to whoever reaches the port."""
+    query: type[Query] | None = None
+    path_model: type[Query] | None = None
+    body: type[BaseModel] | None = None
+    body_optional: bool = False
+    answer: type[BaseModel] | None = None
+    """Model of the JSON answer."""
+    media_types: tuple[str, ...] = ("application/json",)
+    """What it can answer with, the default first."""
+    answers_operation: bool = False
+    """Answers 202 with an operation when it takes longer than a second."""
+    always_operation: bool = False
+    """Answers 202 even when it could be done sooner."""
+    statuses: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses worth naming, with a sentence each."""
+
+    @property
+    def full_path(self) -> str:
+        """The path with its prefix."""
+        return PREFIX + self.path

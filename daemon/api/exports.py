@@ -1,0 +1,96 @@
+"""A run's tables as one archive."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import Field, field_validator
+
+from daemon.api import accept, longwork
+from daemon.api.endpoint import Call, Endpoint
+from daemon.api.operations import Job
+from daemon.api.query import Names, ParticleIds, Span
+from daemon.api.runs import RunPath
+from daemon.tables import EXPORT_TABLES
+
+EXPORT_SHARE = 0.9  # the rest of the time goes into the archive
+
+
+class ExportQuery(Span):
+    """What to export."""
+
+    format: Literal["parquet", "csv", "arrow"] = "parquet"
+    tables: Annotated[Names, Field(description="Tables, comma-separated; all when absent.")] = ()
+    particles: Annotated[ParticleIds, Field(description="Particle ids, comma-separated; all when absent.")] = ()
+
+    @field_validator("tables")
+    @classmethod
+    def _known(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
+        for name in tables:
+            if name not in EXPORT_TABLES:
+                raise ValueError(f"'{name[:50]}' is no table, there are {', '.join(EXPORT_TABLES)}")
+        return tables
+
+
+async def export(call: Call) -> web.StreamResponse:
+    """A zip of the tables; an operation when it takes longer than a second."""
+    run = await call.parts.runs.get(call.path.run_id)
+    query: ExportQuery = call.query
+    min_free_mb = call.parts.settings.store.min_free_mb
+
+    def make(job: Job, path: Path) -> None:
+        from daemon.store.export import export_run  # brings pyarrow, 50 MB: only once somebody asks
+
+        parts = path.parent / "tables"
+
+        def progress(fraction: float) -> None:
+            longwork.check_space(path.parent, min_free_mb)
+            job.advance(EXPORT_SHARE * fraction)
+
+        export_run(
+            run.path,
+            parts,
+            format=query.format,
+            particles=list(query.particles) or None,
+            from_s=query.from_s,
+            to_s=query.to_s,
+            tables=list(query.tables) or None,
+            progress=progress,
+        )
+        zip_directory(job, parts, path)
+
+    key = sha256(f"{call.request.path}?{query.model_dump_json()}".encode()).hexdigest()
+    name = f"{run.run_id}-{query.format}.zip"
+    return await longwork.archive(call, "run.export", make, name=name, media_type=accept.ZIP, key=key)
+
+
+def zip_directory(job: Job, directory: Path, path: Path) -> None:
+    """Move the files of a directory into a zip at `path`, one after the other, each removed once it is in."""
+    files = sorted(found for found in directory.rglob("*") if found.is_file())
+    with zipfile.ZipFile(path, "w") as archive:
+        for done, found in enumerate(files):
+            job.advance(EXPORT_SHARE + (1 - EXPORT_SHARE) * done / len(files))
+            squeeze = zipfile.ZIP_DEFLATED if found.suffix == ".csv" else zipfile.ZIP_STORED
+            archive.write(found, found.relative_to(directory), squeeze, compresslevel=1)
+            found.unlink()
+    shutil.rmtree(directory)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "GET",
+        "/runs/{run_id}/export",
+        export,
+        "A run's tables as one zip.",
+        path_model=RunPath,
+        query=ExportQuery,
+        media_types=(accept.ZIP,),
+        answers_operation=True,
+        statuses={507: "The instrument's disk has no room for the archive."},
+    ),
+)

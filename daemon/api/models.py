@@ -1,0 +1,341 @@
+"""The shapes of the answers: what OpenAPI publishes and `docs/api.md` explains. Fields may be added, never renamed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from daemon.config import Scope
+from daemon.events import EventKind
+from daemon.parts import CellState, PartState, RunState
+
+Number = float | None
+"""A finite number, or null where nothing is known."""
+
+
+class Answer(BaseModel):
+    """Base of all answers; later versions may add fields."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+
+class FieldError(Answer):
+    """One wrong field or parameter."""
+
+    field: str
+    detail: str
+
+
+class Problem(Answer):
+    """RFC 9457 problem document: the one shape of every refusal and failure."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What happened and where, as a sentence."""
+    code: str
+    """Stable dotted code; see docs/errors.md."""
+    remedy: str
+    """What to do about it, as a sentence."""
+    instance: str | None = None
+    errors: list[FieldError] | None = None
+    """Each wrong field of a request, when there are several."""
+    log_id: str | None = None
+    """Finds the line in the log, for unexpected errors."""
+
+
+class PartReply(Answer):
+    """One part of the instrument."""
+
+    name: str
+    state: PartState
+    reason: str = ""
+    """Stable code, empty when ready."""
+    detail: str = ""
+    remedy: str = ""
+    values: dict[str, Any] = {}
+    """Numbers worth seeing beside the state; units in the names."""
+
+
+class RunReply(Answer):
+    """One run."""
+
+    run_id: str
+    name: str
+    state: RunState
+    started_utc: str
+    """ISO 8601 with offset, of t_s = 0."""
+    ended_utc: str | None = None
+    path: str
+    """The run's SQLite file on the instrument."""
+    recipe: dict[str, Any]
+    frames: int = 0
+    particles: int = 0
+    reason: str = ""
+    """Code of why it failed or was stopped; empty when it ended as asked."""
+    detail: str = ""
+
+
+class RunList(Answer):
+    """The runs, newest first."""
+
+    runs: list[RunReply]
+
+
+class CellReply(Answer):
+    """The cell after a request."""
+
+    state: CellState
+    detail: str = ""
+    values: dict[str, Any] = {}
+    """mode, voltage_v, current_ma, step, cycle, host_loss."""
+
+
+class StatusReply(Answer):
+    """Everything at a glance."""
+
+    state: PartState
+    """The worst of the parts that matter; `ready` when all are."""
+    measuring: bool
+    """Whether a run is in the state `running`."""
+    parts: list[PartReply]
+    run: RunReply | None
+    """The run in progress."""
+    science: dict[str, Any]
+    """Counts of particle states, ensemble state of charge, last step; {} without a run."""
+    cell: CellReply
+    last_event_seq: int
+    """Sequence number of the newest event, for `GET /events?after=`."""
+    frames: dict[str, Any] | None = None
+    """Where every frame went: captured = idle + stored + dropped + in_flight."""
+    faults: list[dict[str, Any]] = []
+    """The last ones, newest first: code, detail, remedy, count, first_utc, last_utc."""
+    memory_bytes: dict[str, int | None] | None = None
+    """Resident memory by process."""
+    loop_lag_s: Number = None
+    """The longest the event loop was late."""
+    utc: str
+    """The instrument's wall clock, ISO 8601."""
+    version: str
+
+
+class Health(Answer):
+    """The process answers; nothing more is promised."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Answer):
+    """Whether the instrument can measure."""
+
+    ready: bool
+    blocking: list[PartReply]
+    """The parts that keep it from measuring."""
+
+
+class SettingReply(Answer):
+    """One setting in effect."""
+
+    value: Any
+    """Secrets are shown as `***`."""
+    origin: Literal["default", "file", "env"]
+
+
+class ConfigReply(Answer):
+    """Every setting in effect, by ``section.name``."""
+
+    settings: dict[str, SettingReply]
+
+
+class VersionReply(Answer):
+    """Versions of the software; `api` changes only with the path prefix."""
+
+    api: Literal["v1"] = "v1"
+    version: str
+    asks_for_tokens: bool
+    """Whether requests over TCP need a bearer token."""
+
+
+class OperationReply(Answer):
+    """Work that takes longer than a second."""
+
+    operation_id: str
+    kind: str
+    """`run.start`, `run.stop`, `run.export`, `camera.configure`, `calibration.dark`, `calibration.flat`,
+    `cell.experiment`, `selftest` or `bundle`."""
+    state: Literal["pending", "running", "done", "failed", "cancelled"]
+    progress: float = Field(ge=0, le=1)
+    log: list[str]
+    result: dict[str, Any] | None
+    """What it came to; `file_url` in it names an archive to download."""
+    error: Problem | None
+    """Why it failed."""
+    url: str
+    """Where to look again."""
+    run_id: str | None = None
+    """The run it started, for `run.start`."""
+
+
+class OperationList(Answer):
+    """Operations in memory, newest first."""
+
+    operations: list[OperationReply]
+
+
+class ParticleRow(Answer):
+    """One particle; columns of the `particles` table."""
+
+    particle_id: int
+    parent_id: int | None
+    y_px: Number
+    x_px: Number
+    area_px: Number
+    equivalent_diameter_um: Number
+    major_um: Number
+    minor_um: Number
+    aspect_ratio: Number
+    solidity: Number
+    nearest_neighbour_um: Number
+    neighbours_within_10um: Number
+    brightness_e: Number
+    front_mode: Literal["core", "axial", "none"]
+    calibration: Literal["monotone", "end_members", "folded", "none"]
+    state: Literal["active", "partial", "dead", "lost"]
+
+
+class ParticleList(Answer):
+    """The particles of a run."""
+
+    run_id: str
+    particles: list[ParticleRow]
+
+
+class Trace(Answer):
+    """One particle's series: lists of equal length, oldest first, one list for each column asked for."""
+
+    particle_id: int
+    frame: list[int]
+    t_s: list[float]
+
+
+class TraceList(Answer):
+    """Traces, reduced so that every extreme of every column asked for is kept."""
+
+    run_id: str
+    columns: list[str]
+    reduced: bool
+    """False when every frame is there."""
+    traces: list[Trace]
+
+
+class EventRow(Answer):
+    """One event of a run."""
+
+    event_id: int
+    particle_id: int | None
+    """Null: the instrument's own."""
+    kind: EventKind
+    t_s: Number
+    detected_t_s: Number
+    magnitude: Number
+    """In the unit of its kind; see docs/events.md."""
+    magnitude_sigma: Number
+    score: Number
+
+
+class FeedEvent(EventRow):
+    """One event of the live feed."""
+
+    seq: int
+    """Instrument-wide, rises by one an event, survives restarts."""
+    run_id: str
+    detail: str
+
+
+class EventList(Answer):
+    """Events of a run by rising `event_id`."""
+
+    run_id: str
+    events: list[EventRow]
+    next_after: int | None
+    """`after` of the next page; null when this is the last."""
+
+
+class FeedPage(Answer):
+    """A page of the event feed, oldest first."""
+
+    events: list[FeedEvent]
+    last_seq: int
+    """`after` of the next request."""
+
+
+class CycleRow(Answer):
+    """One half cycle of one particle."""
+
+    particle_id: int
+    cycle: int
+    half: Literal["charge", "discharge"]
+    swing: Number
+    soc_start: Number
+    soc_end: Number
+    onset_t_s: Number
+    duration_s: Number
+    rate_per_h: Number
+    lag_s: Number
+    hysteresis_v: Number
+    retention: Number
+
+
+class CycleList(Answer):
+    """Half cycles of a run."""
+
+    run_id: str
+    cycles: list[CycleRow]
+
+
+class EnsembleRow(Answer):
+    """The ensemble at one time."""
+
+    t_s: float
+    soc_mean: Number
+    soc_std: Number
+    active_fraction: Number
+    rate_cv: Number
+
+
+class EnsembleList(Answer):
+    """The ensemble over time."""
+
+    run_id: str
+    ensemble: list[EnsembleRow]
+
+
+class EchemList(Answer):
+    """The cell's record; columns named by the Battery Data Format, positive current charges the cell."""
+
+    run_id: str
+    echem: list[dict[str, Any]]
+    """`Test Time / s`, `Voltage / V`, `Current / A`, `Cycle Count / 1`, `Step Index / 1`, and further ones."""
+
+
+class LogEntryReply(Answer):
+    """One line of the log."""
+
+    utc: str
+    level: str
+    message: str
+
+
+class LogList(Answer):
+    """Lines of the log, oldest first."""
+
+    entries: list[LogEntryReply]
+
+
+class ScopesReply(Answer):
+    """Who the instrument takes the client for."""
+
+    actor: str
+    scopes: list[Scope]

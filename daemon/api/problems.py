@@ -1,0 +1,170 @@
+"""Every refusal and failure as an RFC 9457 problem document with our stable code and remedy."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from daemon.api.jsonio import dumps
+from daemon.errors import (
+    ApiError,
+    ApiReason,
+    CameraReason,
+    CellReason,
+    ConfigReason,
+    EngineReason,
+    ExperimentReason,
+    InstrumentError,
+    Reason,
+    RecordingReason,
+    RunReason,
+    StoreReason,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2  # an engine restart takes about as long
+MAX_DETAIL_CHARS = 500  # hostile input is echoed no further
+
+_BY_ENUM: dict[type[Reason], int] = {
+    CameraReason: 503,
+    CellReason: 503,
+    ConfigReason: 400,
+    EngineReason: 503,
+    ExperimentReason: 422,
+    RecordingReason: 422,
+    RunReason: 409,
+    StoreReason: 409,
+}
+_BY_REASON: dict[Reason, int] = {
+    ApiReason.UNAUTHORISED: 401,
+    ApiReason.FORBIDDEN: 403,
+    ApiReason.NOT_FOUND: 404,
+    ApiReason.METHOD: 405,
+    ApiReason.BAD_REQUEST: 400,
+    ApiReason.TOO_LARGE: 413,
+    ApiReason.CROSS_SITE: 403,
+    ApiReason.MEDIA_TYPE: 415,
+    ApiReason.CONFLICT: 422,
+    ApiReason.NOT_FINISHED: 409,
+    ApiReason.BUSY: 503,
+    ApiReason.UNAVAILABLE: 503,
+    CameraReason.BAD_SETTING: 422,
+    CellReason.READ_ONLY: 409,
+    CellReason.REFUSED: 422,
+    RunReason.NOT_FOUND: 404,
+    RunReason.BAD_RECIPE: 400,
+    StoreReason.CORRUPT: 500,
+    StoreReason.NO_PARTICLE: 404,
+    StoreReason.DISK_FULL: 507,
+    StoreReason.NOT_WRITABLE: 507,
+    StoreReason.OVERLOADED: 503,
+}
+_BY_HTTP_STATUS: dict[int, ApiReason] = {
+    400: ApiReason.BAD_REQUEST,
+    401: ApiReason.UNAUTHORISED,
+    403: ApiReason.FORBIDDEN,
+    404: ApiReason.NOT_FOUND,
+    405: ApiReason.METHOD,
+    406: ApiReason.MEDIA_TYPE,
+    413: ApiReason.TOO_LARGE,
+    415: ApiReason.MEDIA_TYPE,
+}
+
+
+class NamedFieldsError(ApiError):
+    """A request whose fields or parameters are wrong; each problem names its place."""
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        shown = "; ".join(f"{error['field']}: {error['detail']}" for error in errors[:5])
+        super().__init__(ApiReason.BAD_REQUEST, shown)
+        self.errors = errors
+
+
+def fields_error(error: ValidationError, root: str = "body") -> NamedFieldsError:
+    """A pydantic error in our shape."""
+    return NamedFieldsError(
+        [
+            {"field": ".".join(str(part) for part in item["loc"]) or root, "detail": item["msg"][:MAX_DETAIL_CHARS]}
+            for item in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+        ]
+    )
+
+
+def http_status(reason: Reason) -> int:
+    """The HTTP status a reason answers with; 500 only where the instrument itself is at fault."""
+    return _BY_REASON.get(reason, _BY_ENUM.get(type(reason), 500))
+
+
+def document(error: InstrumentError, instance: str = "", status: int | None = None) -> dict[str, Any]:
+    """The problem document of an error; also what a failed operation carries."""
+    status = status or http_status(error.reason)
+    body: dict[str, Any] = {
+        "type": f"urn:photometryd:problem:{error.code}",
+        "title": error.code.replace(".", ": ").replace("_", " "),
+        "status": status,
+        "detail": error.detail[:MAX_DETAIL_CHARS],
+        "code": error.code,
+        "remedy": error.remedy,
+    }
+    if instance:
+        body["instance"] = instance[:MAX_DETAIL_CHARS]
+    if isinstance(error, NamedFieldsError):
+        body["errors"] = error.errors
+    return body
+
+
+def unexpected(what: str) -> dict[str, Any]:
+    """Log the exception being handled and return the problem document that points at the log line."""
+    log_id = secrets.token_hex(4)
+    log.exception("%s failed (log id %s)", what, log_id)
+    error = ApiError(ApiReason.INTERNAL, f"an unexpected error happened; log id {log_id}")
+    return document(error) | {"log_id": log_id}
+
+
+def response(body: dict[str, Any], headers: Iterable[tuple[str, str]] = ()) -> web.Response:
+    """A problem document as an answer, with the headers its status calls for."""
+    answer = web.Response(status=body["status"], body=dumps(body), content_type=MEDIA_TYPE)
+    answer.headers.extend(list(headers))
+    if body["status"] == 401 and "WWW-Authenticate" not in answer.headers:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="photometryd"'
+    if body["status"] == 503:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def from_http(error: web.HTTPException, request: web.Request) -> web.Response:
+    """An exception of aiohttp (unknown path, wrong method, too large a body) as a problem document."""
+    reason = _BY_HTTP_STATUS.get(error.status, ApiReason.BAD_REQUEST)
+    details = {
+        404: f"there is nothing at {request.path}",
+        405: f"{request.method} is not possible at {request.path}",
+        413: "the body is larger than api.max_body_bytes allows",
+    }
+    detail = details.get(error.status, error.reason)
+    body = document(ApiError(reason, detail), request.path, error.status)
+    kept = [(name, error.headers[name]) for name in ("Allow", "Location") if name in error.headers]
+    return response(body, kept)
+
+
+@web.middleware
+async def problem_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Outermost: whatever is raised below becomes a problem document, never a traceback."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return from_http(error, request)
+    except InstrumentError as error:
+        return response(document(error, request.path))
+    except ConnectionError:  # the client went away: nobody is left to answer
+        raise
+    except Exception:  # noqa: BLE001 - the last line of defence; logged with its traceback
+        return response(unexpected(f"{request.method} {request.path}"))

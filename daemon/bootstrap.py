@@ -1,0 +1,265 @@
+"""The table of contents: builds every part, starts them in order, takes them down in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from daemon.api.parts import ApiParts
+from daemon.api.server import ApiServer
+from daemon.cell.cell import Cell
+from daemon.config import LoadedSettings
+from daemon.diagnostics.bundle import write_bundle
+from daemon.diagnostics.checks.arrivals import CameraFrames, CellSamples
+from daemon.diagnostics.checks.memory import Memory
+from daemon.diagnostics.faults import Faults
+from daemon.diagnostics.log_reader import LogReader
+from daemon.diagnostics.logs import LogService
+from daemon.diagnostics.metrics import Metrics
+from daemon.diagnostics.selftest import SelfTest, machine_checks
+from daemon.diagnostics.vitals import Vitals
+from daemon.engine.host import EngineHost
+from daemon.errors import InstrumentError, ServiceReason, StoreError, StoreReason
+from daemon.events import Event, EventFeed, EventKind
+from daemon.parts import PartStatus
+from daemon.pulse import Pulse
+from daemon.runs.manager import RunManager
+from daemon.service.notify import Notifier
+from daemon.service.watchdog import Watchdog, interval_from
+from daemon.store.lock import StateLock
+from daemon.store.paths import StateLayout
+from daemon.store.reader import CatalogueReader
+from daemon.store.recovery import recover
+from daemon.store.writer import StoreWriter
+from hw.drivers import build_driver
+from hw.potentiostat import DRIVERS as POTENTIOSTATS
+
+log = logging.getLogger("daemon")
+
+FEED_PRELOAD = 1000
+STORE_STOP_S = 30.0
+NAN = float("nan")
+
+
+class Instrument:
+    """Every part of the running daemon. Construct cheap, `start` touches the world, `stop` is idempotent."""
+
+    def __init__(self, loaded: LoadedSettings, logs: LogService, notifier: Notifier) -> None:
+        self.settings = settings = loaded.settings
+        self._config_path = loaded.path
+        self.logs = logs
+        self.notifier = notifier
+        self.layout = StateLayout(settings.store.state_dir)
+        self._lock = StateLock(self.layout.lock)
+        self.metrics = Metrics()
+        self.faults = Faults(settings.store.state_dir, self.metrics.fault)
+        self.writer = StoreWriter(
+            self.layout.catalogue, commit_interval_s=settings.store.commit_interval_s, on_fault=self._store_fault
+        )
+        self.feed = EventFeed(self._older_events)
+        self.engine = EngineHost(settings.camera, settings.engine)
+        self.cell = Cell(
+            lambda: build_driver(POTENTIOSTATS, settings.potentiostat.driver, settings.potentiostat.options),
+            settings.potentiostat,
+            settings.cell,
+            on_rows=self._on_rows,
+            on_event=lambda event: self.runs.on_cell_event(event),
+            on_experiment_end=lambda end: self.runs.on_experiment_end(end),
+        )
+        self.runs = RunManager(
+            settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
+        )
+        self.watchdog = Watchdog(
+            notifier,
+            settings.service.thread_stall_s,
+            interval_s=interval_from(os.environ),
+            on_stall=self._on_stall,
+        )
+        self.vitals = Vitals(self.metrics, self._processes)
+        self.pulse = Pulse(self)
+        self.selftest = SelfTest(
+            [
+                *machine_checks(settings.store.state_dir, settings.store.min_free_mb),
+                CameraFrames(lambda: self.metrics.last_frame_age_s, settings.camera.frame_deadline_s),
+                CellSamples(lambda: self.metrics.last_sample_age_s, settings.potentiostat.sample_deadline_s),
+                Memory(self._processes),
+            ],
+            on_result=self.metrics.selftest,
+        )
+        self.api = ApiServer(self._api_parts(loaded, LogReader(logs.ring, settings.store.state_dir)))
+        self._down: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Bring everything up. Raises `InstrumentError` for what makes a start pointless (store, lock, port).
+
+        A missing device does not: its part says so in the status and goes on trying.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._start_parts()
+        except BaseException:
+            await self.stop()
+            raise
+        self.engine.on_progress = self.notifier.status
+        self.notifier.ready(self._summary())
+        await self._autostart()
+
+    async def stop(self) -> None:
+        """Take everything down in reverse order: the cell is off before its record closes."""
+        self.notifier.stopping(expect_s=2 * STORE_STOP_S)
+        while self._down:
+            name, step = self._down.pop()
+            try:
+                await step()
+            except (InstrumentError, OSError, TimeoutError):
+                log.exception("stopping %s", name)
+
+    async def _start_parts(self) -> None:
+        self.notifier.starting("opening the store", expect_s=60.0)
+        await self._up("lock", asyncio.to_thread(self._open_state), lambda: asyncio.to_thread(self._lock.release))
+        await self._up("store", asyncio.to_thread(self._open_store), self._close_store)
+        await self._up("vitals", self.vitals.start(), self.vitals.stop)
+        await self._up("watchdog", self.watchdog.start(), self.watchdog.stop)
+        await self._up("api", self.api.start(), self.api.stop)
+        log.info("the API answers at %s", self.api.url)
+        await self._up("cell", self.cell.start(), self.cell.stop)
+        self.engine.on_progress = lambda text: self.notifier.starting(text, self.settings.engine.start_timeout_s)
+        await self._up("engine", self._start_engine(), self.engine.stop)
+        await self._up("runs", self.runs.open(), self.runs.close)
+        await self._up("pulse", self.pulse.start(), self.pulse.stop)
+
+    async def _up(self, name: str, start: Awaitable[Any], stop: Callable[[], Awaitable[Any]]) -> None:
+        self._down.append((name, stop))
+        await start
+
+    def _open_state(self) -> None:
+        self.layout.prepare()
+        self._lock.acquire()
+        self.faults.load()
+
+    def _open_store(self) -> None:
+        for run in recover(self.layout.catalogue):
+            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+        self.writer.start()
+        with CatalogueReader(self.layout.catalogue) as catalogue:
+            last = catalogue.last_seq()
+            self.feed.preload(catalogue.events(max(0, last - FEED_PRELOAD), FEED_PRELOAD))
+
+    async def _close_store(self) -> None:
+        await asyncio.to_thread(self.writer.stop, STORE_STOP_S)
+        await asyncio.to_thread(self.faults.persist)
+
+    async def _start_engine(self) -> None:
+        try:
+            await self.engine.start()
+        except (InstrumentError, TimeoutError) as error:
+            # the supervisor goes on trying; the status tells how far it got
+            log.error("the engine is not ready: %s", error or "it took too long")
+
+    async def _autostart(self) -> None:
+        if self.settings.autostart is None:
+            return
+        try:
+            await self.runs.start(self.settings.autostart)
+        except InstrumentError as error:
+            self.faults.record(error)
+
+    def _summary(self) -> str:
+        parts = [part for part in self.status_parts() if part.state not in ("ready", "stopped")]
+        return "ready" if not parts else "; ".join(f"{part.name}: {part.detail or part.state}" for part in parts)
+
+    def status_parts(self) -> list[PartStatus]:
+        """Every part's line of the status."""
+        return [
+            self.engine.camera_status(),
+            self.engine.status(),
+            self.cell.status(),
+            self.writer.status(),
+            self.watchdog.status(),
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /status` shows beside the runs."""
+        return {
+            "parts": self.status_parts(),
+            "frames": self.pulse.accounts.as_dict(),
+            "faults": self.faults.recent(20),
+            "memory_bytes": dict(self.vitals.resident_bytes),
+            "loop_lag_s": round(self.vitals.worst_lag_s, 4),
+            "last_run_problem": None if self.runs.problem is None else str(self.runs.problem),
+        }
+
+    def blocking(self) -> list[PartStatus]:
+        """The parts that keep the instrument from measuring."""
+        vital = (self.engine.camera_status(), self.engine.status(), self.writer.status())
+        return [part for part in vital if part.state != "ready"]
+
+    def _api_parts(self, loaded: LoadedSettings, logs: LogReader) -> ApiParts:
+        return ApiParts(
+            settings=loaded.settings,
+            settings_origins=dict(loaded.origins),
+            version={"version": version("photometryd")},
+            runs=self.runs,
+            engine=self.engine,
+            cell=self.cell,
+            feed=self.feed,
+            status=self.status,
+            ready=self.blocking,
+            metrics_text=self.metrics.text,
+            bundle=self._bundle,
+            logs=logs,
+            audit=self._audit,
+            selftest=self.selftest.run,
+            count_request=self.metrics.request,
+        )
+
+    def _bundle(self, out: Path) -> None:
+        status = self.status() | {"parts": [vars(part) for part in self.status_parts()]}
+        write_bundle(out, config_path=self._config_path, state_dir=self.layout.state_dir, status=status)
+
+    def _audit(self, actor: str, action: str, detail: str) -> None:
+        self.writer.audit(actor, action, detail)
+
+    def _older_events(self, after: int, limit: int) -> list[Event]:
+        with CatalogueReader(self.layout.catalogue) as catalogue:
+            return catalogue.events(after, limit)
+
+    def _processes(self) -> dict[str, int]:
+        engine = {"engine": self.engine.pid} if self.engine.pid is not None else {}
+        return {"daemon": os.getpid(), **engine}
+
+    def _on_rows(self, rows: list[Any]) -> None:
+        self.watchdog.beat("cell")
+        if rows:
+            self.metrics.cell_sample_arrived(rows[-1].host_t_s, len(rows))
+        self.runs.on_cell_rows(rows)
+
+    def _publish(self, events: list[Event]) -> None:
+        self.feed.publish(events)
+        now = time.monotonic()
+        for event in events:
+            latency_s = now - event.detected_host_t_s
+            self.metrics.event(event.kind.value, latency_s if math.isfinite(latency_s) else None)
+
+    def _on_stall(self, part: str, silence_s: float) -> None:
+        reason = ServiceReason.STALLED
+        self.faults.note(reason.code, f"{part} made no progress for {silence_s:.0f} s", reason.remedy)
+
+    def _store_fault(self, error: StoreError) -> None:
+        """Called in the writer's thread."""
+        self.faults.record(error)
+        if error.reason is StoreReason.DISK_FULL and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.disk_low, error)
+
+    def disk_low(self, error: StoreError) -> None:
+        """End the run while there is still room to end it properly."""
+        self.runs.record(Event(EventKind.DISK_LOW, NAN, NAN, detail=error.detail))
+        self.runs.fail(error)

@@ -1,0 +1,81 @@
+"""Options that many commands share. They may stand before or after the command's name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+DEFAULT_URL = "http://127.0.0.1:8470"
+DEFAULT_TIMEOUT_S = 10.0  # the slowest healthy answer is an operation's first, after one second
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the daemon is and how to ask it."""
+
+    url: str = DEFAULT_URL
+    socket: str | None = None
+    token: str | None = None
+    timeout_s: float = DEFAULT_TIMEOUT_S
+
+    @property
+    def name(self) -> str:
+        """How messages call the place."""
+        return self.socket or self.url
+
+
+_OPTIONS = (
+    click.option("--url", envvar="PHOTOMETRYCTL_URL", help=f"Where the daemon answers.  [default: {DEFAULT_URL}]"),
+    click.option("--socket", envvar="PHOTOMETRYCTL_SOCKET", help="Unix socket of the daemon, in place of --url."),
+    click.option(
+        "--token",
+        envvar="PHOTOMETRYCTL_TOKEN",
+        help="Bearer token; better in PHOTOMETRYCTL_TOKEN than on the command line.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0, 86_400, min_open=True),
+        help=f"Seconds to wait for an answer.  [default: {DEFAULT_TIMEOUT_S:g}]",
+    ),
+)
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --url, --socket, --token and --timeout; it receives a `Connection` as `connection`."""
+
+    @functools.wraps(command)
+    def with_connection(
+        *arguments: Any, url: str | None, socket: str | None, token: str | None, timeout_s: float | None, **options: Any
+    ) -> Any:
+        outer = click.get_current_context().find_object(Connection) or Connection()
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise click.UsageError(f"--url must begin with http:// or https://, not {url!r}")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise click.UsageError("the token holds characters that no token has")
+        connection = Connection(
+            url or outer.url,
+            socket or (None if url else outer.socket),
+            token or outer.token,
+            timeout_s or outer.timeout_s,
+        )
+        return command(*arguments, connection=connection, **options)
+
+    for option in reversed(_OPTIONS):
+        with_connection = option(with_connection)
+    return with_connection
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a reading command --json; it receives `as_json`."""
+
+    @functools.wraps(command)
+    def with_json(*arguments: Any, as_json: bool, **options: Any) -> Any:
+        everywhere = click.get_current_context().meta.get("photometryctl.json", False)
+        return command(*arguments, as_json=as_json or everywhere, **options)
+
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(with_json)

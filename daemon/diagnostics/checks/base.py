@@ -1,0 +1,36 @@
+"""What every check is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Outcome = Literal["pass", "warn", "fail"]
+SEVERITY: dict[Outcome, int] = {"pass": 0, "warn": 1, "fail": 2}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """`measured` and `limit` are short texts with units; `remedy` is empty when the check passed."""
+
+    name: str
+    outcome: Outcome
+    measured: str
+    limit: str
+    remedy: str = ""
+
+
+class Check(ABC):
+    """One question with a measured answer. Constructing is cheap; `run` may block and is called in a thread."""
+
+    name: ClassVar[str]
+    remedy: ClassVar[str]
+
+    @abstractmethod
+    def run(self) -> CheckResult:
+        """Measure now. What cannot be measured is a result too, not an exception."""
+
+    def result(self, outcome: Outcome, measured: str, limit: str) -> CheckResult:
+        """A result of this check, with its remedy unless it passed."""
+        return CheckResult(self.name, outcome, measured, limit, "" if outcome == "pass" else self.remedy)

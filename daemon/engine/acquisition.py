@@ -1,0 +1,177 @@
+"""The camera thread: keeps the camera open and streaming, fills the ring, counts what is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from daemon.engine.ring import FrameRing
+from hw.camera import DRIVERS
+from hw.camera.contract import Camera, CameraInfo, FrameStamp
+from hw.drivers import build_driver
+from hw.errors import CameraError, CameraReason, InstrumentError
+
+POLL_S = 0.25  # how soon a stop or a setting is noticed while no frame comes
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 8.0  # a hub reset takes about 8 s; asking more often only fills the log
+
+
+class Acquisition(threading.Thread):
+    """Owns the camera. `report(kind, fields)` is told of every change of the camera's state, from this thread.
+
+    After a fault it tries again for ever, at growing intervals, and says so each time. After the end of a recording it
+    waits to be rewound.
+    """
+
+    def __init__(
+        self,
+        driver: str,
+        options: dict[str, Any],
+        ring_frames: int,
+        frame_deadline_s: float,
+        report: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        super().__init__(name="camera")
+        self._driver, self._options = driver, options
+        self._ring_frames = ring_frames
+        self._deadline_s = frame_deadline_s
+        self._report = report
+        self._quit = threading.Event()
+        self._rewind = threading.Event()
+        self._rewound = threading.Event()
+        self.stream = 0
+        """How often the camera was started; frames in the ring carry it."""
+        self._settings: dict[str, Any] = {}
+        self._settings_lock = threading.Lock()
+        self._settings_error: CameraError | None = None
+        self._settings_done = threading.Event()
+        self.info: CameraInfo | None = None
+        self.ring: FrameRing | None = None
+        self.captured = 0
+        self.dropped: Counter[str] = Counter()
+        self.last_host_t_s = float("nan")
+
+    def quit(self) -> None:
+        """Ask the thread to end; `join` it after."""
+        self._quit.set()
+
+    def rewind(self, timeout_s: float) -> int:
+        """Stop and start the camera, so that a recording begins anew; gives the new stream's number. From another thread.
+
+        Raises `CameraError` (STALLED) when there is no camera to start within the time.
+        """
+        self._rewound.clear()
+        self._rewind.set()
+        if not self._rewound.wait(timeout_s):
+            self._rewind.clear()
+            raise CameraError(CameraReason.STALLED, f"the camera did not start within {timeout_s:g} s")
+        return self.stream
+
+    def configure(self, settings: dict[str, Any], timeout_s: float) -> None:
+        """Apply camera settings from another thread. Raises `CameraError`."""
+        with self._settings_lock:
+            self._settings_done.clear()
+            self._settings_error = None
+            self._settings = dict(settings)
+            if not self._settings_done.wait(timeout_s):
+                self._settings = {}
+                raise CameraError(CameraReason.STALLED, "the camera did not take the setting in time")
+            if self._settings_error is not None:
+                raise self._settings_error
+
+    def run(self) -> None:
+        """Open, stream, and begin again after a fault, until asked to quit."""
+        backoff_s = BACKOFF_FIRST_S
+        while not self._quit.is_set():
+            streamed_from = self.captured
+            error = self._attempt()
+            if error is None:
+                return
+            if error.reason is CameraReason.ENDED:
+                self._report("ended", {"detail": error.detail})
+                self._wait_for_rewind()
+                continue
+            self._report("lost", {"reason": error.code, "detail": error.detail, "remedy": error.remedy})
+            backoff_s = BACKOFF_FIRST_S if self.captured > streamed_from else min(2 * backoff_s, BACKOFF_MAX_S)
+            self._quit.wait(backoff_s)
+
+    def _wait_for_rewind(self) -> None:
+        while not self._quit.is_set() and not self._rewind.is_set():
+            self._quit.wait(POLL_S / 5)
+
+    def _attempt(self) -> InstrumentError | None:
+        """One life of the camera; the error that ended it, or None when asked to quit."""
+        camera: Camera | None = None
+        try:
+            camera = build_driver(DRIVERS, self._driver, self._options)
+            self.info = camera.open()
+            size = self.info.pixel_format.payload_bytes(self.info.height_px, self.info.width_px)
+            if self.ring is None or self.ring.slot(0).size != size:
+                self.ring = FrameRing(self._ring_frames, size)
+            self._start(camera)
+            self._report("open", {})
+            self._stream(camera, self.ring, np.empty(size, np.uint8))
+        except InstrumentError as error:
+            return error
+        finally:
+            if camera is not None:
+                camera.close()
+        return None
+
+    def _start(self, camera: Camera) -> None:
+        camera.start()
+        self.stream += 1
+        if self._rewind.is_set():
+            self._rewind.clear()
+            self._rewound.set()
+
+    def _stream(self, camera: Camera, ring: FrameRing, scratch: np.ndarray) -> None:
+        silent_s = 0.0
+        last_block: int | None = None
+        while not self._quit.is_set():
+            self._apply_settings(camera)
+            if self._rewind.is_set():
+                camera.stop()
+                self._start(camera)
+                last_block = None
+            number = ring.lease()
+            slot = scratch if number is None else ring.slot(number)
+            stamp: FrameStamp | None = None
+            try:
+                stamp = camera.next_frame(slot, POLL_S)
+            finally:
+                if number is not None and stamp is None:
+                    ring.release(number)
+            if stamp is None:
+                silent_s += POLL_S
+                if silent_s >= self._deadline_s:
+                    raise CameraError(CameraReason.STALLED, f"no frame for {silent_s:.1f} s")
+                continue
+            silent_s = 0.0
+            self._count(stamp, last_block, kept=number is not None)
+            last_block = stamp.block_id
+            if number is not None:
+                ring.commit(number, stamp, self.stream)
+
+    def _count(self, stamp: FrameStamp, last_block: int | None, *, kept: bool) -> None:
+        lost = max(0, stamp.block_id - last_block - 1) if last_block is not None else 0
+        self.captured += 1 + lost
+        self.last_host_t_s = stamp.host_t_s
+        if lost:
+            self.dropped["camera.lost"] += lost
+        if not kept:
+            self.dropped["ring.full"] += 1
+
+    def _apply_settings(self, camera: Camera) -> None:
+        if not self._settings:
+            return
+        settings, self._settings = self._settings, {}
+        try:
+            camera.configure(settings)
+        except CameraError as error:
+            self._settings_error = error
+        self._settings_done.set()

@@ -1,0 +1,68 @@
+"""Starting a Python process of ours that talks over a private socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+
+from daemon.engine.link import Message, read_message
+
+SOCKET_BYTES = 1 << 20
+
+
+async def spawn(module: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Start ``python -m module FD`` with the other end of the returned streams as descriptor FD."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    ours.setblocking(False)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, str(theirs.fileno()),
+            pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, env=_environment(),
+        )  # fmt: skip
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
+    return process, reader, writer
+
+
+async def end(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter, grace_s: float) -> None:
+    """Close the link, wait `grace_s` for the process to end by itself, then kill it."""
+    writer.close()
+    try:
+        await asyncio.wait_for(process.wait(), grace_s)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    finally:
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def ask(module: str, order: Message, timeout_s: float) -> Message | None:
+    """One order to a process of its own and its answer; None when it died or took too long."""
+    process, reader, writer = await spawn(module)
+    try:
+        async with asyncio.timeout(timeout_s):
+            for buffer in order.encode():
+                writer.write(buffer)
+            with contextlib.suppress(ConnectionError):  # its death shows as the missing answer
+                await writer.drain()
+            return await read_message(reader)
+    except TimeoutError:
+        return None
+    finally:
+        await end(process, writer, grace_s=1.0)
+
+
+def _environment() -> dict[str, str]:
+    # one thread a library: parallelism is ours, by process and thread; few arenas: threads here share their buffers
+    few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return {**os.environ, **few}

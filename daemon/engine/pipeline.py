@@ -1,0 +1,240 @@
+"""Frames in, measures out: the one pipeline behind the live engine and the analysis of recordings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.engine.detector import StepDetector
+from daemon.engine.measures import FrameFlag, MeasureBatch
+from daemon.engine.operator import Operator
+from daemon.engine.photometer import Calibrator, Photometer
+from daemon.engine.registration import Registration, Shift
+from hw.camera.contract import FrameStamp
+
+SAMPLE_PIXELS = 1009  # looked at to recognise constant and repeated frames
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """What a run fixes for its pipeline."""
+
+    bit_depth: int
+    frame_rate_hz: float
+    baseline_s: float
+    baseline_min_frames: int = 5
+    false_alarms_per_day: float = 1.0
+    dark_map: np.ndarray | None = None
+    """(H, W) float32 DN; replaces the scalar dark level."""
+    flat_map: np.ndarray | None = None
+    """(H, W) float32 relative gain."""
+
+
+class JumpWatch:
+    """Tells a sudden change of a scalar from its own noise and slow walk; re-levels after each."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._mean = np.nan
+        self._variance = least**2
+
+    def __call__(self, value: float) -> bool:
+        """True when `value` stands 8 running sigmas and at least the smallest change worth naming from its average."""
+        if not np.isfinite(value):
+            return False
+        if not np.isfinite(self._mean):
+            self._mean = value
+            return False
+        step = value - self._mean
+        if abs(step) > max(self._least, 8.0 * np.sqrt(self._variance)):
+            self._mean = value
+            return True
+        self._mean += 0.1 * step
+        self._variance += 0.02 * (step * step - self._variance)
+        return False
+
+
+class Pipeline:
+    """Measures frames of one run. Not thread-safe; holds one batch at a time.
+
+    `baseline` continues an interrupted run: (P,) and (P, 4) F0 of fluxes and layers.
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        settings: PipelineSettings,
+        baseline: tuple[np.ndarray, np.ndarray] | None = None,
+        first_frame: int = 0,
+        first_t_s: float | None = None,
+    ) -> None:
+        self.operator = operator
+        self._settings = settings
+        height, width = (int(n) for n in operator.shape)
+        self._shape = (height, width)
+        self._calibrate = Calibrator(self._shape, operator.noise, settings.dark_map, settings.flat_map)
+        self._photometer = Photometer(operator, settings.bit_depth)
+        self._registration = Registration(operator)
+        self._illumination_watch = JumpWatch(0.003)
+        self._focus_watch = JumpWatch(0.03)
+        self._detector = StepDetector(operator.particles, settings.frame_rate_hz, settings.false_alarms_per_day)
+        self._baseline = Baseline(settings.baseline_s, settings.baseline_min_frames, baseline)
+        self._sample = np.linspace(0, height * width - 1, SAMPLE_PIXELS).astype(np.int64)
+        self._last_sample = np.empty(0, np.uint16)
+        self._last_block: int | None = None
+        self._last_stamp: tuple[float, float] | None = None
+        self._t0_s = first_t_s
+        self.next_frame = first_frame
+        self._rows: list[tuple] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def t0_s(self) -> float | None:
+        """Camera time of the run's first frame; None before it."""
+        return self._t0_s
+
+    @property
+    def drift_px(self) -> tuple[float, float]:
+        """Latest drift (y, x) relative to the reference."""
+        return self._registration.drift_px
+
+    def close_baseline(self) -> None:
+        """Settle for the baseline frames there are: the run ends before its baseline does."""
+        self._baseline.settle(force=True)
+
+    def add(self, dn: np.ndarray, stamp: FrameStamp) -> None:
+        """Measure one (H, W) uint16 frame into the current batch."""
+        t_s = self._run_time(stamp)
+        flags = self._look(dn)
+        if self._last_block is not None and stamp.block_id != self._last_block + 1:
+            flags |= FrameFlag.GAP_BEFORE
+        self._last_block = stamp.block_id
+        if flags & (FrameFlag.CONSTANT | FrameFlag.REPEATED):
+            measured = self._photometer.blank()
+            drift, illumination, focus = (np.nan, np.nan), np.nan, np.nan
+        else:
+            measured, shift, illumination, focus = self._measure(dn)
+            drift = (shift.y_px, shift.x_px)
+            flags |= self._judge(shift, illumination, focus)
+            self._baseline.add(self.next_frame, t_s, measured)
+        frame_row = (
+            self.next_frame, stamp.block_id, t_s, stamp.host_t_s, *drift, self._registration.sigma_px, illumination,
+            focus, int(flags),
+        )  # fmt: skip
+        self._rows.append((frame_row, measured))
+        self.next_frame += 1
+
+    def take(self) -> MeasureBatch | None:
+        """The frames measured since the last call with the steps detected in them; None when there are none."""
+        if not self._rows:
+            return None
+        columns = [np.array(column) for column in zip(*(row[0] for row in self._rows), strict=True)]
+        measured = [np.stack(column) for column in zip(*(row[1] for row in self._rows), strict=True)]
+        self._rows = []
+        batch = MeasureBatch(*columns, *measured)  # type: ignore[arg-type]
+        batch.flags = batch.flags.astype(np.uint32)
+        batch.camera_t0_s = self._t0_s if self._t0_s is not None else float("nan")
+        self._baseline.settle()
+        if self._baseline.flux_e is not None:
+            batch.baseline_flux_e = self._baseline.flux_e
+            batch.baseline_layer_flux_e = self._baseline.layer_flux_e
+            batch.detections = self._detect(batch, self._baseline.flux_e)
+        return batch
+
+    def _run_time(self, stamp: FrameStamp) -> float:
+        """Seconds since the run's first frame; a camera whose clock began anew is spliced on by the host's clock."""
+        if self._t0_s is None:
+            self._t0_s = stamp.device_t_s
+        t_s = stamp.device_t_s - self._t0_s
+        if self._last_stamp is not None and t_s <= self._last_stamp[0]:
+            last_t_s, last_host_t_s = self._last_stamp
+            t_s = last_t_s + max(stamp.host_t_s - last_host_t_s, 1e-6)
+            self._t0_s = stamp.device_t_s - t_s
+        self._last_stamp = (t_s, stamp.host_t_s)
+        return t_s
+
+    def _look(self, dn: np.ndarray) -> FrameFlag:
+        """Recognise data that only looks like data."""
+        sample = dn.reshape(-1)[self._sample]
+        flags = FrameFlag(0)
+        if (sample == sample[0]).all():
+            flags |= FrameFlag.CONSTANT
+        elif self._last_sample.size and np.array_equal(sample, self._last_sample):
+            flags |= FrameFlag.REPEATED
+        self._last_sample = sample
+        return flags
+
+    def _measure(self, dn: np.ndarray) -> tuple[tuple[np.ndarray, ...], Shift, float, float]:
+        frame_e = self._calibrate(dn)
+        plane = self._photometer.plane(frame_e, self._registration.offset)
+        shift = self._registration.locate(frame_e, float(plane[0]))
+        measured = self._photometer.measure(frame_e, shift, plane)
+        psf = self.operator.psf_sigma_px
+        focus = psf / np.sqrt(max(psf**2 + shift.blur_px2, 0.1)) if self._registration.usable else np.nan
+        return measured, shift, float(plane[0]), float(focus)
+
+    def _judge(self, shift: Shift, illumination: float, focus: float) -> FrameFlag:
+        flags = FrameFlag(0)
+        if not shift.known:
+            flags |= FrameFlag.DRIFT_UNKNOWN
+        if shift.jumped:
+            flags |= FrameFlag.DRIFT_JUMP
+        if self._illumination_watch(illumination):
+            flags |= FrameFlag.ILLUMINATION_STEP
+        if self._focus_watch(focus):
+            flags |= FrameFlag.FOCUS_JUMP
+        return flags
+
+    def _detect(self, batch: MeasureBatch, baseline_flux_e: np.ndarray) -> list:
+        # the frames behind the baseline, however they are batched
+        rows = slice(int(np.searchsorted(batch.frame, self._baseline.end_frame)), None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            contrast = batch.flux_e[rows] / baseline_flux_e - 1.0
+            sigma = batch.flux_sigma_e[rows] / np.abs(baseline_flux_e)
+        return self._detector.add(batch.frame[rows], contrast, sigma, batch.particle_flags[rows])
+
+
+class Baseline:
+    """F0: the mean of each particle's flux over the first `seconds`, and at least `min_frames` measured frames."""
+
+    def __init__(self, seconds: float, min_frames: int, known: tuple[np.ndarray, np.ndarray] | None) -> None:
+        self._seconds = seconds
+        self._min_frames = min_frames
+        self.flux_e: np.ndarray | None = known[0] if known is not None else None
+        self.layer_flux_e: np.ndarray | None = known[1] if known is not None else None
+        self._collected: list[tuple[np.ndarray, np.ndarray]] = []
+        self._complete = known is not None
+        self.end_frame = 0
+        """Number of the first frame that does not belong to the baseline."""
+
+    def add(self, frame: int, t_s: float, measured: tuple[np.ndarray, ...]) -> None:
+        """Collect a measured frame while the baseline lasts."""
+        if self._complete:
+            return
+        self.end_frame = frame
+        if t_s > self._seconds and len(self._collected) >= self._min_frames:
+            self._complete = True
+            return
+        self.end_frame += 1
+        self._collected.append((measured[0], measured[2]))
+
+    def settle(self, force: bool = False) -> None:
+        """Compute F0 once the baseline is complete, or now when forced (a run shorter than its baseline)."""
+        if self.flux_e is not None or not self._collected or not (self._complete or force):
+            return
+        self._complete = True
+        self.flux_e = _mean([row[0] for row in self._collected])
+        self.layer_flux_e = _mean([row[1] for row in self._collected])
+        self._collected = []
+
+
+def _mean(arrays: list[np.ndarray]) -> np.ndarray:
+    """Mean over the finite values of each element, NaN where there is none."""
+    stack = np.stack(arrays)
+    good = np.isfinite(stack)
+    count = good.sum(axis=0)
+    total = np.where(good, stack, 0.0).sum(axis=0, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,140 @@
+"""The engine process: one camera, one kernel thread, one sender, and the order book of the daemon that started it.
+
+It ends when told, when the daemon closes the link, and when its own worker fails: it survives nothing and is restarted
+alone. Started as ``python -m daemon.engine FD``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from dataclasses import replace
+from typing import Any
+
+from daemon.engine.acquisition import Acquisition
+from daemon.engine.link import Message, receive, send
+from daemon.engine.warm import warm_kernels
+from daemon.engine.worker import Outbox, Worker
+from daemon.errors import CameraError
+from daemon.service.memory import release_free_memory
+
+log = logging.getLogger("engine")
+CONFIGURE_S = 5.0
+
+
+class _LinkHandler(logging.Handler):
+    """Log records travel to the daemon, which owns the log."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"level": record.levelno, "logger": record.name, "text": record.getMessage()[:4000]}
+        self._outbox.put_if_room(Message("log", fields))
+
+
+def serve(descriptor: int) -> int:
+    """Run the engine on the socket `descriptor`; returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the daemon handles it and closes the link
+    link = socket.socket(fileno=descriptor)
+    outbox = Outbox(64)
+    handler = _LinkHandler(outbox)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    sender = threading.Thread(target=_send_all, args=(link, outbox), name="sender")
+    sender.start()
+    try:
+        return _life(link, outbox)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        outbox.put(None)
+        sender.join(5.0)
+        link.close()
+
+
+def _life(link: socket.socket, outbox: Outbox) -> int:
+    opening = receive(link)
+    if opening is None or opening.kind != "open":
+        return 1
+    settings = opening.fields
+    warm_kernels(
+        lambda name, done, total: outbox.put(Message("warming", {"kernel": name, "done": done, "total": total}))
+    )
+    outbox.resize(settings["link_batches"])
+    acquisition, worker = _build(settings, outbox)
+    acquisition.start()
+    worker.start()
+    outbox.put(Message("ready", {"pid": os.getpid()}))
+    for thread in (acquisition, worker):
+        threading.Thread(target=_watch, args=(thread, link), name="watch", daemon=True).start()
+    try:
+        _obey(link, acquisition, worker, outbox)
+    finally:
+        acquisition.quit()
+        worker.quit()
+        acquisition.join(5.0)
+        worker.join(5.0)
+    return 0
+
+
+def _build(settings: dict[str, Any], outbox: Outbox) -> tuple[Acquisition, Worker]:
+    def report(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "ended":
+            worker.recording_ended(acquisition.stream)
+        elif kind == "open" and acquisition.info is not None:
+            release_free_memory()
+            outbox.put(camera_message(acquisition.info))
+        else:
+            outbox.put(Message(f"camera_{kind}", fields))
+
+    acquisition = Acquisition(
+        settings["driver"], settings["options"], settings["ring_frames"], settings["frame_deadline_s"], report
+    )
+    worker = Worker(acquisition, outbox, settings["batch_s"])
+    return acquisition, worker
+
+
+def camera_message(info: Any) -> Message:
+    """A camera's description; its maps travel as arrays."""
+    maps = {name: getattr(info, name) for name in ("dark", "flat") if getattr(info, name) is not None}
+    return Message("camera_open", vars(replace(info, dark=None, flat=None)), maps)
+
+
+def _obey(link: socket.socket, acquisition: Acquisition, worker: Worker, outbox: Outbox) -> None:
+    while (message := receive(link)) is not None:
+        if message.kind == "quit":
+            return
+        if message.kind == "configure":
+            _configure(message, acquisition, outbox)
+        else:
+            worker.order(message)
+
+
+def _configure(message: Message, acquisition: Acquisition, outbox: Outbox) -> None:
+    reply: dict[str, Any] = {"request": message.fields["request"]}
+    try:
+        acquisition.configure(message.fields["settings"], CONFIGURE_S)
+    except CameraError as error:
+        reply |= {"code": error.code, "detail": error.detail, "remedy": error.remedy}
+    outbox.put(Message("reply", reply))
+
+
+def _watch(thread: threading.Thread, link: socket.socket) -> None:
+    """A thread that died takes the process with it: the daemon sees the closed link and starts another."""
+    thread.join()
+    with contextlib.suppress(OSError):  # closed already: the process ends as it was told
+        link.shutdown(socket.SHUT_RD)
+
+
+def _send_all(link: socket.socket, outbox: Outbox) -> None:
+    while (message := outbox.get()) is not None:
+        try:
+            send(link, message)
+        except OSError:
+            return

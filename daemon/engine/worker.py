@@ -1,0 +1,291 @@
+"""The kernel thread of the engine: takes frames from the ring, measures them, sends what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from daemon.engine.acquisition import Acquisition
+from daemon.engine.link import Message
+from daemon.engine.pipeline import Pipeline
+from daemon.engine.wire import batch_message, measure_order
+from daemon.errors import CameraError, CameraReason, EngineError, EngineReason, InstrumentError
+from daemon.service.memory import release_free_memory
+from hw.camera.contract import FrameStamp
+from kernels.calibrate import accumulate
+from kernels.unpack import unpack
+
+HEARTBEAT_S = 0.25
+TAKE_S = 0.05
+REWIND_S = 2.0
+PUT_S = 5.0
+
+
+class Outbox:
+    """Messages waiting for the link. Batches that find it full are dropped and counted in frames; replies wait."""
+
+    def __init__(self, bound: int) -> None:
+        self._queue: queue.Queue[Message | None] = queue.Queue(bound)
+        self.dropped_frames = 0
+
+    @property
+    def depth(self) -> int:
+        """Messages waiting."""
+        return self._queue.qsize()
+
+    def resize(self, bound: int) -> None:
+        """Set the bound."""
+        with self._queue.mutex:
+            self._queue.maxsize = bound
+
+    def put(self, message: Message | None) -> None:
+        """Queue a message that must arrive (None ends the sender); waits for room, at most `PUT_S`."""
+        try:
+            self._queue.put(message, timeout=PUT_S)
+        except queue.Full:
+            raise EngineError(EngineReason.SILENT, "the daemon does not read what the engine sends") from None
+
+    def put_batch(self, message: Message, frames: int) -> None:
+        """Queue a batch of `frames` frames if there is room."""
+        try:
+            self._queue.put_nowait(message)
+        except queue.Full:
+            self.dropped_frames += frames
+
+    def put_if_room(self, message: Message) -> None:
+        """Queue a message that the next of its kind replaces."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(message)
+
+    def get(self) -> Message | None:
+        """The next message; blocks."""
+        return self._queue.get()
+
+
+class Capture:
+    """Mean and temporal variance of the next frames: a reference, a dark or a flat."""
+
+    def __init__(self, frames: int, shape: tuple[int, int]) -> None:
+        self.left = frames
+        """Frames still wanted."""
+        self._count = 0
+        size = shape[0] * shape[1]
+        self._shape = shape
+        self._total, self._square = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        self._previous: np.ndarray | None = None
+
+    def add(self, dn: np.ndarray) -> bool:
+        """Add an (H, W) uint16 frame; True when the capture is complete."""
+        frame = dn.reshape(-1).astype(np.float32)
+        if self._previous is None:
+            self._previous = frame
+            self._total += frame
+        else:
+            accumulate(frame, self._total, self._square, self._previous)
+        self._count += 1
+        self.left -= 1
+        return self.left <= 0
+
+    def result(self) -> dict[str, np.ndarray]:
+        """`mean_dn` and `variance_dn2`, (H, W) float32; the variance is NaN from a single frame."""
+        pairs = self._count - 1
+        variance = self._square / (2 * pairs) if pairs else np.full_like(self._square, np.nan)
+        return {
+            "mean_dn": (self._total / self._count).reshape(self._shape),
+            "variance_dn2": variance.reshape(self._shape),
+        }
+
+
+class Worker(threading.Thread):
+    """Orders arrive by `order` and are carried out between frames, in this thread."""
+
+    def __init__(self, acquisition: Acquisition, outbox: Outbox, batch_s: float) -> None:
+        super().__init__(name="kernels")
+        self._acquisition, self._outbox, self._batch_s = acquisition, outbox, batch_s
+        self._orders: queue.Queue[Message] = queue.Queue(64)
+        self._quit = threading.Event()
+        self._pipeline: Pipeline | None = None
+        self._capture: tuple[int, Capture] | None = None
+        self._preview: int | None = None
+        self._stream = 0
+        self._ended_stream: int | None = None
+        self._frame = np.empty((0, 0), np.uint16)
+        self.measured = 0
+        self.idle = 0
+        self._busy_s = 0.0
+        self._handlers: dict[str, Callable[[Message], None]] = {
+            "measure": self._on_measure,
+            "finish": self._on_finish,
+            "capture": self._on_capture,
+            "preview": self._on_preview,
+        }
+
+    def order(self, message: Message) -> None:
+        """Queue an order; raises `EngineError` when 64 are waiting already."""
+        try:
+            self._orders.put_nowait(message)
+        except queue.Full:
+            raise EngineError(EngineReason.PROTOCOL, "too many orders are waiting") from None
+
+    def recording_ended(self, stream: int) -> None:
+        """This stream of the camera has no more frames: measure what waits, then say so unless it was rewound."""
+        self._ended_stream = stream
+
+    def quit(self) -> None:
+        """Ask the thread to end; `join` it after."""
+        self._quit.set()
+
+    def run(self) -> None:
+        """Measure until asked to quit."""
+        next_beat = next_batch = time.monotonic()
+        while not self._quit.is_set():
+            self._obey()
+            took = self._take_one()
+            now = time.monotonic()
+            if now >= next_batch:
+                self._send_batch()
+                next_batch = now + self._batch_s
+            if now >= next_beat:
+                self._outbox.put_if_room(Message("heartbeat", self.counters()))
+                next_beat = now + HEARTBEAT_S
+            if not took and self._ended_stream is not None:
+                ended, self._ended_stream = self._ended_stream, None
+                if ended >= self._stream:
+                    self._end_recording()
+        self._send_batch()
+
+    def _end_recording(self) -> None:
+        if self._capture is not None:
+            request, capture = self._capture
+            self._capture = None
+            short = CameraError(
+                CameraReason.ENDED, f"the recording is {capture.left} frames shorter than was asked for"
+            )
+            self._refuse(request, short)
+        self._send_batch()
+        self._outbox.put(Message("ended"))
+
+    def _take_one(self) -> bool:
+        """Measure the oldest waiting frame; False when none came within a moment."""
+        ring = self._acquisition.ring
+        if ring is None:
+            self._quit.wait(TAKE_S)
+            return False
+        item = ring.take(TAKE_S)
+        if item is None:
+            return False
+        number, stamp, stream = item
+        started = time.monotonic()
+        self._unpack(ring.slot(number))
+        ring.release(number)
+        if stream >= self._stream:
+            self._use(stamp)
+        else:
+            self.idle += 1  # taken before the camera was started for what is wanted now
+        self._busy_s += time.monotonic() - started
+        return True
+
+    def counters(self) -> dict[str, Any]:
+        """Frame accounting since the engine began: captured = measured + idle + dropped + in_flight."""
+        acquisition = self._acquisition
+        dropped = dict(acquisition.dropped)
+        if self._outbox.dropped_frames:
+            dropped["link.full"] = self._outbox.dropped_frames
+        ring = acquisition.ring
+        depth = ring.depth if ring is not None else 0
+        return {
+            "captured": acquisition.captured,
+            "measured": self.measured,
+            "idle": self.idle,
+            "dropped": dropped,
+            "ring_depth": depth,
+            "ring_bound": ring.slots if ring is not None else 0,
+            "link_depth": self._outbox.depth,
+            "busy_s": self._busy_s,
+            "last_frame_host_t_s": acquisition.last_host_t_s,
+            "cpu_s": time.process_time(),
+        }
+
+    def _unpack(self, payload: np.ndarray) -> None:
+        info = self._acquisition.info
+        if info is None:
+            return
+        if self._frame.shape != (info.height_px, info.width_px):
+            self._frame = np.empty((info.height_px, info.width_px), np.uint16)
+        unpack(payload, info.pixel_format.value, self._frame)
+
+    def _use(self, stamp: FrameStamp) -> None:
+        if self._preview is not None:
+            self._send_preview(self._preview, stamp)
+            self._preview = None
+        if self._capture is not None and self._capture[1].add(self._frame):
+            request, capture = self._capture
+            self._capture = None
+            self._outbox.put(Message("reply", {"request": request}, capture.result()))
+        if self._pipeline is None:
+            self.idle += 1
+            return
+        self._pipeline.add(self._frame, stamp)
+        self.measured += 1
+
+    def _send_preview(self, request: int, stamp: FrameStamp) -> None:
+        frame = self._pipeline.next_frame if self._pipeline is not None else -1
+        drift_y, drift_x = self._pipeline.drift_px if self._pipeline is not None else (0.0, 0.0)
+        fields = {
+            "request": request, "frame": frame, "host_t_s": stamp.host_t_s, "drift_y_px": drift_y, "drift_x_px":
+            drift_x, }  # fmt: skip
+        self._outbox.put_if_room(Message("reply", fields, {"image": self._frame.copy()}))
+
+    def _send_batch(self) -> None:
+        batch = self._pipeline.take() if self._pipeline is not None else None
+        if batch is not None:
+            self._outbox.put_batch(batch_message(batch), len(batch))
+
+    def _obey(self) -> None:
+        while True:
+            try:
+                message = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                self._handlers[message.kind](message)
+            except InstrumentError as error:
+                self._refuse(message.fields["request"], error)
+
+    def _on_measure(self, message: Message) -> None:
+        if message.fields["rewind"]:
+            self._stream = self._acquisition.rewind(REWIND_S)
+        self._pipeline = Pipeline(**measure_order(message))
+        release_free_memory()
+        self._reply(message)
+
+    def _on_finish(self, message: Message) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close_baseline()
+        self._send_batch()
+        self._pipeline = None
+        self._reply(message)
+
+    def _on_capture(self, message: Message) -> None:
+        info = self._acquisition.info
+        if info is None:
+            raise EngineError(EngineReason.SILENT, "there is no camera to take frames from")
+        self._stream = self._acquisition.rewind(REWIND_S)
+        shape = (info.height_px, info.width_px)
+        self._capture = (message.fields["request"], Capture(message.fields["frames"], shape))
+
+    def _on_preview(self, message: Message) -> None:
+        self._preview = message.fields["request"]
+
+    def _refuse(self, request: int, error: InstrumentError) -> None:
+        fields = {"request": request, "code": error.code, "detail": error.detail, "remedy": error.remedy}
+        self._outbox.put(Message("reply", fields))
+
+    def _reply(self, message: Message) -> None:
+        self._outbox.put(Message("reply", {"request": message.fields["request"]}))

@@ -1,0 +1,262 @@
+"""`photometryctl analyse`: a recording through the same pipeline as live frames, as fast as it goes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.cell.samples import CellRow, StepKind
+from daemon.config import Settings
+from daemon.engine.pipeline import Pipeline, PipelineSettings
+from daemon.errors import InstrumentError, RecordingError, RecordingReason, StoreError, StoreReason
+from daemon.photometry.noise import NoiseHints
+from daemon.photometry.science import ScienceSettings
+from daemon.recipe import MaskSettings, Recipe
+from daemon.runs.baseline import baseline_seconds
+from daemon.runs.metadata import run_metadata
+from daemon.runs.prepare import Prepared, Reference, prepare
+from daemon.runs.recorder import Recorder
+from daemon.store.writer import StoreWriter
+from hw.camera.contract import FrameStamp
+from hw.recording import Recording, open_recording
+from kernels.calibrate import accumulate
+
+BLOCK_FRAMES = 32
+READ_AHEAD_BLOCKS = 4
+STORE_WAIT_S = 60.0
+REST_CURRENT_FRACTION = 0.01  # of the largest current in the record: below it the cell rests
+
+
+@dataclass
+class AnalysisSummary:
+    """What an analysis did."""
+
+    frames: int
+    particles: int
+    seconds: float
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """(code, detail) of everything that was wrong and survivable."""
+    dropped: int = 0
+
+
+def analyse(
+    recording: Path,
+    out: Path,
+    *,
+    overrides: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    scheduler: str | None = None,
+) -> AnalysisSummary:
+    """Analyse `recording` into the run file `out`, which must not exist yet.
+
+    `overrides` are the recording's attributes (`pixel_size_nm`, `gain_e_per_dn`, ...), `masks.NAME`, `reference_frames`
+    and `baseline_s`. Raises `RecordingError`, `RunError`, `StoreError`; a failed analysis leaves no file behind.
+    """
+    if scheduler is not None:
+        raise RecordingError(RecordingReason.UNREADABLE, "analysis on a cluster is not part of this version")
+    recipe, facts = _split(overrides or {})
+    if out.exists():
+        raise StoreError(StoreReason.EXISTS, f"'{out}' exists already")
+    started = time.monotonic()
+    with open_recording(recording, facts) as source:
+        partial = out.with_name(out.name + ".partial")
+        partial.unlink(missing_ok=True)
+        writer = StoreWriter(None)
+        writer.start()
+        try:
+            summary = _Analysis(source, recipe, writer, partial).run(progress)
+        except BaseException:
+            writer.stop(5.0)
+            for leftover in partial.parent.glob(partial.name + "*"):
+                leftover.unlink(missing_ok=True)
+            raise
+        writer.stop(60.0)
+        partial.rename(out)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _split(overrides: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """Overrides of the recipe and overrides of the recording's own facts."""
+    masks = {name.removeprefix("masks."): value for name, value in overrides.items() if name.startswith("masks.")}
+    own = {name: value for name, value in overrides.items() if name in ("reference_frames", "baseline_s")}
+    facts = {name: value for name, value in overrides.items() if name not in own and not name.startswith("masks.")}
+    try:
+        return Recipe(masks=MaskSettings(**masks), **own), facts
+    except ValueError as error:
+        raise RecordingError(RecordingReason.BAD_VALUE, f"an override is wrong: {error}") from None
+
+
+class _Analysis:
+    """One recording's way through reference, masks, pipeline, science and store."""
+
+    def __init__(self, source: Recording, recipe: Recipe, writer: StoreWriter, path: Path) -> None:
+        self._source, self._recipe, self._writer, self._path = source, recipe, writer, path
+        self._cell_rows = cell_rows(source)
+        self._cell_next = 0
+
+    def run(self, progress: Callable[[int, int], None]) -> AnalysisSummary:
+        source = self._source
+        reference = self._reference()
+        prepared = prepare(reference, self._recipe.masks)
+        pipeline = Pipeline(prepared.operator, self._pipeline_settings(reference))
+        recorder = self._recorder(prepared)
+        recorder.open(reference.mean_dn)
+        for start, frames in _read_ahead(source):
+            for k, frame in enumerate(frames):
+                t_s = float(source.t_s[start + k])
+                pipeline.add(frame, FrameStamp(int(source.frame_index[start + k]), t_s, t_s))
+            self._digest(recorder, pipeline)
+            progress(start + len(frames), source.frames)
+        pipeline.close_baseline()
+        self._digest(recorder, pipeline)
+        self._feed_cell(recorder, float("inf"))
+        recorder.finish()
+        for fault in source.faults:
+            self._writer.put_fault(fault.code, fault.detail)
+        self._writer.close_run().result(60.0)
+        faults = [(fault.code, fault.detail) for fault in source.faults]
+        return AnalysisSummary(recorder.frames, recorder.masks.count, 0.0, faults, source.frames - recorder.frames)
+
+    def _reference(self) -> Reference:
+        source, info = self._source, self._source.info
+        count = min(self._recipe.reference_frames, source.frames)
+        size = info.height_px * info.width_px
+        total, square = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        frames = source.read(0, count).reshape(count, size)
+        previous = frames[0].astype(np.float32)
+        total += previous
+        for frame in frames[1:]:
+            accumulate(frame.astype(np.float32), total, square, previous)
+        variance = square / (2 * (count - 1)) if count > 1 else np.full(size, np.nan, np.float32)
+        shape = (info.height_px, info.width_px)
+        hints = NoiseHints(info.gain_e_per_dn, info.read_noise_e, info.dark_dn)
+        return Reference(
+            (total / count).reshape(shape), variance.reshape(shape), count, source.bit_depth, hints,
+            info.pixel_size_nm, info.dark, info.flat,
+        )  # fmt: skip
+
+    def _pipeline_settings(self, reference: Reference) -> PipelineSettings:
+        source = self._source
+        duration_s = float(source.t_s[-1]) if source.frames > 1 else 0.0
+        rate_hz = (source.frames - 1) / duration_s if duration_s > 0 else 1.0
+        return PipelineSettings(
+            bit_depth=source.bit_depth,
+            frame_rate_hz=rate_hz,
+            baseline_s=baseline_seconds(self._recipe.baseline_s, duration_s),
+            false_alarms_per_day=Settings().engine.step_false_alarms_per_day,
+            dark_map=reference.dark_map,
+            flat_map=reference.flat_map,
+        )
+
+    def _recorder(self, prepared: Prepared) -> Recorder:
+        source = self._source
+        run_id = self._path.name.removesuffix(".partial").removesuffix(".db")
+        metadata = run_metadata(
+            run_id=run_id,
+            started=datetime.now(UTC),
+            recipe=self._recipe,
+            prepared=prepared,
+            camera=source.info,
+            electrode=source.electrode or "cathode",
+            capacity_mah=source.capacity_mah,
+            source=str(source.path),
+            notes=list(source.notes),
+        )
+        self._writer.create_run(self._path, metadata, None).result(10.0)
+        settings = ScienceSettings(
+            electrode="anode" if source.electrode == "anode" else "cathode", capacity_mah=source.capacity_mah
+        )
+        return Recorder(run_id, prepared.masks, settings, self._writer, lambda events: None, STORE_WAIT_S)
+
+    def _digest(self, recorder: Recorder, pipeline: Pipeline) -> None:
+        batch = pipeline.take()
+        if batch is None:
+            return
+        self._feed_cell(recorder, float(batch.t_s[-1]))
+        recorder.add(batch)
+
+    def _feed_cell(self, recorder: Recorder, until_s: float) -> None:
+        """Cell rows up to a run time, so that science meets both records in order."""
+        stop = self._cell_next
+        while stop < len(self._cell_rows) and self._cell_rows[stop].t_s <= until_s:
+            stop += 1
+        if stop > self._cell_next:
+            recorder.add_cell(self._cell_rows[self._cell_next : stop])
+            self._cell_next = stop
+
+
+def cell_rows(source: Recording) -> list[CellRow]:
+    """The recording's cell record as rows; cycles and steps cut where the current changes its sign."""
+    cell = source.cell
+    if cell is None:
+        return []
+    current = np.asarray(cell.current_ma, float)
+    threshold = REST_CURRENT_FRACTION * float(np.max(np.abs(current), initial=0.0))
+    sign = np.where(np.abs(current) <= threshold, 0, np.sign(current)).astype(int)
+    step = np.concatenate([[0], np.cumsum(np.diff(sign) != 0)])
+    active = sign[sign != 0]
+    first = int(active[0]) if active.size else 1
+    # a cycle begins where the first half's sign returns after the other sign
+    cycle, seen_other = np.zeros(len(sign), int), False
+    count = 0
+    for i, s in enumerate(sign):
+        if s == -first:
+            seen_other = True
+        elif s == first and seen_other:
+            count, seen_other = count + 1, False
+        cycle[i] = count
+    kinds: dict[int, StepKind] = {0: "rest", 1: "charge", -1: "discharge"}
+    charge = cell.charge_mah if cell.charge_mah is not None else _charge(cell.t_s, current)
+    return [
+        CellRow(float(t), float("nan"), float(v), float(i), int(c), int(k), kinds[int(s)], float(q))
+        for t, v, i, c, k, s, q in zip(cell.t_s, cell.voltage_v, current, cycle, step, sign, charge, strict=True)
+    ]
+
+
+def _charge(t_s: np.ndarray, current_ma: np.ndarray) -> np.ndarray:
+    steps = 0.5 * (current_ma[1:] + current_ma[:-1]) * np.diff(t_s) / 3600.0
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _read_ahead(source: Recording) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of frames, read by a thread of their own while the kernels work on the one before."""
+    blocks: queue.Queue[tuple[int, np.ndarray] | InstrumentError | None] = queue.Queue(READ_AHEAD_BLOCKS)
+    stop = threading.Event()
+
+    def put(item: tuple[int, np.ndarray] | InstrumentError | None) -> bool:
+        while not stop.is_set():
+            try:
+                blocks.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for start, frames in source.blocks(frames=BLOCK_FRAMES):
+                if not put((start, frames.astype(np.uint16, copy=False))):
+                    return
+            put(None)
+        except InstrumentError as error:
+            put(error)
+
+    reader = threading.Thread(target=read, name="read-ahead")
+    reader.start()
+    try:
+        while (item := blocks.get()) is not None:
+            if isinstance(item, InstrumentError):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        reader.join()

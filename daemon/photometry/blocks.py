@@ -1,0 +1,168 @@
+"""Bounded memory of a run: means over blocks of run time, and a history of them that halves its resolution when full.
+
+Sums run frame by frame in order, so results do not depend on how frames were batched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.engine.measures import LAYERS
+
+VALUES = 1 + len(LAYERS)
+"""Values kept a particle: its contrast, then those of its layers."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Mean of the measured frames of one block; NaN for particles without any."""
+
+    t_s: float
+    """Mean time of its frames."""
+    values: np.ndarray
+    """(P, 5) float64: contrast, then the four layers' contrasts."""
+    variance: np.ndarray
+    """(P,) variance of the mean contrast from the frames' own sigma."""
+
+
+class BlockMeans:
+    """Averages frames that fall into the same `block_s` of run time."""
+
+    def __init__(self, particles: int, block_s: float) -> None:
+        self._block_s = block_s
+        self._shape = (particles, VALUES)
+        self._index: float | None = None
+        self.out_of_order = 0
+        """Frames left out because their time was missing or ran backwards."""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._t_sum, self._frames = 0.0, 0
+        self._sums = np.zeros(self._shape)
+        self._counts = np.zeros(self._shape)
+        self._variance = np.zeros(self._shape[0])
+
+    def add(self, t_s: float, values: np.ndarray, measured: np.ndarray, variance: np.ndarray) -> Block | None:
+        """Take one frame: (P, 5) values with 0 where `measured` is false, (P,) variance likewise.
+
+        Returns the block that this frame completed, if any.
+        """
+        if not np.isfinite(t_s):
+            self.out_of_order += 1
+            return None
+        index = float(np.floor(t_s / self._block_s))
+        if self._index is not None and index < self._index:
+            self.out_of_order += 1
+            return None
+        done = self.flush() if self._index is not None and index > self._index else None
+        self._index = index
+        self._t_sum += t_s
+        self._frames += 1
+        self._sums += values
+        self._counts += measured
+        self._variance += variance
+        return done
+
+    def flush(self) -> Block | None:
+        """The block under way, even if incomplete; None when it is empty."""
+        if not self._frames:
+            return None
+        counts = np.where(self._counts > 0, self._counts, np.nan)
+        block = Block(self._t_sum / self._frames, self._sums / counts, self._variance / counts[:, 0] ** 2)
+        self._clear()
+        return block
+
+
+class History:
+    """At most `capacity` points; when full, neighbours are averaged and later blocks come in coarser groups."""
+
+    def __init__(self, particles: int, capacity: int) -> None:
+        self._capacity = max(4, capacity - capacity % 2)
+        self._t = np.empty(self._capacity)
+        self._values = np.empty((self._capacity, particles, VALUES), np.float32)
+        self._variance = np.empty((self._capacity, particles), np.float32)
+        self._size = 0
+        self._stride = 1
+        self._group: list[Block] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def t_s(self) -> np.ndarray:
+        """(n,) times."""
+        return self._t[: self._size]
+
+    @property
+    def contrast(self) -> np.ndarray:
+        """(n, P) float32."""
+        return self._values[: self._size, :, 0]
+
+    @property
+    def layers(self) -> np.ndarray:
+        """(n, P, 4) float32."""
+        return self._values[: self._size, :, 1:]
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(n, P) float32, variance of `contrast`."""
+        return self._variance[: self._size]
+
+    def append(self, block: Block) -> None:
+        """Add a block, later than all before."""
+        self._group.append(block)
+        if len(self._group) < self._stride:
+            return
+        self._store(*_merge(self._group))
+        self._group.clear()
+        if self._size == self._capacity:
+            self._coarsen()
+
+    def close(self) -> None:
+        """Add what is left of an incomplete group; call once, before reading for good."""
+        if self._group:
+            self._store(*_merge(self._group))
+            self._group.clear()
+
+    def _store(self, t_s: float, values: np.ndarray, variance: np.ndarray) -> None:
+        self._t[self._size] = t_s
+        self._values[self._size] = values
+        self._variance[self._size] = variance
+        self._size += 1
+
+    def _coarsen(self) -> None:
+        half = self._capacity // 2
+        self._t[:half] = self._t.reshape(half, 2).mean(axis=1)
+        self._values[:half] = _pair_mean(self._values)
+        first, second = self._variance[0::2], self._variance[1::2]
+        both = np.isfinite(first) & np.isfinite(second)
+        self._variance[:half] = np.where(both, (first + second) / 4, np.fmin(first, second))
+        self._size = half
+        self._stride *= 2
+
+
+def _merge(group: list[Block]) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean of some blocks, leaving out unmeasured values."""
+    if len(group) == 1:
+        return group[0].t_s, group[0].values, group[0].variance
+    values = np.stack([block.values for block in group])
+    variance = np.stack([block.variance for block in group])
+    t_s = sum(block.t_s for block in group) / len(group)
+    count = np.isfinite(variance).sum(axis=0)
+    squares = np.where(count > 0, count, np.nan) ** 2
+    return t_s, finite_mean(values), np.where(np.isfinite(variance), variance, 0.0).sum(axis=0) / squares
+
+
+def _pair_mean(values: np.ndarray) -> np.ndarray:
+    first, second = values[0::2], values[1::2]
+    both = np.isfinite(first) & np.isfinite(second)
+    return np.where(both, (first + second) / 2, np.fmin(first, second))
+
+
+def finite_mean(values: np.ndarray) -> np.ndarray:
+    """Mean along the first axis over finite entries; NaN where there are none, without warnings."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    return np.where(finite, values, 0.0).sum(axis=0, dtype=float) / np.where(count > 0, count, np.nan)

@@ -1,0 +1,117 @@
+"""From fluxes to contrasts: batches wait until F0 is known, then C = F/F0 - 1 for particles and layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from daemon.engine.measures import LAYERS, MeasureBatch
+from daemon.photometry.blocks import VALUES, finite_mean
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
+
+MIN_BASELINE_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """A batch in contrast. Sigmas are the frame's own noise; F0's is common to a particle's frames and left out."""
+
+    batch: MeasureBatch
+    values: np.ndarray
+    """(N, P, 5) float64: the particle's contrast, then its layers'."""
+    sigma: np.ndarray
+    """(N, P)"""
+    layer_sigma: np.ndarray
+    """(N, P, 4)"""
+
+    def frame_columns(self) -> dict[str, np.ndarray]:
+        """(N,) arrays as chunks store them."""
+        return {name: _cast(getattr(self.batch, name), kind) for name, kind in CHUNK_FRAME_COLUMNS.items()}
+
+    def particle_columns(self) -> dict[str, np.ndarray]:
+        """(N, P) arrays as chunks store them."""
+        batch = self.batch
+        columns = {
+            "contrast": self.values[:, :, 0],
+            "contrast_sigma": self.sigma,
+            **{f"layer_{layer}": self.values[:, :, 1 + k] for k, layer in enumerate(LAYERS)},
+            "centroid_y_px": batch.centroid_y_px,
+            "centroid_x_px": batch.centroid_x_px,
+            "flags": batch.particle_flags,
+        }
+        return {name: _cast(columns[name], kind) for name, kind in CHUNK_PARTICLE_COLUMNS.items()}
+
+
+class ContrastMaker:
+    """Holds batches back until the engine gives F0, then turns each into contrasts.
+
+    At most `buffer_bytes` are held: beyond that, and at the end of a run too short for its baseline, F0 is the mean of
+    what was held, and stays so.
+    """
+
+    def __init__(self, particles: int, buffer_bytes: int) -> None:
+        self._particles = particles
+        self._buffer_bytes = buffer_bytes
+        self._held: list[MeasureBatch] = []
+        self._held_bytes = 0
+        self.flux_e: np.ndarray | None = None
+        """F0, (P,); NaN where it cannot divide."""
+        self.truncated = False
+        """F0 is the mean of a baseline cut short by memory or by the end of the run."""
+        self._layer_flux_e = np.zeros((particles, len(LAYERS)))
+
+    def add(self, batch: MeasureBatch) -> list[Contrasts]:
+        """The contrasts that can be given now, in order."""
+        self._held.append(batch)
+        self._held_bytes += sum(getattr(getattr(batch, field.name), "nbytes", 0) for field in fields(batch))
+        if self.flux_e is None and batch.baseline_flux_e is not None:
+            self._set(batch.baseline_flux_e, batch.baseline_layer_flux_e)
+        if self.flux_e is None and self._held_bytes > self._buffer_bytes:
+            self._set_from_held()
+        return self._release() if self.flux_e is not None else []
+
+    def finish(self) -> list[Contrasts]:
+        """What is still held, by the baseline there is."""
+        if self.flux_e is None:
+            self._set_from_held()
+        return self._release()
+
+    def _set(self, flux_e: np.ndarray, layer_flux_e: np.ndarray | None) -> None:
+        self.flux_e = _divisor(flux_e)
+        unknown = np.full((self._particles, len(LAYERS)), np.nan)
+        self._layer_flux_e = unknown if layer_flux_e is None else _divisor(layer_flux_e)
+
+    def _set_from_held(self) -> None:
+        self.truncated = True
+        if sum(len(batch) for batch in self._held) < MIN_BASELINE_FRAMES:
+            self._set(np.full(self._particles, np.nan), None)
+            return
+        flux = finite_mean(np.concatenate([batch.flux_e for batch in self._held]))
+        self._set(flux, finite_mean(np.concatenate([batch.layer_flux_e for batch in self._held])))
+
+    def _release(self) -> list[Contrasts]:
+        ready, self._held, self._held_bytes = self._held, [], 0
+        return [self._contrasts(batch) for batch in ready if len(batch)]
+
+    def _contrasts(self, batch: MeasureBatch) -> Contrasts:
+        flux_e = np.asarray(self.flux_e)
+        values = np.empty((len(batch), self._particles, VALUES))
+        np.divide(batch.flux_e, flux_e, out=values[:, :, 0])
+        np.divide(batch.layer_flux_e, self._layer_flux_e, out=values[:, :, 1:])
+        values -= 1.0
+        values[~np.isfinite(values)] = np.nan
+        sigma = np.asarray(batch.flux_sigma_e) / np.abs(flux_e)
+        layer_sigma = np.asarray(batch.layer_sigma_e) / np.abs(self._layer_flux_e)
+        return Contrasts(batch, values, sigma, layer_sigma)
+
+
+def _divisor(flux_e: np.ndarray) -> np.ndarray:
+    """Fluxes that can divide; dark particles have negative ones."""
+    flux_e = np.asarray(flux_e, float)
+    return np.where(np.isfinite(flux_e) & (np.abs(flux_e) > 1e-6), flux_e, np.nan)
+
+
+def _cast(values: np.ndarray, kind: str) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.ascontiguousarray(values).astype("<" + kind)

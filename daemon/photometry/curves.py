@@ -1,0 +1,131 @@
+"""What all particles did during one half, smoothed just enough to be measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+
+from daemon.photometry.blocks import History, finite_mean
+from daemon.photometry.halves import Half
+
+MIN_POINTS = 4
+"""Fewer points than this say nothing about a half."""
+SMOOTH_SHARE = 100
+"""The smoothing window is one hundredth of the half: a transition that fills 3 % of it keeps its length."""
+MIN_MEASURED = 0.5
+"""Share of a half's points a particle must have been measured in."""
+SECOND_DIFFERENCE = 0.6745 * np.sqrt(6.0)
+"""Median absolute second difference of white noise with unit standard deviation."""
+
+
+@dataclass(frozen=True)
+class HalfCurves:
+    """One half's n points of P particles."""
+
+    half: Half
+    t_s: np.ndarray
+    contrast: np.ndarray
+    """(n, P) float64, gaps filled linearly; 0 for particles that are not `known`."""
+    layers: np.ndarray
+    """(n, P, 4) as measured."""
+    smooth: np.ndarray
+    """(n, P): `contrast` after a local straight line; straight ramps pass unchanged."""
+    block_sigma: np.ndarray
+    """(P,) standard deviation of a point: the larger of the frames' own noise and the scatter seen."""
+    sigma: np.ndarray
+    """(P,) standard deviation of `smooth`."""
+    known: np.ndarray
+    """(P,) bool: measured often enough."""
+    voltage_v: np.ndarray
+    current_ma: np.ndarray
+    charge_mah: np.ndarray
+
+    @property
+    def driven(self) -> np.ndarray:
+        """(n,) bool: not after the half's last current."""
+        return self.t_s <= self.half.drive_end_t_s
+
+    @property
+    def start(self) -> np.ndarray:
+        """(P,) contrast at the start."""
+        return self.smooth[0]
+
+    @property
+    def farthest(self) -> np.ndarray:
+        """(P,) contrast farthest from the start."""
+        away = np.abs(self.smooth - self.smooth[0]).argmax(axis=0)
+        return np.take_along_axis(self.smooth, away[None], axis=0)[0]
+
+    @property
+    def swing(self) -> np.ndarray:
+        """(P,) contrast span; NaN where not known."""
+        return np.where(self.known, np.ptp(self.smooth, axis=0), np.nan)
+
+    def crossing_s(self, levels: np.ndarray) -> np.ndarray:
+        """(P,) time at which each particle first passes its contrast `levels` (P,), linear between points; else NaN."""
+        side = np.sign(levels - self.start)
+        return first_crossing(self.t_s, (self.smooth - levels) * side)
+
+    def level(self, fraction: float) -> np.ndarray:
+        """(P,) contrast after a fraction of the way from the start to the farthest point."""
+        return self.start + fraction * (self.farthest - self.start)
+
+
+def half_curves(half: Half, history: History) -> HalfCurves | None:
+    """The curves of a finished half; None when too few points were seen."""
+    history.close()
+    if len(history) < MIN_POINTS:
+        return None
+    t_s = history.t_s.copy()
+    contrast, known = _filled(t_s, history.contrast.astype(float))
+    block_sigma = _block_sigma(history.contrast.astype(float), history.variance.astype(float))
+    window = max(3, len(t_s) // SMOOTH_SHARE | 1)
+    smooth = _moving_line(contrast, window) if contrast.size else contrast
+    volts, current, charge = half.interpolate(t_s)
+    return HalfCurves(
+        half, t_s, contrast, history.layers.copy(), smooth, block_sigma, block_sigma / np.sqrt(window), known,
+        volts, current, charge,
+    )  # fmt: skip
+
+
+def first_crossing(t_s: np.ndarray, signed: np.ndarray) -> np.ndarray:
+    """(P,) first time at which columns of `signed` (n, P) reach 0 from below; NaN if they start above or never do."""
+    above = signed >= 0.0
+    place = above.argmax(axis=0)
+    found = above.any(axis=0) & (place > 0)
+    later = np.maximum(place, 1)
+    columns = np.arange(signed.shape[1])
+    low, high = signed[later - 1, columns], signed[later, columns]
+    rise = np.where(found, high - low, 1.0)
+    share = np.where(found, -low / np.where(rise > 0, rise, 1.0), 0.0)
+    return np.where(found, t_s[later - 1] + share * (t_s[later] - t_s[later - 1]), np.nan)
+
+
+def _moving_line(values: np.ndarray, window: int) -> np.ndarray:
+    """Columns smoothed by straight lines over an odd `window`: a moving mean, at both ends the end window's line."""
+    smooth = uniform_filter1d(values, window, axis=0, mode="nearest")
+    half, x = window // 2, np.arange(window) - window // 2
+    for end, inside in ((slice(0, window), slice(0, half)), (slice(-window, None), slice(half + 1, None))):
+        slope, level = np.polyfit(x, values[end], 1)
+        smooth[end][inside] = level + slope * x[inside, None]
+    return smooth
+
+
+def _filled(t_s: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    finite = np.isfinite(contrast)
+    known = finite.mean(axis=0) >= MIN_MEASURED
+    filled = np.where(known, contrast, 0.0)
+    for column in np.flatnonzero(known & ~finite.all(axis=0)):
+        good = finite[:, column]
+        filled[:, column] = np.interp(t_s, t_s[good], contrast[good, column])
+    return filled, known
+
+
+def _block_sigma(contrast: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    formal = np.sqrt(finite_mean(variance))
+    second = np.abs(contrast[2:] - 2.0 * contrast[1:-1] + contrast[:-2])
+    seen = np.isfinite(second).all(axis=0) & (len(second) >= 8)
+    scatter = np.median(np.where(seen, second, 0.0), axis=0) / SECOND_DIFFERENCE
+    return np.fmax(formal, scatter)

@@ -1,0 +1,295 @@
+"""A run's science: measures and the cell's record in, contrasts, SoC, cycles, ensemble and events out.
+
+Live and offline use the same object; what it gives depends on frames and samples only, not on how they were batched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from daemon.cell.samples import CellRow
+from daemon.engine.measures import MaskSet, MeasureBatch
+from daemon.photometry.activity import ACTIVE, DEAD, LOST, MIN_CHARGE_SHARE, Activity
+from daemon.photometry.blocks import Block, BlockMeans, History, finite_mean
+from daemon.photometry.contrast import ContrastMaker, Contrasts
+from daemon.photometry.curves import HalfCurves, half_curves
+from daemon.photometry.cycles import CycleBook
+from daemon.photometry.derive import SocTable
+from daemon.photometry.ensemble import ensemble_row, rate_cv, unusual
+from daemon.photometry.events import EventReader
+from daemon.photometry.halves import CellTrack, Half
+from daemon.photometry.soc import Calibrator
+from daemon.photometry.update import ScienceUpdate
+from daemon.tables import CALIBRATIONS, PARTICLE_STATES
+
+
+@dataclass(frozen=True)
+class ScienceSettings:
+    """What a run fixes for its science."""
+
+    electrode: Literal["cathode", "anode"] = "cathode"
+    """Which electrode is watched; SoC is in the cell's sense for both: charging raises it."""
+    capacity_mah: float | None = None
+    """Nominal capacity, for C-rates; the window's charge when None."""
+    block_s: float = 0.25
+    """Frames are averaged over this much run time before anything but contrasts and events is made of them."""
+    history_points: int = 1024
+    """Points kept a particle and half; a longer half is kept more coarsely."""
+    waiting_blocks: int = 1024
+    """Blocks that may wait for the cell's record; beyond that the oldest is left out of cycles and SoC, and counted."""
+    ensemble_s: float = 1.0
+    lost_after_s: float = 5.0
+    """A particle at the frame's edge this long is lost."""
+    baseline_buffer_bytes: int = 128_000_000
+    """Measures held while the baseline lasts."""
+
+
+class Science:
+    """One run. Single thread; give it cell rows and batches as they come, then `finish` once."""
+
+    def __init__(self, masks: MaskSet, settings: ScienceSettings) -> None:
+        count = masks.count
+        self._settings = settings
+        self._particle_id = np.asarray(masks.particle_id)
+        self._weights = _areas(masks)
+        self._contrasts = ContrastMaker(count, settings.baseline_buffer_bytes)
+        self._blocks = BlockMeans(count, settings.block_s)
+        self._track = CellTrack(settings.capacity_mah)
+        self._waiting: deque[Block] = deque()
+        self._half: Half = self._track.current
+        self._history = History(count, settings.history_points)
+        self._calibrator = Calibrator(count, settings.capacity_mah)
+        self._activity = Activity(count)
+        self._book = CycleBook(self._particle_id, self._weights)
+        self._events = EventReader(self._particle_id, settings.lost_after_s)
+        self._table = SocTable({}, count)
+        self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
+        self._ratio_sums = np.zeros((count, 5))
+        self._told: tuple[np.ndarray, np.ndarray] | None = None
+        self._rate_cv = float("nan")
+        self._unusual: list[dict[str, Any]] = []
+        self._ensemble_t_s = -np.inf
+        self._ensemble: dict[str, Any] = {}
+        self._blocks_left_out = 0
+        self._finished = False
+        self.soc_now = np.full(count, np.nan, np.float32)
+        """(P,) float32 SoC over the last batch, NaN where unknown."""
+
+    @property
+    def states(self) -> np.ndarray:
+        """(P,) int8 indices into `PARTICLE_STATES`. Until a half has ended `active` means not shown otherwise."""
+        return np.where(self._events.lost, LOST, self._activity.states).astype(np.int8)
+
+    def add_cell(self, rows: list[CellRow]) -> None:
+        """Take samples in order, `t_s` already on the run's clock. Results follow with the next frames."""
+        self._track.add(rows)
+
+    def add(self, batch: MeasureBatch) -> ScienceUpdate:
+        """Take the next frames."""
+        update = ScienceUpdate()
+        with np.errstate(all="ignore"):  # what cannot be computed is NaN
+            self._measure(self._contrasts.add(batch), update)
+        self._tell_particles(update)
+        return update
+
+    def finish(self) -> ScienceUpdate:
+        """End the run: the last halves, the final calibrations. Idempotent: later calls give an empty update."""
+        update = ScienceUpdate()
+        if self._finished:
+            return update
+        self._finished = True
+        with np.errstate(all="ignore"):
+            self._measure(self._contrasts.finish(), update)
+            self._end(update)
+        update.events += self._events.finish()
+        self._tell_particles(update)
+        return update
+
+    def summary(self) -> dict[str, Any]:
+        """For the status, by name with units; NaN for what is not known yet."""
+        states = Counter(self.states.tolist())
+        kinds = Counter(self._kinds.tolist())
+        half = self._track.current
+        window = self._calibrator.window
+        nan = float("nan")
+        return {
+            "particles": len(self._particle_id),
+            **{f"particles_{name}": states.get(index, 0) for index, name in enumerate(PARTICLE_STATES)},
+            **{f"calibration_{name}": kinds.get(index, 0) for index, name in enumerate(CALIBRATIONS)},
+            **{name: self._ensemble.get(name, nan) for name in ("soc_mean", "soc_std", "active_fraction")},
+            "rate_cv": self._rate_cv,
+            "cycle": half.cycle if half.index >= 0 else None,
+            "half": half.name or None,
+            "window_mah": window.capacity_mah if window else nan,
+            "two_phase": self._calibrator.two_phase,
+            "unusual": self._unusual,
+            "baseline_known": self._contrasts.flux_e is not None,
+            "baseline_truncated": self._contrasts.truncated,
+            "events_suppressed": self._events.suppressed,
+            "cell_rows_rejected": self._track.rejected,
+            "frames_out_of_order": self._blocks.out_of_order,
+            "blocks_without_cell": self._blocks_left_out,
+        }
+
+    def _measure(self, ready: list[Contrasts], update: ScienceUpdate) -> None:
+        if not ready:
+            return
+        frames = [part.frame_columns() for part in ready]
+        particles = [part.particle_columns() for part in ready]
+        update.frame_columns = _joined(frames, update.frame_columns)
+        update.particle_columns = _joined(particles, update.particle_columns)
+        for part in ready:
+            self._frames(part, update)
+        self.soc_now = self._table.soc(finite_mean(ready[-1].values[:, :, 0])).astype(np.float32)
+
+    def _frames(self, part: Contrasts, update: ScienceUpdate) -> None:
+        measured = np.isfinite(part.values)
+        values = np.where(measured, part.values, 0.0)
+        noise = np.where(measured[:, :, 0] & np.isfinite(part.sigma), part.sigma, 0.0) ** 2
+        layer_noise = np.where(np.isfinite(part.layer_sigma), part.layer_sigma, 0.0) ** 2
+        times = np.asarray(part.batch.t_s, float).tolist()
+        self._events.begin(part.batch)
+        for k, t_s in enumerate(times):
+            block = self._blocks.add(t_s, values[k], measured[k], noise[k])
+            if block is not None:
+                self._on_block(block, update)
+            self._ratio_sums[:, 0] += noise[k]
+            self._ratio_sums[:, 1:] += layer_noise[k]
+            update.events += self._events.frame(part, k, self._table)
+
+    def _on_block(self, block: Block, update: ScienceUpdate) -> None:
+        self._waiting.append(block)
+        self._settle(update)
+        if len(self._waiting) > self._settings.waiting_blocks:
+            self._leave_out(self._waiting.popleft())
+        if block.t_s - self._ensemble_t_s >= self._settings.ensemble_s:
+            self._ensemble_t_s = block.t_s
+            self._ensemble = ensemble_row(
+                block.t_s, self._table.soc(block.values[:, 0]), self._weights, self.states,
+                judged=self._activity.judged, rate_cv=self._rate_cv,
+            )  # fmt: skip
+            update.ensemble.append(self._ensemble)
+
+    def _leave_out(self, block: Block) -> None:
+        """A block the cell's record never reached: of a run without a cell it still tells who is dead."""
+        if self._track.has_record:
+            self._blocks_left_out += 1
+        else:
+            self._history.append(block)
+
+    def _settle(self, update: ScienceUpdate) -> None:
+        """Give waiting blocks to the halves they belong to, as far as the record reaches."""
+        while self._waiting:
+            half = self._track.closed[0] if self._track.closed else self._track.current
+            block = self._waiting[0]
+            if half.end_t_s <= block.t_s:
+                if not self._track.closed:
+                    return
+                self._end_half(self._track.closed.popleft(), update)
+            elif block.t_s > self._track.settled_t_s:
+                return
+            else:
+                self._history_of(half).append(self._waiting.popleft())
+
+    def _history_of(self, half: Half) -> History:
+        if half is not self._half:
+            self._half, self._history = half, History(len(self._particle_id), self._settings.history_points)
+        return self._history
+
+    def _end_half(self, half: Half, update: ScienceUpdate) -> None:
+        curves = half_curves(half, self._history_of(half))
+        if curves is None:
+            return
+        self._calibrator.add(curves)
+        if not half.sign:
+            return
+        ratio = self._layer_sigma_ratio()
+        if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
+            self._activity.add(curves, ratio)
+        self._calibrate(update)
+        self._tell_cycles(curves, update)
+
+    def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
+        alive = self._activity.states != DEAD
+        latest = self._book.add(curves, alive)
+        for measures in self._book.kept:
+            update.cycles += self._book.rows(measures, self._table.soc)
+        active = self.states == ACTIVE
+        self._rate_cv = rate_cv(latest, self._table.soc, active)
+        self._unusual = unusual(latest, self._table.soc, self._particle_id, active)
+
+    def _end(self, update: ScienceUpdate) -> None:
+        """The last block, the halves that no later frame has ended, and a run that saw no current at all."""
+        block = self._blocks.flush()
+        if block is not None:
+            self._on_block(block, update)
+        self._track.finish()
+        self._settle(update)
+        while self._track.closed:
+            self._end_half(self._track.closed.popleft(), update)
+        if not self._track.has_halves:
+            self._end_without_current()
+        self._blocks_left_out += len(self._waiting)
+        self._waiting.clear()
+        self._calibrate(update)
+
+    def _end_without_current(self) -> None:
+        while self._waiting:
+            self._history.append(self._waiting.popleft())
+        curves = half_curves(self._half, self._history)
+        if curves is not None:
+            self._activity.add(curves, self._layer_sigma_ratio())
+
+    def _calibrate(self, update: ScienceUpdate) -> None:
+        dead = self._activity.states == DEAD
+        rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
+        self._table = SocTable(dict(enumerate(rows)), len(rows))
+        self._kinds = np.array([CALIBRATIONS.index(row["kind"]) for row in rows], np.int8)
+        spans = np.array([_span(row) for row in rows])
+        self._events.phases.calibrate(self._table.two_phase, spans)
+        update.calibrations = rows
+
+    def _layer_sigma_ratio(self) -> np.ndarray:
+        """(P, 4) sigma of each layer's contrast over that of the particle, over the whole run."""
+        own = self._ratio_sums[:, :1]
+        return np.sqrt(self._ratio_sums[:, 1:] / np.where(own > 0, own, np.nan))
+
+    def _tell_particles(self, update: ScienceUpdate) -> None:
+        """Rows of all particles for the first time, then of those that changed."""
+        if self._contrasts.flux_e is None:
+            return
+        states, kinds = self.states, self._kinds
+        first = self._told is None
+        told_states, told_kinds = self._told or (states, kinds)
+        self._told = (states, kinds)
+        changed = (states != told_states) | (kinds != told_kinds)
+        for index in range(len(states)) if first else np.flatnonzero(changed).tolist():
+            row = {
+                "particle_id": int(self._particle_id[index]),
+                "state": PARTICLE_STATES[states[index]],
+                "calibration": CALIBRATIONS[kinds[index]],
+            }
+            if first:
+                row |= {"front_mode": "none", "brightness_e": float(self._contrasts.flux_e[index])}
+            update.particles.append(row)
+
+
+def _areas(masks: MaskSet) -> np.ndarray:
+    """(P,) weights of the ensemble: areas, or ones where a mask set does not tell them."""
+    area = np.asarray(masks.table.get("area_px", np.ones(masks.count)), float)
+    return np.where(np.isfinite(area) & (area > 0), area, 0.0)
+
+
+def _span(row: dict[str, Any]) -> float:
+    """Contrast at the charged end minus that at the discharged end; 0 without a curve."""
+    knots = row["contrast_knots"]
+    return (knots[-1] - knots[0]) * (1.0 if row["soc_knots"][-1] > row["soc_knots"][0] else -1.0) if knots else 0.0
+
+
+def _joined(parts: list[dict[str, np.ndarray]], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    parts = [before, *parts] if before else parts
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,131 @@
+"""One run in progress: its queue, its clock, its thread of science."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from daemon.cell.samples import CellRow
+from daemon.engine.measures import MeasureBatch
+from daemon.events import Event
+from daemon.parts import RunSummary
+from daemon.photometry.clock import ClockRelation
+from daemon.recipe import Recipe
+from daemon.runs.prepare import Prepared
+from daemon.runs.recorder import Recorder
+from daemon.store.writer import StoreWriter
+
+QUEUE_ITEMS = 512  # batches and cell rows: 25 s at 20 batches a second
+HELD_ROWS = 20_000  # cell rows waiting for the run's first frame
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a run ends. An empty `reason` means that it ended as asked."""
+
+    reason: str = ""
+    detail: str = ""
+
+
+class ActiveRun:
+    """Batches and cell rows meet here, in the order they came, and are digested by one thread.
+
+    Bound: `QUEUE_ITEMS`. Policy at the bound: batches are dropped and counted in frames, cell rows are held back.
+    """
+
+    def __init__(self, summary: RunSummary, recipe: Recipe, writer: StoreWriter) -> None:
+        self.summary = summary
+        self.recipe = recipe
+        self.prepared: Prepared | None = None
+        self.recorder: Recorder | None = None
+        self.clock: ClockRelation | None = None
+        self.camera_t0_s = float("nan")
+        self.maps: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        """Dark and flat frames in use."""
+        self.dropped_frames = 0
+        self.running = asyncio.Event()
+        self.finished = asyncio.Event()
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._writer = writer
+        self._queue: asyncio.Queue[Callable[[Recorder], None] | None] = asyncio.Queue(QUEUE_ITEMS)
+        self._held: deque[CellRow] = deque(maxlen=HELD_ROWS)
+        self._thread = ThreadPoolExecutor(1, "science")
+
+    @property
+    def t_s(self) -> float:
+        """Run time of the newest frame; NaN before the first."""
+        return self.recorder.last_t_s if self.recorder is not None and self.recorder.frames else float("nan")
+
+    def end(self, ending: Ending) -> None:
+        """Ask the run to end; the first asker names the reason."""
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    async def ended(self) -> Ending:
+        """Wait until somebody asks the run to end."""
+        return await asyncio.shield(self._ending)
+
+    def add_batch(self, batch: MeasureBatch) -> None:
+        """Queue measures for the science thread."""
+        if self.clock is not None and self.camera_t0_s != batch.camera_t0_s:
+            self.camera_t0_s = batch.camera_t0_s
+            self.clock.start(batch.camera_t0_s)
+        if self.clock is not None:
+            self.clock.add_frame(float(batch.t_s[-1]), float(batch.host_t_s[-1]))
+        if not self._offer(lambda recorder: recorder.add(batch)):
+            self.dropped_frames += len(batch)
+            self._writer.put_drop("science", "full", len(batch), float(batch.t_s[0]))
+
+    def add_rows(self, rows: list[CellRow]) -> None:
+        """Queue cell rows, dated by the run's clock as soon as that is known."""
+        if self.clock is None:
+            return
+        for row in rows:
+            self.clock.add_sample(row.t_s, row.host_t_s)
+        self._held.extend(rows)
+        dated = [replace(row, t_s=self.clock.run_time(row.t_s)) for row in self._held]
+        if not dated or dated[-1].t_s != dated[-1].t_s:
+            return
+        ready = [row for row in dated if row.t_s >= 0.0]
+        if not ready or self._offer(lambda recorder: recorder.add_cell(ready)):
+            self._held.clear()
+
+    def add_events(self, events: list[Event]) -> None:
+        """Queue the instrument's own events."""
+        self._offer(lambda recorder: recorder.record(events))
+
+    def _offer(self, work: Callable[[Recorder], None]) -> bool:
+        try:
+            self._queue.put_nowait(work)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def digest(self) -> None:
+        """Work the queue off until `drain` closes it."""
+        while (work := await self._queue.get()) is not None:
+            if self.recorder is not None:
+                await self.in_thread(work, self.recorder)
+
+    async def drain(self) -> None:
+        """Let `digest` end after what is queued."""
+        await self._queue.put(None)
+
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `work` in the science thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def close(self) -> None:
+        """End the science thread."""
+        self._thread.shutdown(wait=False)
+
+    @property
+    def depth(self) -> int:
+        """Items waiting for the science thread."""
+        return self._queue.qsize()

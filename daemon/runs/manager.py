@@ -1,0 +1,374 @@
+"""Starting, following and ending runs: reference, masks, measuring, the experiment, and the way back down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from daemon.cell.journal import ExperimentEnd
+from daemon.cell.samples import CellRow
+from daemon.config import Settings
+from daemon.engine.host import EngineHost
+from daemon.engine.link import Message
+from daemon.engine.measures import MeasureBatch
+from daemon.errors import InstrumentError, RunError, RunReason, StoreError, StoreReason
+from daemon.events import Event, EventKind
+from daemon.parts import CellControl, RunState, RunSummary
+from daemon.recipe import Recipe
+from daemon.runs.active import ActiveRun, Ending
+from daemon.runs.recorder import Recorder
+from daemon.runs.setup import CAMERA_WAIT_S, RunSetup, stored
+from daemon.store.paths import StateLayout
+from daemon.store.reader import CatalogueReader
+from daemon.store.writer import StoreWriter
+from hw.potentiostat.contract import PotentiostatInfo
+
+Summaries = list[RunSummary]
+Rows = list[CellRow]
+Events = list[Event]
+
+log = logging.getLogger("runs")
+
+FINISH_S = 30.0
+NAN = float("nan")
+
+
+class RunManager:
+    """Owns the run in progress. Event loop only; blocking work goes to threads and processes.
+
+    `cell_info()` describes the open potentiostat, None without one; `publish(events)` is called on the event loop with
+    events that are on disk.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: StateLayout,
+        engine: EngineHost,
+        cell: CellControl,
+        cell_info: Callable[[], PotentiostatInfo | None],
+        writer: StoreWriter,
+        publish: Callable[[list[Event]], None],
+    ) -> None:
+        self._settings, self._paths = settings, paths
+        self._engine, self._cell = engine, cell
+        self._writer, self._publish_now = writer, publish
+        self._setup = RunSetup(settings, paths, engine, cell_info, writer, self._publish)
+        self._active: ActiveRun | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dropped_before = 0
+        self.problem: InstrumentError | None = None
+        """Why the latest run failed; None after one that did not."""
+
+    async def open(self) -> None:
+        """Begin to listen to the engine."""
+        self._loop = asyncio.get_running_loop()
+        self._engine.on_batch = self._on_batch
+        self._engine.on_camera = self._on_camera
+        self._engine.on_restart = self._on_restart
+        self._engine.on_calibration = self._keep_calibration
+
+    async def close(self) -> None:
+        """End the run in progress, if any; idempotent."""
+        if self._active is not None:
+            self._active.end(Ending("service.stopped", "the service was stopped"))
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=FINISH_S)
+
+    # --- the Runs protocol ---------------------------------------------------------------------------------------
+
+    async def start(self, recipe: Recipe) -> RunSummary:
+        """Begin a run; returns as soon as it has an id. Raises `RunError`, `StoreError`, `CameraError`."""
+        if self._active is not None:
+            raise RunError(RunReason.BUSY, f"run '{self._active.summary.run_id}' is in progress")
+        self.check_space()
+        started = datetime.now(UTC)
+        run_id = self._new_run_id(started)
+        summary = RunSummary(
+            run_id, recipe.name or run_id, "preparing", started.isoformat(), None, self._paths.run_path(run_id),
+            recipe.model_dump(mode="json"),
+        )  # fmt: skip
+        self._active = ActiveRun(summary, recipe, self._writer)
+        self._writer.record_run(summary)
+        self._task = asyncio.create_task(self._life(self._active), name=f"run-{run_id}")
+        return summary
+
+    async def stop(self, run_id: str, reason: str = "") -> RunSummary:
+        """End the run: cell off first, everything measured stored. Raises `RunError`."""
+        active = self._active
+        if active is None or active.summary.run_id != run_id:
+            await self.get(run_id)
+            raise RunError(RunReason.NOT_RUNNING, f"run '{run_id}' is not in progress")
+        active.end(Ending(reason, reason or "stopped by an operator"))
+        try:
+            await asyncio.wait_for(active.finished.wait(), FINISH_S)
+        except TimeoutError:
+            log.error("run %s did not finish within %g s", run_id, FINISH_S)
+        return active.summary
+
+    async def wait_running(self, run_id: str) -> RunSummary:
+        """Wait until the run measures. Raises the error that kept it from doing so."""
+        active = self._active
+        if active is None or active.summary.run_id != run_id:
+            return await self.get(run_id)
+        waits = [asyncio.create_task(event.wait()) for event in (active.running, active.finished)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if active.summary.state == "failed" and self.problem is not None:
+            raise self.problem
+        return active.summary
+
+    async def list(self, limit: int = 100) -> Summaries:
+        """Newest first."""
+        return await asyncio.to_thread(self._read_runs, limit)
+
+    async def get(self, run_id: str) -> RunSummary:
+        """Raises `RunError` (NOT_FOUND)."""
+        if self._active is not None and self._active.summary.run_id == run_id:
+            return self._fresh(self._active)
+        found = await asyncio.to_thread(self._read_run, run_id)
+        if found is None:
+            raise RunError(RunReason.NOT_FOUND, f"there is no run '{run_id}'")
+        return found
+
+    def current(self) -> RunSummary | None:
+        """The run in progress, if any."""
+        return self._fresh(self._active) if self._active is not None else None
+
+    def live_states(self) -> np.ndarray | None:
+        """(P,) indices into `PARTICLE_STATES`."""
+        recorder = self._recorder()
+        return recorder.science.states if recorder is not None else None
+
+    def live_soc(self) -> np.ndarray | None:
+        """(P,) latest state of charge."""
+        recorder = self._recorder()
+        return recorder.science.soc_now if recorder is not None else None
+
+    def live_labels(self) -> np.ndarray | None:
+        """(H, W) label image."""
+        recorder = self._recorder()
+        return recorder.masks.labels if recorder is not None else None
+
+    def live_summary(self) -> dict[str, Any]:
+        """The science's own summary."""
+        recorder = self._recorder()
+        return recorder.science.summary() if recorder is not None and recorder.frames else {}
+
+    # --- news from the other parts -------------------------------------------------------------------------------
+
+    def on_cell_rows(self, rows: Rows) -> None:
+        """Samples of the cell, dated by the potentiostat's clock."""
+        if self._active is not None:
+            self._active.add_rows(rows)
+
+    def on_cell_event(self, event: Event) -> None:
+        """An event of the cell, dated by the potentiostat's clock."""
+        clock = self._active.clock if self._active is not None else None
+        convert = clock.run_time if clock is not None else lambda _: NAN
+        self.record(replace(event, t_s=convert(event.t_s), detected_t_s=convert(event.detected_t_s)))
+
+    def on_experiment_end(self, end: ExperimentEnd) -> None:
+        """The experiment ended: by itself (reason empty), by an operator, a limit or a fault."""
+        active = self._active
+        if active is not None and active.recipe.experiment is not None and active.recipe.stop_with_experiment:
+            active.end(Ending(end.reason, end.detail))
+
+    def record(self, event: Event) -> None:
+        """Store and publish one of the instrument's own events; dated now when it carries no time."""
+        active = self._active
+        if active is not None and active.recorder is not None:
+            t_s = active.t_s
+            dated = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
+            active.add_events([dated])
+            return
+        future = self._writer.put_events([event])
+        future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
+
+    def fail(self, error: InstrumentError) -> None:
+        """End the run in progress because of a fault elsewhere (the store's, say)."""
+        if self._active is not None:
+            self._active.end(Ending(error.code, error.detail))
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames the daemon itself dropped before the store, since it began."""
+        return self._dropped_before + (self._active.dropped_frames if self._active is not None else 0)
+
+    @property
+    def queue_depth(self) -> int:
+        """Items waiting for the science thread."""
+        return self._active.depth if self._active is not None else 0
+
+    def _on_batch(self, batch: MeasureBatch) -> None:
+        if self._active is not None:
+            self._active.add_batch(batch)
+
+    def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind == "lost":
+            self.record(Event(EventKind.CAMERA_LOST, NAN, NAN, detail=str(fields.get("detail", ""))))
+        elif kind == "ended" and self._active is not None and self._active.running.is_set():
+            self._active.end(Ending())
+        elif kind == "open" and self._active is not None and self._active.running.is_set():
+            self.record(Event(EventKind.CAMERA_BACK, NAN, NAN))
+
+    def _on_restart(self) -> None:
+        self.record(Event(EventKind.ENGINE_RESTARTED, NAN, NAN))
+        active = self._active
+        if active is not None and active.running.is_set():
+            task = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
+            task.add_done_callback(_log_failure)
+
+    # --- a run's life --------------------------------------------------------------------------------------------
+
+    async def _life(self, active: ActiveRun) -> None:
+        digest = asyncio.create_task(active.digest(), name="run-digest")
+        state: RunState = "done"
+        ending = Ending()
+        try:
+            await self._begin(active)
+            ending = await active.ended()
+        except InstrumentError as error:
+            state, ending = "failed", Ending(error.code, str(error))
+            self.problem = error
+            log.error("run %s: %s", active.summary.run_id, error)
+        except Exception:
+            # whatever it was, the cell must go off and the record must close
+            log.exception("run %s", active.summary.run_id)
+            self.problem = RunError(RunReason.INTERNAL, f"run '{active.summary.run_id}' met a fault of the software")
+            state, ending = "failed", Ending(self.problem.code, self.problem.detail)
+        finally:
+            await self._finish(active, digest, state, ending)
+
+    async def _begin(self, active: ActiveRun) -> None:
+        info = await self._or_ended(active, self._engine.camera(CAMERA_WAIT_S))
+        reference = await self._or_ended(active, self._setup.reference(active.recipe, info))
+        prepared = await self._or_ended(active, self._setup.prepare(reference, active.recipe))
+        active.prepared = prepared
+        await self._setup.create(active, info, prepared, reference)
+        await self._setup.measure(active, info, prepared, reference)
+        self._update(active, state="running", particles=prepared.masks.count)
+        active.running.set()
+        self.problem = None
+        log.info("run %s: measuring %d particles", active.summary.run_id, prepared.masks.count)
+        if active.recipe.experiment is not None:
+            await self._cell.start_experiment(active.recipe.experiment)
+
+    async def _or_ended(self, active: ActiveRun, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await `work`, unless the run is asked to end first."""
+        task, ended = asyncio.ensure_future(work), asyncio.ensure_future(active.ended())
+        try:
+            await asyncio.wait([task, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise RunError(RunReason.NOT_RUNNING, "the run was stopped while it was prepared")
+            return task.result()
+        finally:
+            for one in (task, ended):
+                one.cancel()
+            await asyncio.gather(task, ended, return_exceptions=True)
+
+    async def _finish(self, active: ActiveRun, digest: asyncio.Task[None], state: RunState, ending: Ending) -> None:
+        self._update(active, state="stopping")
+        if active.recipe.experiment is not None and active.running.is_set():
+            await _try("cell off", self._cell.off(ending.reason or "run ended"))
+        await _try("last frames", self._engine.request(Message("finish")))
+        await _try("last results", self._close_record(active, digest))
+        digest.cancel()
+        await asyncio.gather(digest, return_exceptions=True)
+        self._update(
+            active,
+            state=state,
+            ended_utc=datetime.now(UTC).isoformat(),
+            reason=ending.reason,
+            detail=ending.detail,
+            frames=active.recorder.frames if active.recorder is not None else 0,
+        )
+        await _try("closing the run", stored(self._writer.close_run()))
+        active.close()
+        self._dropped_before += active.dropped_frames
+        self._active = None
+        active.finished.set()
+        log.info("run %s: %s %s", active.summary.run_id, state, ending.detail)
+
+    async def _close_record(self, active: ActiveRun, digest: asyncio.Task[None]) -> None:
+        await active.drain()
+        await asyncio.wait_for(asyncio.shield(digest), FINISH_S / 2)
+        if active.recorder is None:
+            return
+        await active.in_thread(active.recorder.finish)
+        clock = active.clock
+        if clock is not None and np.isfinite(clock.offset_s):
+            self._writer.set_metadata({"potentiostat_offset_s": clock.offset_s, "clock_offset_sigma_s": clock.sigma_s})
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _update(self, active: ActiveRun, **changes: Any) -> None:
+        active.summary = replace(active.summary, **changes)
+        if active.recorder is None:
+            # not yet, or never, as far as a file: the catalogue still tells that it was tried
+            self._writer.record_run(active.summary)
+        else:
+            self._writer.update_run(active.summary.run_id, **changes)
+
+    def _publish(self, events: Events) -> None:
+        """Called in the writer's thread after the commit."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._publish_now, events)
+
+    async def _keep_calibration(self, kind: str, mean_dn: np.ndarray, summary: dict[str, float]) -> None:
+        await stored(self._writer.put_instrument_calibration(kind, mean_dn, dict(summary)))
+
+    def check_space(self) -> None:
+        """Raises `StoreError` (DISK_FULL) when less is free than a run may begin, or go on, with."""
+        free_mb = self._paths.free_mb()
+        if free_mb < self._settings.store.min_free_mb:
+            raise StoreError(StoreReason.DISK_FULL, f"only {free_mb} MB are free below '{self._paths.state_dir}'")
+
+    def _new_run_id(self, started: datetime) -> str:
+        """The start's UTC to the second, numbered on when that exists."""
+        stem = started.strftime("%Y%m%dT%H%M%SZ")
+        names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
+        return next(name for name in names if not self._paths.run_path(name).exists())
+
+    def _recorder(self) -> Recorder | None:
+        return self._active.recorder if self._active is not None else None
+
+    def _fresh(self, active: ActiveRun) -> RunSummary:
+        frames = active.recorder.frames if active.recorder is not None else 0
+        return replace(active.summary, frames=frames)
+
+    def _read_runs(self, limit: int) -> Summaries:
+        with CatalogueReader(self._paths.catalogue) as catalogue:
+            found = catalogue.runs(limit)
+        active = self._active
+        if active is None:
+            return found
+        return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
+
+    def _read_run(self, run_id: str) -> RunSummary | None:
+        with CatalogueReader(self._paths.catalogue) as catalogue:
+            return catalogue.run(run_id)
+
+
+async def _try(what: str, work: Any) -> None:
+    """Await one step of the way down; a failing step is logged and the next one follows."""
+    try:
+        await work
+    except (InstrumentError, TimeoutError) as error:
+        log.error("%s: %s", what, error or "took too long")
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("the run could not be resumed: %s", task.exception())

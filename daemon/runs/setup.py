@@ -1,0 +1,160 @@
+"""What a run needs before its first frame counts: reference, particles, file, orders for the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from daemon.config import Settings
+from daemon.engine.child import ask
+from daemon.engine.host import EngineHost
+from daemon.engine.pipeline import PipelineSettings
+from daemon.engine.wire import measure_message
+from daemon.errors import EngineError, EngineReason, RunError, all_reasons
+from daemon.events import Event
+from daemon.photometry.clock import ClockRelation
+from daemon.photometry.noise import NoiseHints
+from daemon.photometry.science import ScienceSettings
+from daemon.recipe import Recipe
+from daemon.runs.active import ActiveRun
+from daemon.runs.baseline import baseline_seconds
+from daemon.runs.metadata import run_metadata
+from daemon.runs.prepare import Prepared, Reference, prepared_from, reference_message
+from daemon.runs.recorder import Recorder
+from daemon.store.paths import StateLayout
+from daemon.store.reader import CatalogueReader
+from daemon.store.writer import StoreWriter
+from hw.camera.contract import CameraInfo
+from hw.potentiostat.contract import PotentiostatInfo
+
+CAMERA_WAIT_S = 20.0
+PREPARE_S = 60.0
+STORE_S = 10.0
+
+
+async def stored(future: Future[Any]) -> Any:
+    """Wait for the store to have something on disk."""
+    return await asyncio.wait_for(asyncio.wrap_future(future), STORE_S)
+
+
+class RunSetup:
+    """Carries a run from nothing to measuring, and a restarted engine back into it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: StateLayout,
+        engine: EngineHost,
+        cell_info: Callable[[], PotentiostatInfo | None],
+        writer: StoreWriter,
+        publish: Callable[[list[Event]], None],
+    ) -> None:
+        self._settings, self._paths, self._engine = settings, paths, engine
+        self._cell_info, self._writer, self._publish = cell_info, writer, publish
+
+    async def reference(self, recipe: Recipe, info: CameraInfo) -> Reference:
+        """Average the next frames; add what camera, settings and stored calibrations say of it."""
+        frames = recipe.reference_frames
+        timeout_s = CAMERA_WAIT_S + 2.0 * frames / max(info.frame_rate_hz, 0.01)
+        mean, variance = await self._engine.capture(frames, timeout_s)
+        dark, flat = await asyncio.to_thread(self._calibrations, mean.shape)
+        camera = self._settings.camera
+        hints = NoiseHints(
+            camera.gain_e_per_dn if camera.gain_e_per_dn is not None else info.gain_e_per_dn,
+            camera.read_noise_e if camera.read_noise_e is not None else info.read_noise_e,
+            camera.dark_dn if camera.dark_dn is not None else info.dark_dn,
+        )
+        pixel_size_nm = camera.pixel_size_nm if camera.pixel_size_nm is not None else info.pixel_size_nm
+        return Reference(
+            mean, variance, frames, info.pixel_format.bit_depth, hints, pixel_size_nm,
+            info.dark if info.dark is not None else dark, info.flat if info.flat is not None else flat,
+        )  # fmt: skip
+
+    def _calibrations(self, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Dark (DN) and flat (relative) frames of this camera's size, when they were taken."""
+        with CatalogueReader(self._paths.catalogue) as catalogue:
+            dark, flat = catalogue.instrument_calibration("dark"), catalogue.instrument_calibration("flat")
+        dark_map = dark[0] if dark is not None and dark[0].shape == shape else None
+        if flat is None or flat[0].shape != shape:
+            return dark_map, None
+        level = flat[0] - (dark_map if dark_map is not None else 0.0)
+        return dark_map, np.maximum(level / level.mean(), 0.05).astype(np.float32)
+
+    async def prepare(self, reference: Reference, recipe: Recipe) -> Prepared:
+        """Noise, particles and operator, found in a process of its own. Raises `RunError`, `EngineError`."""
+        answer = await ask("daemon.runs.prepare", reference_message(reference, recipe.masks), PREPARE_S)
+        if answer is None:
+            raise EngineError(EngineReason.DIED, f"finding the particles failed or took more than {PREPARE_S:g} s")
+        if answer.kind == "failed":
+            reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
+            raise RunError(reason, answer.fields["detail"])
+        return prepared_from(answer)
+
+    async def create(self, active: ActiveRun, info: CameraInfo, prepared: Prepared, reference: Reference) -> None:
+        """The run's file, its science and its clock."""
+        cell = self._cell_info()
+        electrode = self._settings.cell.electrode
+        capacity_mah = self._settings.cell.capacity_mah or (cell.capacity_mah if cell is not None else None)
+        metadata = run_metadata(
+            run_id=active.summary.run_id,
+            started=datetime.fromisoformat(active.summary.started_utc),
+            recipe=active.recipe,
+            prepared=prepared,
+            camera=info,
+            electrode=electrode,
+            capacity_mah=capacity_mah,
+            source=f"driver {self._settings.camera.driver}",
+        )
+        await stored(self._writer.create_run(active.summary.path, metadata, active.summary))
+        science = ScienceSettings(electrode=electrode, capacity_mah=capacity_mah)
+        recorder = Recorder(active.summary.run_id, prepared.masks, science, self._writer, self._publish)
+        await active.in_thread(recorder.open, reference.mean_dn)
+        active.clock = ClockRelation(
+            info.clock_id,
+            cell.clock_id if cell is not None else "",
+            cell_rate=cell.clock_rate if cell is not None else 1.0,
+        )
+        active.recorder = recorder
+
+    async def measure(self, active: ActiveRun, info: CameraInfo, prepared: Prepared, reference: Reference) -> None:
+        """Order the engine to measure from the next frame on."""
+        settings = self._pipeline_settings(active, info, reference.dark_map, reference.flat_map)
+        active.maps = (reference.dark_map, reference.flat_map)
+        await self._engine.request(measure_message(prepared.operator, settings), CAMERA_WAIT_S)
+
+    async def resume(self, active: ActiveRun) -> None:
+        """Give a restarted engine the run it lost: same masks, same F0, frames numbered on."""
+        recorder, prepared = active.recorder, active.prepared
+        if recorder is None or prepared is None:
+            return
+        info = await self._engine.camera(CAMERA_WAIT_S)
+        t0_s = active.camera_t0_s
+        message = measure_message(
+            prepared.operator,
+            self._pipeline_settings(active, info, *active.maps),
+            baseline=recorder.baseline,
+            first_frame=recorder.last_frame + 1,
+            first_t_s=t0_s if np.isfinite(t0_s) else None,
+            rewind=False,
+        )
+        await self._engine.request(message, CAMERA_WAIT_S)
+
+    def _pipeline_settings(
+        self, active: ActiveRun, info: CameraInfo, dark_map: np.ndarray | None, flat_map: np.ndarray | None
+    ) -> PipelineSettings:
+        cell = self._cell_info()
+        # an accelerated twin stamps its frames further apart than they come
+        rate = cell.clock_rate if cell is not None and cell.clock_id and cell.clock_id == info.clock_id else 1.0
+        return PipelineSettings(
+            bit_depth=info.pixel_format.bit_depth,
+            frame_rate_hz=info.frame_rate_hz / rate,
+            baseline_s=baseline_seconds(active.recipe.baseline_s, None),
+            false_alarms_per_day=self._settings.engine.step_false_alarms_per_day,
+            dark_map=dark_map,
+            flat_map=flat_map,
+        )

@@ -1,0 +1,1 @@
+"""Results on disk: one SQLite file a run, a catalogue over all of them, one writer, read-only readers, exports."""

@@ -1,0 +1,147 @@
+"""Where the columns of each exported table come from, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daemon.photometry.derive import derive_traces
+from daemon.store.reader import ChunkData, RunReader
+from daemon.tables import EXPORT_TABLES, FRAMES
+
+LAYER_COLUMNS = ("layer_surface", "layer_outer", "layer_inner", "layer_core")
+
+Columns = dict[str, "np.ndarray | list[Any]"]
+"""Columns of equal length by name; None in a list is a value that is not known."""
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the run is wanted. `particles` are ids; None means all. Times are inclusive run time."""
+
+    particles: frozenset[int] | None
+    from_s: float | None
+    to_s: float | None
+
+    def has_particle(self, particle_id: int | None) -> bool:
+        """True for wanted particles and for what belongs to no particle."""
+        return self.particles is None or particle_id is None or particle_id in self.particles
+
+    def has_time(self, t_s: float | None) -> bool:
+        """True inside the range, and for a time that is not known."""
+        if t_s is None or math.isnan(t_s):
+            return True
+        return (self.from_s is None or t_s >= self.from_s) and (self.to_s is None or t_s <= self.to_s)
+
+
+def source(reader: RunReader, table: str, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
+    """The exported columns of `table` in pieces of bounded size, in the order they happened."""
+    if table == "frames":
+        return _frames(reader, selection, progress)
+    if table == "traces":
+        return _traces(reader, selection, progress)
+    return _rows(reader, table, selection)
+
+
+def _rows(reader: RunReader, table: str, selection: Selection) -> Iterator[Columns]:
+    stored, when = STORED_AS[table]
+    for page in reader.iter_rows(stored):
+        kept = [
+            row
+            for row in page
+            if selection.has_particle(row.get("particle_id")) and (when is None or selection.has_time(row[when]))
+        ]
+        if table == "echem":
+            kept = [_battery_data_format(row) for row in kept]
+        yield {name: [row[name] for row in kept] for name in EXPORT_TABLES[table]}
+
+
+STORED_AS: dict[str, tuple[str, str | None]] = {
+    "particles": ("particles", None),
+    "events": ("events", "t_s"),
+    "cycles": ("cycles", "onset_t_s"),
+    "ensemble": ("ensemble", "t_s"),
+    "echem": ("cell_samples", "t_s"),
+}
+"""Table of the run file and the time by which its rows are selected."""
+
+
+def _battery_data_format(row: dict[str, Any]) -> dict[str, Any]:
+    """Current in A, positive charges; no cycle and no step outside an experiment."""
+    return {
+        "Test Time / s": row["t_s"],
+        "Voltage / V": row["voltage_v"],
+        "Current / A": None if row["current_ma"] is None else row["current_ma"] * 1e-3,
+        "Cycle Count / 1": _inside_experiment(row["cycle"]),
+        "Step Index / 1": _inside_experiment(row["step"]),
+    }
+
+
+def _inside_experiment(number: int | None) -> int | None:
+    return None if number is None or number < 0 else number
+
+
+def _frames(reader: RunReader, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
+    for chunk in reader.iter_chunks(selection.from_s, selection.to_s, ()):
+        yield {name: chunk.frame_columns[name] for name in FRAMES}
+        _report(progress, reader, chunk)
+
+
+def _traces(reader: RunReader, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
+    wanted = WantedParticles.of(reader, selection)
+    columns = ("contrast", "contrast_sigma", *LAYER_COLUMNS, "flags")
+    for chunk in reader.iter_chunks(selection.from_s, selection.to_s, columns, indices=wanted.indices):
+        yield _trace_rows(chunk, wanted)
+        _report(progress, reader, chunk)
+
+
+@dataclass(frozen=True)
+class WantedParticles:
+    """The particles of an export: ids, chunk columns, and what turns their contrast into charge."""
+
+    ids: np.ndarray
+    indices: np.ndarray
+    calibrations: dict[int, dict[str, Any]]
+    """By position in `indices`."""
+    layer_sigma_ratio: np.ndarray
+    """(K, 4), NaN where unknown."""
+
+    @classmethod
+    def of(cls, reader: RunReader, selection: Selection) -> WantedParticles:
+        """The selected particles of the run, by index."""
+        rows = [row for row in reader.particles() if selection.has_particle(row["particle_id"])]
+        by_id = {row["particle_id"]: row for row in reader.calibrations()}
+        found = {i: by_id[row["particle_id"]] for i, row in enumerate(rows) if row["particle_id"] in by_id}
+        ratio = np.full((len(rows), 4), np.nan)
+        for i, row in enumerate(rows):
+            known = found.get(i, {}).get("layer_sigma_ratio") or row["layer_sigma_ratio"]
+            if known:
+                ratio[i] = np.array(known, dtype=float)
+        ids = np.array([row["particle_id"] for row in rows], dtype=np.int64)
+        indices = np.array([row["particle_index"] for row in rows], dtype=np.int64)
+        return cls(ids, indices, found, ratio)
+
+
+def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
+    """One row a frame and particle: all particles of a frame, then the next frame."""
+    stored = chunk.particle_columns
+    layers = {name: stored[name] for name in LAYER_COLUMNS}
+    derived = derive_traces(
+        stored["contrast"], stored["contrast_sigma"], layers, wanted.calibrations, wanted.layer_sigma_ratio
+    )
+    frames, count = stored["contrast"].shape
+    columns: Columns = {name: values.ravel() for name, values in derived.items()}
+    columns |= {name: stored[name].ravel() for name in ("contrast", "contrast_sigma", "flags")}
+    columns |= {name: np.repeat(chunk.frame_columns[name], count) for name in ("frame", "t_s")}
+    return columns | {"particle_id": np.tile(wanted.ids, frames)}
+
+
+def _report(progress: Progress | None, reader: RunReader, chunk: ChunkData) -> None:
+    if progress is not None:
+        progress(min(1.0, chunk.chunk_id / max(1, reader.last_chunk_id())))

@@ -1,0 +1,378 @@
+"""Read-only views of run files and the catalogue, safe beside the writer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from sqlite_utils import Database
+
+from daemon.errors import StoreError, StoreReason
+from daemon.events import Event
+from daemon.parts import RunSummary
+from daemon.store.codec import Per, checksum, decode_column, unpack_array
+from daemon.store.faults import translated
+from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, event_of, run_summary
+from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, CYCLES
+
+FOR_EVER = 2**62
+
+
+@contextmanager
+def _understood(path: Path, table: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(StoreReason.CORRUPT, f"a row of '{table}' in {path} makes no sense: {error}") from error
+
+
+@dataclass(frozen=True)
+class ChunkData:
+    """Consecutive frames: (N,) arrays a frame and (N, P) arrays a frame and particle, by column name."""
+
+    chunk_id: int
+    frame_columns: dict[str, np.ndarray]
+    particle_columns: dict[str, np.ndarray]
+
+
+class _Reader:
+    """A read-only connection, opened on first use, for one thread at a time."""
+
+    kind: FileKind
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._db: Database | None = None
+
+    def open(self) -> Self:
+        """Open now rather than on first use. Raises `StoreError`."""
+        if self._db is None:
+            self._db = open_reading(self.path, self.kind)
+        return self
+
+    def close(self) -> None:
+        """Safe to repeat; the reader opens again when used again."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """All rows at once, so that no read transaction stays open and holds up the writer's checkpoints."""
+        self.open()
+        assert self._db is not None
+        with translated(self.path, "cannot read"):
+            cursor = self._db.conn.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+class RunReader(_Reader):
+    """One run file. Values that are not known are None in rows, NaN in arrays and events.
+
+    Times are run time in seconds; `from_s` and `to_s` are inclusive, None is open. Every method raises `StoreError`
+    (CORRUPT) when SQLite finds damage; a damaged chunk is left out and counted in `corrupt_chunks` instead.
+    """
+
+    kind = RUN
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.corrupt_chunk_ids: set[int] = set()
+        """Chunks found damaged or missing so far."""
+
+    @property
+    def corrupt_chunks(self) -> int:
+        """How many chunks were found damaged or missing so far."""
+        return len(self.corrupt_chunk_ids)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the run says of itself."""
+        with _understood(self.path, "metadata"):
+            return {row["key"]: json.loads(row["value"]) for row in self._query("select key, value from metadata")}
+
+    def particles(self) -> list[dict[str, Any]]:
+        """Every column of the `particles` export, `particle_index` and `layer_sigma_ratio` (list of 4), by index."""
+        found = self._query("select * from particles order by particle_index")
+        return [_parsed(self.path, row, ("layer_sigma_ratio",)) for row in found]
+
+    def calibrations(self) -> list[dict[str, Any]]:
+        """The latest of each particle, as it was put."""
+        found = self._query("select * from calibrations order by particle_id")
+        parsed = [_parsed(self.path, row, (*CALIBRATION_JSON, "further")) for row in found]
+        return [row | (row.pop("further") or {}) for row in parsed]
+
+    def events(
+        self, after_event_id: int = 0, limit: int = FOR_EVER, particle_id: int | None = None, kind: str | None = None
+    ) -> list[Event]:
+        """In order of `event_id`."""
+        run_id = str(self.metadata().get("run_id", ""))
+        found = self._query(
+            "select * from events where event_id > ? and (? is null or particle_id = ?) and (? is null or kind = ?)"
+            " order by event_id limit ?",
+            (after_event_id, particle_id, particle_id, kind, kind, limit),
+        )
+        with _understood(self.path, "events"):
+            return [event_of(row, run_id) for row in found]
+
+    def cycles(self, particle_id: int | None = None) -> list[dict[str, Any]]:
+        """Rows with the columns of the `cycles` export."""
+        names = ", ".join(CYCLES)
+        sql = f"select {names} from cycles where ? is null or particle_id = ? order by cycle, half, particle_id"
+        return self._query(sql, (particle_id, particle_id))
+
+    def ensemble(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
+        """Rows with the columns of the `ensemble` export, by time."""
+        return self._query("select * from ensemble where t_s between ? and ? order by t_s", _bounds(from_s, to_s))
+
+    def echem(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
+        """Cell samples: t_s, voltage_v, current_ma (positive charges), cycle, step, step_kind, charge_mah, host_t_s."""
+        sql = "select * from cell_samples where t_s between ? and ? order by t_s, rowid"
+        return self._query(sql, _bounds(from_s, to_s))
+
+    def drops(self) -> list[dict[str, Any]]:
+        """Lost frames: stage, reason, count, t_s."""
+        return self._query("select * from drops order by rowid")
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What failed: code, detail, t_s, host_t_s, utc."""
+        return self._query("select * from faults order by rowid")
+
+    def labels(self, version: int | None = None) -> np.ndarray | None:
+        """(H, W) label image of a mask version, the newest by default; None when there is none."""
+        row = self._mask_row(version)
+        return None if row is None else self._image(row, "labels", "int32")
+
+    def reference(self, version: int | None = None) -> np.ndarray | None:
+        """(H, W) reference frame of a mask version, the newest by default; None when there is none."""
+        row = self._mask_row(version)
+        return None if row is None else self._image(row, "reference", row["reference_dtype"])
+
+    def frames(self, from_s: float | None = None, to_s: float | None = None) -> dict[str, np.ndarray]:
+        """(N,) arrays of every per-frame column."""
+        return self.particle_columns((), None, from_s, to_s)[0]
+
+    def particle_columns(
+        self,
+        columns: Sequence[str],
+        indices: Sequence[int] | np.ndarray | None = None,
+        from_s: float | None = None,
+        to_s: float | None = None,
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Per-frame columns (N,) and the named columns (N, P) of the particles at `indices` (all by default).
+
+        Everything asked for is held in memory; `iter_chunks` is the way to walk through a long run. Where a later mask
+        version added particles, earlier frames hold NaN, or 0 in integer columns, for these.
+        """
+        frames: dict[str, list[np.ndarray]] = {name: [] for name in CHUNK_FRAME_COLUMNS}
+        values: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+        for chunk in self.iter_chunks(from_s, to_s, columns, indices=indices):
+            for name, array in chunk.frame_columns.items():
+                frames[name].append(array)
+            for name, array in chunk.particle_columns.items():
+                values[name].append(array)
+        joined = {name: _join(parts, CHUNK_FRAME_COLUMNS[name]) for name, parts in frames.items()}
+        width = len(indices) if indices is not None else 0
+        return joined, {name: _join_wide(parts, CHUNK_PARTICLE_COLUMNS[name], width) for name, parts in values.items()}
+
+    def iter_chunks(
+        self,
+        from_s: float | None = None,
+        to_s: float | None = None,
+        columns: Sequence[str] = tuple(CHUNK_PARTICLE_COLUMNS),
+        indices: Sequence[int] | np.ndarray | None = None,
+    ) -> Iterator[ChunkData]:
+        """Chunk by chunk in time order, cut to the range: every per-frame column and the named per-particle `columns`.
+
+        A chunk with damage in any of these is skipped and counted.
+        """
+        for row in self._chunk_rows(from_s, to_s):
+            chunk = self._load(row, columns)
+            cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s), indices)
+            if cut is not None:
+                yield cut
+
+    def iter_rows(self, table: str, page: int = 20_000) -> Iterator[list[dict[str, Any]]]:
+        """Every row of an ordinary table in the order written, a page at a time; nothing stays locked in between."""
+        after = -1
+        while found := self._query(f"select rowid as _rowid, * from {table} where rowid > ? limit ?", (after, page)):
+            after = found[-1].pop("_rowid")
+            yield found
+
+    def last_chunk_id(self) -> int:
+        """Number of the newest chunk; they count from 1."""
+        return int(self._query("select coalesce(max(chunk_id), 0) as last from chunks")[0]["last"])
+
+    def time_range(self) -> tuple[float, float] | None:
+        """First and last `t_s` of the stored frames; None without frames."""
+        row = self._query("select min(t0_s) as first, max(t1_s) as last from chunks")[0]
+        return None if row["first"] is None else (row["first"], row["last"])
+
+    def _chunk_rows(self, from_s: float | None, to_s: float | None) -> list[dict[str, Any]]:
+        """Sound rows of the range and of a chunk either side: a damaged time cannot hide a chunk between two others."""
+        orphans = (
+            "select distinct chunk_id from chunk_columns where chunk_id > (select ifnull(max(chunk_id), 0) from chunks)"
+        )
+        self.corrupt_chunk_ids |= {row["chunk_id"] for row in self._query(orphans)}
+        low_s, high_s = _bounds(from_s, to_s)
+        span = "select min(chunk_id) as first, max(chunk_id) as last from chunks where t1_s >= ? and t0_s <= ?"
+        ids = self._query(span, (low_s, high_s))[0]
+        if ids["first"] is None:
+            return []
+        first, last = ids["first"] - 1, ids["last"] + 1
+        found = self._query("select * from chunks where chunk_id between ? and ? order by chunk_id", (first, last))
+        sound = [row for row in found if checksum(b"", *(row[name] for name in CHUNK_FIELDS)) == row["crc32"]]
+        present = {row["chunk_id"] for row in sound}
+        between = range(min(present), max(present)) if present else range(0)
+        expected = {row["chunk_id"] for row in found}.union(between)
+        self.corrupt_chunk_ids |= expected - present
+        return sound
+
+    def _load(self, row: dict[str, Any], columns: Sequence[str]) -> ChunkData | None:
+        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ? and (per = ?'
+        sql += f' or "column" in ({", ".join("?" * len(columns))}))'
+        try:
+            stored = {
+                (each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], "frame", *columns))
+            }
+            frame = {name: _decoded(row, "frame", name, stored) for name in CHUNK_FRAME_COLUMNS}
+            particle = {name: _decoded(row, "particle", name, stored) for name in columns}
+        except StoreError as error:
+            if error.reason is not StoreReason.CORRUPT:
+                raise
+            self.corrupt_chunk_ids.add(row["chunk_id"])
+            return None
+        return ChunkData(row["chunk_id"], frame, particle)
+
+    def _mask_row(self, version: int | None) -> dict[str, Any] | None:
+        sql = "select * from masks where ? is null or version = ? order by version desc limit 1"
+        return next(iter(self._query(sql, (version, version))), None)
+
+    def _image(self, row: dict[str, Any], what: str, dtype: str) -> np.ndarray:
+        if checksum(row[what]) != row[f"{what}_crc32"]:
+            raise StoreError(StoreReason.CORRUPT, f"the {what} image of {self.path} is damaged")
+        return unpack_array(what, row[what], dtype, (row["height"], row["width"]))
+
+
+class CatalogueReader(_Reader):
+    """The catalogue: which runs there are, and every event of the instrument."""
+
+    kind = CATALOGUE
+
+    def runs(self, limit: int = 100) -> list[RunSummary]:
+        """Newest first."""
+        found = self._query("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
+        with _understood(self.path, "runs"):
+            return [run_summary(row, self.path.parent) for row in found]
+
+    def run(self, run_id: str) -> RunSummary | None:
+        """None when there is no such run."""
+        found = self._query("select * from runs where run_id = ?", (run_id,))
+        with _understood(self.path, "runs"):
+            return run_summary(found[0], self.path.parent) if found else None
+
+    def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
+        """Events with a higher sequence number, oldest first."""
+        found = self._query("select * from events where seq > ? order by seq limit ?", (after_seq, limit))
+        with _understood(self.path, "events"):
+            return [event_of(row) for row in found]
+
+    def events_of(self, run_id: str) -> list[Event]:
+        """Every event of a run, oldest first."""
+        found = self._query("select * from events where run_id = ? order by seq", (run_id,))
+        with _understood(self.path, "events"):
+            return [event_of(row) for row in found]
+
+    def last_seq(self) -> int:
+        """Sequence number of the newest event, 0 when there is none."""
+        return int(self._query("select coalesce(max(seq), 0) as seq from events")[0]["seq"])
+
+    def faults(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Newest first: run_id, code, detail, t_s, host_t_s, utc."""
+        return self._query("select * from faults order by rowid desc limit ?", (limit,))
+
+    def audit(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Newest first: utc, actor, action, detail."""
+        return self._query("select * from audit order by rowid desc limit ?", (limit,))
+
+    def instrument_calibration(self, kind: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """The newest frame of its kind (`dark`, `flat`) and its summary with `made_utc`; None without one."""
+        sql = "select * from calibrations where kind = ? order by calibration_id desc limit 1"
+        found = self._query(sql, (kind,))
+        if not found:
+            return None
+        row = found[0]
+        if checksum(row["blob"]) != row["crc32"]:
+            raise StoreError(StoreReason.CORRUPT, f"the {kind} frame in {self.path} is damaged; measure it again")
+        with _understood(self.path, "calibrations"):
+            summary = json.loads(row["summary"]) | {"made_utc": row["made_utc"]}
+        return unpack_array(kind, row["blob"], row["dtype"], (row["height"], row["width"])), summary
+
+
+def _bounds(from_s: float | None, to_s: float | None) -> tuple[float, float]:
+    return (-np.inf if from_s is None else from_s, np.inf if to_s is None else to_s)
+
+
+def _parsed(path: Path, row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`row` with its JSON columns as values; a column that is NULL stays None."""
+    with _understood(path, "particles"):
+        return row | {name: json.loads(row[name]) for name in names if row[name] is not None}
+
+
+def _decoded(row: dict[str, Any], per: Per, name: str, stored: dict[tuple[str, str], dict[str, Any]]) -> np.ndarray:
+    chunk_id = row["chunk_id"]
+    if (per, name) not in stored:
+        raise StoreError(StoreReason.CORRUPT, f"chunk {chunk_id} has no column '{name}'")
+    column = stored[per, name]
+    codec, blob = column["codec"], column["blob"]
+    if not isinstance(blob, bytes) or checksum(blob, chunk_id, per, name, codec) != column["crc32"]:
+        raise StoreError(StoreReason.CORRUPT, f"column '{name}' of chunk {chunk_id} does not match its check sum")
+    return decode_column(per, name, codec, blob, (row["frames"], row["particles"]))
+
+
+def _cut(chunk: ChunkData, bounds: tuple[float, float], indices: Sequence[int] | np.ndarray | None) -> ChunkData | None:
+    t_s = chunk.frame_columns["t_s"]
+    keep = (t_s >= bounds[0]) & (t_s <= bounds[1])
+    if not keep.any():
+        return None
+    frames = {name: values[keep] for name, values in chunk.frame_columns.items()}
+    values = {name: _of_particles(array[keep], indices) for name, array in chunk.particle_columns.items()}
+    return ChunkData(chunk.chunk_id, frames, values)
+
+
+def _of_particles(array: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """(N, K) columns at `indices`; those beyond the chunk's particles are unknown."""
+    if indices is None:
+        return array
+    wanted = np.asarray(indices, dtype=np.int64)
+    out = _unknown((len(array), len(wanted)), array.dtype)
+    present = wanted < array.shape[1]
+    out[:, present] = array[:, wanted[present]]
+    return out
+
+
+def _unknown(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+    return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+
+
+def _join(parts: list[np.ndarray], dtype: str) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _join_wide(parts: list[np.ndarray], dtype: str, width: int) -> np.ndarray:
+    if not parts:
+        return np.empty((0, width), dtype)
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([_of_particles(part, None if part.shape[1] == width else range(width)) for part in parts])

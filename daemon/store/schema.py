@@ -1,0 +1,310 @@
+"""The tables of catalogue and run files, how they come to be, and how a connection is opened.
+
+Both kinds of file carry an application id, so that `file` and the readers tell them apart, and sqlite-utils'
+`_sqlite_migrations` table. Steps are only ever added; all that are pending are applied in one transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from daemon.errors import StoreError, StoreReason
+from daemon.store.faults import primary_code, translated
+
+BUSY_TIMEOUT_MS = 2000  # another program's short write; the queue covers two seconds many times over
+
+catalogue_steps = Migrations("photometry-catalogue")
+run_steps = Migrations("photometry-run")
+
+
+@dataclass(frozen=True, eq=False)
+class FileKind:
+    """One kind of database file."""
+
+    name: str
+    application_id: int
+    steps: Migrations
+
+
+CATALOGUE = FileKind("catalogue", 0x50684374, catalogue_steps)  # "PhCt"
+RUN = FileKind("run file", 0x5068526E, run_steps)  # "PhRn"
+
+
+@run_steps(name="0001_metadata")
+def _run_metadata(db: Database) -> None:
+    db.execute(f"PRAGMA application_id = {RUN.application_id}")
+    db.table("metadata").create({"key": str, "value": str}, pk="key")
+
+
+@run_steps(name="0002_particles")
+def _run_particles(db: Database) -> None:
+    columns = {
+        "particle_id": int, "particle_index": int, "parent_id": int, "y_px": float, "x_px": float, "area_px": float,
+        "equivalent_diameter_um": float, "major_um": float, "minor_um": float, "aspect_ratio": float,
+        "solidity": float, "nearest_neighbour_um": float, "neighbours_within_10um": int, "brightness_e": float,
+        "front_mode": str, "calibration": str, "state": str, "layer_sigma_ratio": str,
+    }  # fmt: skip
+    db.table("particles").create(columns, pk="particle_id", not_null={"particle_index"})
+    db.table("particles").create_index(["particle_index"], unique=True)
+
+
+@run_steps(name="0003_calibrations")
+def _run_calibrations(db: Database) -> None:
+    columns = {
+        "particle_id": int, "kind": str, "contrast_knots": str, "soc_knots": str, "soc_sigma": str,
+        "layer_sigma_ratio": str, "further": str,
+    }  # fmt: skip
+    db.table("calibrations").create(columns, pk="particle_id")
+
+
+@run_steps(name="0004_events")
+def _run_events(db: Database) -> None:
+    columns = {
+        "event_id": int, "seq": int, "particle_id": int, "kind": str, "t_s": float, "detected_t_s": float,
+        "magnitude": float, "magnitude_sigma": float, "score": float, "detail": str,
+    }  # fmt: skip
+    db.table("events").create(columns, pk="event_id")
+    db.table("events").create_index(["particle_id"])
+
+
+@run_steps(name="0005_cycles")
+def _run_cycles(db: Database) -> None:
+    columns = {
+        "particle_id": int, "cycle": int, "half": str, "swing": float, "soc_start": float, "soc_end": float,
+        "onset_t_s": float, "duration_s": float, "rate_per_h": float, "lag_s": float, "hysteresis_v": float,
+        "retention": float,
+    }  # fmt: skip
+    db.table("cycles").create(columns, pk=("particle_id", "cycle", "half"))
+
+
+@run_steps(name="0006_ensemble")
+def _run_ensemble(db: Database) -> None:
+    columns = {"t_s": float, "soc_mean": float, "soc_std": float, "active_fraction": float, "rate_cv": float}
+    db.table("ensemble").create(columns, pk="t_s")
+
+
+@run_steps(name="0007_cell_samples")
+def _run_cell_samples(db: Database) -> None:
+    columns = {
+        "t_s": float, "voltage_v": float, "current_ma": float, "cycle": int, "step": int, "step_kind": str,
+        "charge_mah": float, "host_t_s": float,
+    }  # fmt: skip
+    db.table("cell_samples").create(columns)
+    db.table("cell_samples").create_index(["t_s"])
+
+
+@run_steps(name="0008_drops_and_faults")
+def _run_drops_and_faults(db: Database) -> None:
+    db.table("drops").create({"stage": str, "reason": str, "count": int, "t_s": float})
+    db.table("faults").create({"code": str, "detail": str, "t_s": float, "host_t_s": float, "utc": str})
+
+
+@run_steps(name="0009_chunks")
+def _run_chunks(db: Database) -> None:
+    columns = {
+        "chunk_id": int, "first_frame": int, "frames": int, "particles": int, "t0_s": float, "t1_s": float,
+        "crc32": int,
+    }  # fmt: skip
+    db.table("chunks").create(columns, pk="chunk_id")
+    db.table("chunks").create_index(["t1_s"])
+    columns_of_chunk = {"chunk_id": int, "per": str, "column": str, "codec": str, "crc32": int, "blob": bytes}
+    db.table("chunk_columns").create(columns_of_chunk)
+    db.table("chunk_columns").create_index(["chunk_id", "per", "column"], unique=True)
+
+
+@run_steps(name="0010_masks")
+def _run_masks(db: Database) -> None:
+    columns = {
+        "version": int, "height": int, "width": int, "labels": bytes, "labels_crc32": int, "reference_dtype": str,
+        "reference": bytes, "reference_crc32": int,
+    }  # fmt: skip
+    db.table("masks").create(columns, pk="version")
+
+
+@catalogue_steps(name="0001_meta")
+def _catalogue_meta(db: Database) -> None:
+    db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")
+    db.table("meta").create({"key": str, "value": str}, pk="key")
+
+
+@catalogue_steps(name="0002_runs")
+def _catalogue_runs(db: Database) -> None:
+    columns = {
+        "run_id": str, "name": str, "state": str, "started_utc": str, "ended_utc": str, "path": str, "recipe": str,
+        "frames": int, "particles": int, "reason": str, "detail": str,
+    }  # fmt: skip
+    db.table("runs").create(columns, pk="run_id")
+    db.table("runs").create_index(["started_utc"])
+
+
+@catalogue_steps(name="0003_events")
+def _catalogue_events(db: Database) -> None:
+    columns = {
+        "seq": int, "run_id": str, "event_id": int, "particle_id": int, "kind": str, "t_s": float,
+        "detected_t_s": float, "magnitude": float, "magnitude_sigma": float, "score": float, "detail": str,
+    }  # fmt: skip
+    db.table("events").create(columns, pk="seq")
+    db.table("events").create_index(["run_id", "event_id"])
+
+
+@catalogue_steps(name="0004_calibrations")
+def _catalogue_calibrations(db: Database) -> None:
+    columns = {
+        "calibration_id": int, "kind": str, "made_utc": str, "dtype": str, "height": int, "width": int, "blob": bytes,
+        "crc32": int, "summary": str,
+    }  # fmt: skip
+    db.table("calibrations").create(columns, pk="calibration_id")
+
+
+@catalogue_steps(name="0005_audit_and_faults")
+def _catalogue_audit(db: Database) -> None:
+    db.table("audit").create({"utc": str, "actor": str, "action": str, "detail": str})
+    columns = {"run_id": str, "code": str, "detail": str, "t_s": float, "host_t_s": float, "utc": str}
+    db.table("faults").create(columns)
+
+
+def open_writing(path: Path, kind: FileKind, *, create: bool = False) -> Database:
+    """The one writing connection to `path`, with every pending step applied.
+
+    Usable from any one thread. `create` makes the file and refuses an existing one (EXISTS). Raises `StoreError`:
+    NEWER before anything is touched, NOT_A_RUN, CORRUPT, NOT_WRITABLE, DISK_FULL, LOCKED.
+    """
+    if create:
+        _create_empty(path)
+    db: Database | None = None
+    try:
+        with translated(path, f"cannot open {kind.name}"):
+            db = _connect(path, "rw")
+            fresh = _check_kind(db, path, kind)
+            _set_for_writing(db)
+            if fresh:
+                db.enable_wal()
+            _apply(db, kind)
+        return db
+    except BaseException:
+        if db is not None:
+            db.close()
+        if create:
+            remove_files(path)
+        raise
+
+
+def open_reading(path: Path, kind: FileKind) -> Database:
+    """A read-only connection that can neither write nor checkpoint. Raises `StoreError`."""
+    if not path.exists():
+        raise StoreError(StoreReason.NOT_A_RUN, f"there is no {kind.name} at {path}")
+    with translated(path, f"cannot read {kind.name}"):
+        db = _connect(path, "ro")
+        try:
+            try:
+                fresh = _check_kind(db, path, kind)
+            except sqlite3.OperationalError as error:
+                if not _on_read_only_medium(path, error):
+                    raise
+                db.close()
+                db = _connect(path, "ro", immutable=True)
+                fresh = _check_kind(db, path, kind)
+            if fresh:
+                raise StoreError(StoreReason.NOT_A_RUN, f"{path} is an empty database, not a {kind.name}")
+            db.execute("PRAGMA query_only = 1")
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def wal_path(path: Path) -> Path:
+    """Where SQLite keeps the write-ahead log of the database at `path`."""
+    return Path(f"{path}-wal")
+
+
+def remove_files(path: Path) -> None:
+    """Remove a database and the files SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def finish_file(db: Database) -> None:
+    """Move everything into the main file and, when nobody reads it just now, make it one plain file without WAL."""
+    db.execute("PRAGMA busy_timeout = 100")  # readers only keep it from being tidy: not worth a longer wait
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        db.disable_wal()
+    except sqlite3.OperationalError as error:
+        if primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+
+
+def _create_empty(path: Path) -> None:
+    """Make the file and its directory entry durable, so that a power cut cannot take the name."""
+    with translated(path, "cannot create"):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o640))
+        except FileExistsError:
+            raise StoreError(StoreReason.EXISTS, f"{path} exists already") from None
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _on_read_only_medium(path: Path, error: sqlite3.OperationalError) -> bool:
+    """True when SQLite only fails because it may not make its `-shm` file beside a file that has no WAL anyway."""
+    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not wal_path(path).exists()
+
+
+def _connect(path: Path, mode: str, immutable: bool = False) -> Database:
+    uri = f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if immutable else ''}"
+    conn = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+    conn.execute("PRAGMA mmap_size = 0")
+    conn.execute("PRAGMA cell_size_check = 1")
+    return Database(conn, recursive_triggers=False, execute_plugins=False)
+
+
+def _set_for_writing(db: Database) -> None:
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA journal_size_limit = 16777216")
+
+
+def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:
+    """True for an empty database. Raises NOT_A_RUN or NEWER; reads only."""
+    try:
+        application_id = db.execute("PRAGMA application_id").fetchone()[0]
+        tables = db.execute("select count(*) from sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+            reason = StoreReason.NOT_A_RUN if kind is RUN else StoreReason.CORRUPT
+            raise StoreError(reason, f"{path} is not an SQLite database") from error
+        raise
+    if tables == 0:
+        return True
+    if application_id != kind.application_id:
+        raise StoreError(StoreReason.NOT_A_RUN, f"{path} is an SQLite database, but no {kind.name}")
+    unknown = [step.name for step in kind.steps.applied(db) if step.name not in _known_steps(kind)]
+    if unknown:
+        raise StoreError(StoreReason.NEWER, f"{path} has had the step '{unknown[0]}', which this version does not know")
+    return False
+
+
+@functools.cache
+def _known_steps(kind: FileKind) -> frozenset[str]:
+    """Names of all steps: those that an empty database would need."""
+    empty = Database(memory=True, execute_plugins=False)
+    try:
+        return frozenset(step.name for step in kind.steps.pending(empty))
+    finally:
+        empty.close()
+
+
+def _apply(db: Database, kind: FileKind) -> None:
+    if kind.steps.pending(db):
+        with db.atomic():
+            kind.steps.apply(db)

@@ -1,0 +1,120 @@
+"""The files the writer's thread has open for writing, and transactions on them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlite_utils import Database
+
+from daemon.store.faults import is_environment, translated
+from daemon.store.schema import FileKind, finish_file, open_writing, wal_path
+
+CHECKPOINT_WAL_BYTES = 4 << 20  # SQLite's own default of 1000 pages
+
+
+class Outcome(Protocol):
+    """Where a step's result or failure goes."""
+
+    result: Any
+    error: BaseException | None
+
+
+class OpenFile:
+    """One database open for writing; only the writer's thread uses it."""
+
+    def __init__(self, path: Path, db: Database) -> None:
+        self.path = path
+        self.db = db
+
+    @classmethod
+    def open(cls, path: Path, kind: FileKind, *, create: bool) -> OpenFile:
+        """Raises `StoreError`."""
+        return cls(path, open_writing(path, kind, create=create))
+
+    @property
+    def conn(self) -> sqlite3.Connection:
+        """The connection, for statements inside `execute`'s steps."""
+        return self.db.conn
+
+    def execute(self, steps: Sequence[tuple[Outcome, Callable[[], Any]]]) -> None:
+        """Every step in one durable transaction. One that fails by its own fault is undone alone.
+
+        Its error is kept in its outcome. Raises `StoreError` when disk or file is at fault; then nothing is
+        kept of the transaction.
+        """
+        with translated(self.path, "cannot write to"), self.db.atomic():
+            for outcome, step in steps:
+                outcome.error = None
+                self._step(outcome, step)
+
+    def _step(self, outcome: Outcome, step: Callable[[], Any]) -> None:
+        try:
+            with self.db.atomic():
+                outcome.result = step()
+        except sqlite3.Error as error:
+            if is_environment(error):
+                raise
+            outcome.error = error
+        except Exception as error:  # noqa: BLE001 - the waiter gets it; one bad row must not stop the others
+            outcome.error = error
+
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log."""
+        try:
+            return wal_path(self.path).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint_when_large(self) -> None:
+        """Move committed pages to the main file once the log is large; readers may delay it, never fail it."""
+        if self.wal_bytes() > CHECKPOINT_WAL_BYTES:
+            with translated(self.path, "cannot checkpoint"):
+                self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def finish(self) -> None:
+        """Everything into the main file, then close. Raises `StoreError`; the file is closed in any case."""
+        try:
+            with translated(self.path, "cannot finish"):
+                finish_file(self.db)
+        finally:
+            self.db.close()
+
+
+@dataclass
+class Session:
+    """What the writer has open: the catalogue, if any, and at most one run."""
+
+    catalogue: OpenFile | None = None
+    run: OpenFile | None = None
+    run_id: str = ""
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder that paths in the catalogue are relative to."""
+        assert self.catalogue is not None
+        return self.catalogue.path.parent
+
+    @property
+    def files(self) -> list[OpenFile]:
+        """Everything open."""
+        return [file for file in (self.catalogue, self.run) if file is not None]
+
+    def close_run(self) -> None:
+        """Finish the run file, if one is open. Raises `StoreError`; no run is open afterwards in any case."""
+        run, self.run, self.run_id = self.run, None, ""
+        if run is not None:
+            run.finish()
+
+    def close_catalogue(self) -> None:
+        """Like `close_run`, for the catalogue; it stays in WAL mode, as readers may hold it."""
+        catalogue, self.catalogue = self.catalogue, None
+        if catalogue is not None:
+            try:
+                with translated(catalogue.path, "cannot finish"):
+                    catalogue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                catalogue.db.close()

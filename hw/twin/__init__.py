@@ -1,0 +1,1 @@
+"""The simulated instrument: electrode physics, optics, and the file through which they share one world."""

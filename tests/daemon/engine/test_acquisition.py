@@ -1,0 +1,205 @@
+import time
+
+import numpy as np
+import pytest
+
+from daemon.engine import acquisition as module
+from hw.drivers import DriverReason
+from hw.errors import CameraError, CameraReason
+from tests.daemon.engine.scripted import Life, Running, Script, wait_until
+
+FAULTS = [reason for reason in CameraReason if reason is not CameraReason.ENDED]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "BACKOFF_FIRST_S", 0.02)
+    monkeypatch.setattr(module, "BACKOFF_MAX_S", 0.08)
+
+
+@pytest.fixture
+def play(monkeypatch):
+    def build(*lives):
+        script = Script(list(lives))
+        monkeypatch.setattr(module, "build_driver", script.camera)
+        return script
+
+    return build
+
+
+def test_frames_reach_the_ring_in_order_with_their_bytes(play):
+    play(Life(range(10)))
+    with Running() as running:
+        assert running.take(10) == [(n, n, 1) for n in range(10)]
+        assert running.acquisition.captured == 10
+        assert running.acquisition.last_host_t_s == pytest.approx(time.monotonic(), abs=5)
+    assert running.kinds() == ["open"]
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_every_fault_while_streaming_is_reported_and_survived(play, reason):
+    script = play(Life([0, 1, CameraError(reason, "it happened")]), Life(range(3)))
+    with Running() as running:
+        assert [block for block, _, _ in running.take(5)] == [0, 1, 0, 1, 2]
+        assert running.acquisition.stream == 2
+    assert running.kinds() == ["open", "lost", "open"]
+    assert running.reports[1][1] == {"reason": reason.code, "detail": "it happened", "remedy": reason.remedy}
+    assert script.closes == 2
+
+
+@pytest.mark.parametrize("where", ["open_error", "start_error"])
+@pytest.mark.parametrize("reason", FAULTS)
+def test_every_fault_while_opening_is_reported_and_survived(play, reason, where):
+    script = play(Life(**{where: CameraError(reason, "no")}), Life(range(2)))
+    with Running() as running:
+        assert len(running.take(2)) == 2
+    assert running.reasons() == [reason.code]
+    assert script.closes == 2
+
+
+def test_it_asks_less_and_less_often_and_begins_anew_after_frames(play):
+    gone = Life(open_error=CameraError(CameraReason.NOT_FOUND, "gone"))
+    script = play(*[gone] * 5, Life([0, CameraError(CameraReason.UNPLUGGED, "out")]), Life())
+    with Running():
+        wait_until(lambda: len(script.opened_s) >= 7)
+    pauses = np.diff(script.opened_s)
+    for pause, least in zip(pauses, [0.04, 0.08, 0.08, 0.08, 0.08, 0.02], strict=False):
+        assert pause >= 0.95 * least
+    assert pauses[5] < 0.08  # frames had come
+
+
+def test_an_unknown_driver_is_reported_not_fatal():
+    with Running() as running:
+        wait_until(running.reasons)
+        assert running.acquisition.is_alive()
+    assert running.reasons()[0] == DriverReason.UNKNOWN.code
+    assert "scripted" in running.reports[0][1]["detail"]
+
+
+def test_a_silent_camera_is_stalled(play):
+    play(Life([0]), Life([0]))
+    with Running(deadline_s=0.05) as running:
+        running.take(2)
+    assert running.reasons()[0] == CameraReason.STALLED.code
+    assert "no frame for" in running.reports[1][1]["detail"]
+
+
+def test_frames_in_time_are_not_silence(play):
+    play(Life(range(20), interval_s=0.008))
+    with Running(deadline_s=0.03) as running:
+        running.take(20)
+        assert running.reasons() == []
+
+
+def test_a_full_ring_drops_the_newest_and_counts_them(play):
+    play(Life(range(20)))
+    with Running(ring_frames=4) as running:
+        wait_until(lambda: running.acquisition.captured == 20)
+        assert running.acquisition.dropped == {"ring.full": 16}
+        assert [block for block, _, _ in running.take(4)] == [0, 1, 2, 3]
+
+
+def test_gaps_of_the_block_ids_are_lost_frames(play):
+    play(Life([0, 1, 5, 6, 9]))
+    with Running(ring_frames=8) as running:
+        running.take(5)
+        assert running.acquisition.captured == 10
+        assert running.acquisition.dropped == {"camera.lost": 5}
+
+
+def test_block_ids_of_a_new_stream_are_no_gap(play):
+    play(Life([40, 41, CameraError(CameraReason.UNPLUGGED, "out")]), Life([7, 8]))
+    with Running() as running:
+        running.take(4)
+        assert running.acquisition.captured == 4
+        assert not running.acquisition.dropped
+
+
+def test_a_fault_gives_its_slot_back(play):
+    play(Life([CameraError(CameraReason.STALLED, "x")]), Life([CameraError(CameraReason.STALLED, "x")]), Life([3]))
+    with Running(ring_frames=1) as running:
+        assert running.take(1) == [(3, 3, 1 + 2)]
+
+
+def test_a_camera_of_another_size_gets_a_ring_of_its_own(play):
+    play(Life([1, CameraError(CameraReason.UNPLUGGED, "swapped")]), Life([2], shape=(16, 20)))
+    with Running() as running:
+        wait_until(lambda: running.acquisition.stream == 2)
+        wait_until(lambda: running.acquisition.ring.depth)
+        assert running.acquisition.ring.slot(0).size == 320
+        assert running.acquisition.info.height_px == 16
+
+
+def test_rewind_starts_the_frames_anew_under_a_new_number(play):
+    script = play(Life(range(3)))
+    with Running(ring_frames=8) as running:
+        assert [stream for _, _, stream in running.take(3)] == [1, 1, 1]
+        assert running.acquisition.rewind(5.0) == 2
+        assert running.take(3) == [(0, 0, 2), (1, 1, 2), (2, 2, 2)]
+        assert not running.acquisition.dropped
+    assert script.starts == 2
+    assert len(script.opened_s) == 1
+
+
+def test_the_end_of_a_recording_waits_to_be_rewound(play):
+    script = play(Life(range(2), ends=True))
+    with Running() as running:
+        running.take(2)
+        wait_until(lambda: "ended" in running.kinds())
+        time.sleep(0.1)
+        assert len(script.opened_s) == 1  # it does not play itself again
+        assert running.acquisition.rewind(5.0) == 2
+        assert running.take(2) == [(0, 0, 2), (1, 1, 2)]
+    assert running.kinds()[:3] == ["open", "ended", "open"]
+    assert running.reasons() == []
+
+
+def test_a_camera_that_is_not_there_cannot_be_rewound(play):
+    play(Life(open_error=CameraError(CameraReason.NOT_FOUND, "gone")))
+    with Running() as running:
+        with pytest.raises(CameraError) as caught:
+            running.acquisition.rewind(0.05)
+        assert caught.value.reason is CameraReason.STALLED
+        assert running.acquisition.is_alive()
+
+
+def test_settings_are_applied_by_the_cameras_own_thread(play):
+    script = play(Life())
+    with Running() as running:
+        wait_until(lambda: script.starts)
+        running.acquisition.configure({"exposure_us": 5.0}, 5.0)
+    assert script.settings == [{"exposure_us": 5.0}]
+
+
+def test_a_refused_setting_is_the_askers_error_and_the_camera_goes_on(play):
+    script = play(Life(range(2), interval_s=0.02))
+    script.refuse = CameraError(CameraReason.BAD_SETTING, "exposure_us = 5")
+    with Running() as running:
+        with pytest.raises(CameraError) as caught:
+            running.acquisition.configure({"exposure_us": 5.0}, 5.0)
+        assert caught.value is script.refuse
+        running.take(2)
+    assert running.kinds() == ["open"]
+
+
+def test_settings_without_a_camera_time_out_and_are_forgotten(play):
+    gone = Life(open_error=CameraError(CameraReason.UNPLUGGED, "gone"))
+    script = play(gone)
+    with Running() as running:
+        with pytest.raises(CameraError) as caught:
+            running.acquisition.configure({"exposure_us": 5.0}, 0.05)
+        assert caught.value.reason is CameraReason.STALLED
+        script.lives.append(Life([1]))
+        running.take(1)
+    assert script.settings == []
+
+
+def test_quitting_does_not_wait_for_the_back_off(play, monkeypatch):
+    monkeypatch.setattr(module, "BACKOFF_FIRST_S", 30.0)
+    monkeypatch.setattr(module, "BACKOFF_MAX_S", 30.0)
+    play(Life(open_error=CameraError(CameraReason.NOT_FOUND, "gone")))
+    with Running() as running:
+        wait_until(running.reasons)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0

@@ -1,0 +1,69 @@
+import threading
+
+from daemon.engine.ring import FrameRing
+from hw.camera.contract import FrameStamp
+
+
+def _stamp(n):
+    return FrameStamp(n, float(n), float(n))
+
+
+def test_frames_come_out_in_order_and_slots_are_reused():
+    ring = FrameRing(2, 4)
+    for n in range(10):
+        number = ring.lease()
+        ring.slot(number)[:] = n
+        ring.commit(number, _stamp(n))
+        taken, stamp, _ = ring.take(0.1)
+        assert stamp.block_id == n
+        assert ring.slot(taken).tolist() == [n] * 4
+        ring.release(taken)
+
+
+def test_a_full_ring_leases_nothing_and_overwrites_nothing():
+    ring = FrameRing(2, 1)
+    for n in range(2):
+        number = ring.lease()
+        ring.slot(number)[0] = n
+        ring.commit(number, _stamp(n))
+    assert ring.lease() is None
+    assert ring.depth == ring.slots == 2
+    taken, _, _ = ring.take(0.1)
+    assert ring.slot(taken)[0] == 0
+    assert ring.lease() is None  # taken is not yet released
+    ring.release(taken)
+    assert ring.lease() == taken
+
+
+def test_an_unfilled_lease_goes_back():
+    ring = FrameRing(1, 1)
+    number = ring.lease()
+    assert ring.lease() is None
+    ring.release(number)
+    assert ring.lease() == number
+
+
+def test_take_times_out_on_an_empty_ring():
+    assert FrameRing(1, 1).take(0.01) is None
+
+
+def test_two_threads_pass_every_frame():
+    ring = FrameRing(4, 8)
+    seen = []
+
+    def consume():
+        while len(seen) < 500:
+            item = ring.take(1.0)
+            seen.append(item[1].block_id)
+            ring.release(item[0])
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    n = 0
+    while n < 500:
+        number = ring.lease()
+        if number is not None:
+            ring.commit(number, _stamp(n))
+            n += 1
+    thread.join()
+    assert seen == list(range(500))

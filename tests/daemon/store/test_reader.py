@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import numpy as np
+import pytest
+
+from daemon.errors import StoreError, StoreReason
+from daemon.store.reader import CatalogueReader, RunReader
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
+from tests.daemon.store.helpers import PARTICLES, WAIT_S, event, frames, open_run, particle_rows
+
+
+@pytest.fixture
+def run_path(tmp_path):
+    """Five chunks of twenty frames."""
+    with open_run(tmp_path, commit_interval_s=0.001) as (writer, path):
+        writer.put_particles(particle_rows())
+        writer.put_masks(1, np.ones((4, 5), np.int32), np.ones((4, 5), np.float32))
+        for i in range(5):
+            writer.put_chunk(*frames(20 * i, 20)).result(WAIT_S)
+        writer.put_events([event(0.5)]).result(WAIT_S)
+    return path
+
+
+def damage(path, sql, *parameters):
+    with sqlite3.connect(path) as conn:
+        assert conn.execute(sql, parameters).rowcount == 1
+    conn.close()
+
+
+def test_ranges_are_inclusive_and_cross_chunks(run_path):
+    with RunReader(run_path) as run:
+        assert run.time_range() == (0.0, 0.99)
+        assert run.frames(0.15, 0.25)["frame"].tolist() == list(range(15, 26))
+        assert run.frames(None, 0.0)["frame"].tolist() == [0]
+        assert run.frames(0.99)["frame"].tolist() == [99]
+        assert run.frames(5.0)["frame"].tolist() == []
+        assert run.corrupt_chunks == 0
+
+
+def test_columns_and_particles_are_chosen(run_path):
+    with RunReader(run_path) as run:
+        every_frame, every = run.particle_columns(list(CHUNK_PARTICLE_COLUMNS))
+        some_frames, some = run.particle_columns(["contrast", "flags"], [4, 1], 0.3, 0.5)
+    assert set(every_frame) == set(CHUNK_FRAME_COLUMNS)
+    for name, dtype in CHUNK_PARTICLE_COLUMNS.items():
+        assert (every[name].shape, every[name].dtype) == ((100, PARTICLES), np.dtype(dtype))
+    assert set(some) == {"contrast", "flags"}
+    assert np.array_equal(some["contrast"], every["contrast"][30:51][:, [4, 1]], equal_nan=True)
+    assert np.array_equal(some_frames["t_s"], every_frame["t_s"][30:51])
+
+
+def test_nothing_in_range_has_the_shape_of_nothing(run_path):
+    with RunReader(run_path) as run:
+        frame, values = run.particle_columns(["contrast"], [1, 2], 7.0, 8.0)
+    assert frame["frame"].shape == (0,)
+    assert values["contrast"].shape == (0, 2)
+
+
+def test_chunks_come_one_at_a_time(run_path):
+    with RunReader(run_path) as run:
+        sizes = [(chunk.chunk_id, len(chunk.frame_columns["t_s"])) for chunk in run.iter_chunks(0.1, 0.5, ("flags",))]
+    assert sizes == [(1, 10), (2, 20), (3, 11)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "update chunk_columns set blob = 'x' where chunk_id = 3 and per = 'particle' and \"column\" = 'contrast'",
+        "update chunk_columns set codec = 'raw' where chunk_id = 3 and per = 'particle' and \"column\" = 'contrast'",
+        "update chunk_columns set blob = null where chunk_id = 3 and per = 'frame' and \"column\" = 't_s'",
+        "delete from chunk_columns where chunk_id = 3 and per = 'frame' and \"column\" = 'flags'",
+        "update chunks set frames = 19 where chunk_id = 3",
+        "update chunks set t0_s = 50, t1_s = 60 where chunk_id = 3",
+        "update chunks set t0_s = null, t1_s = null where chunk_id = 3",
+        "update chunks set t1_s = 50 where chunk_id = 3",
+        "delete from chunks where chunk_id = 3",
+    ],
+)
+def test_a_damaged_chunk_is_left_out_and_counted(run_path, sql):
+    damage(run_path, sql)
+    with RunReader(run_path) as run:
+        for _ in range(2):
+            numbers = run.particle_columns(["contrast"])[0]["frame"].tolist()
+            assert numbers == [*range(40), *range(60, 100)]
+        assert run.corrupt_chunks == 1
+        assert run.corrupt_chunk_ids == {3}
+
+
+@pytest.mark.parametrize("sql", ["delete from chunks where chunk_id > 3", "delete from chunks"])
+def test_chunks_missing_at_the_end_are_counted(run_path, sql):
+    with sqlite3.connect(run_path) as conn:
+        lost = conn.execute(sql).rowcount
+    conn.close()
+    with RunReader(run_path) as run:
+        assert len(run.frames()["frame"]) == 100 - 20 * lost
+        assert run.corrupt_chunks == lost
+
+
+def test_columns_of_two_chunks_cannot_change_places(run_path):
+    with sqlite3.connect(run_path) as conn:
+        for old, new in ((2, 99), (4, 2), (99, 4)):
+            conn.execute("update chunk_columns set chunk_id = ? where chunk_id = ?", (new, old))
+    conn.close()
+    with RunReader(run_path) as run:
+        assert run.frames()["frame"].tolist() == [*range(20), *range(40, 60), *range(80, 100)]
+        assert run.corrupt_chunk_ids == {2, 4}
+
+
+def test_damage_outside_what_is_asked_for_does_not_matter(run_path):
+    damage(run_path, "delete from chunk_columns where chunk_id = 3 and \"column\" = 'layer_core'")
+    with RunReader(run_path) as run:
+        assert len(run.particle_columns(["contrast"])[0]["frame"]) == 100
+        assert len(run.particle_columns(["layer_core"])[0]["frame"]) == 80
+
+
+@pytest.mark.parametrize("what", ["labels", "reference"])
+def test_a_damaged_image_is_refused(run_path, what):
+    damage(run_path, f"update masks set {what} = substr({what}, 1, length({what}) - 1) || x'00'")
+    with RunReader(run_path) as run, pytest.raises(StoreError) as caught:
+        getattr(run, what)()
+    assert caught.value.reason is StoreReason.CORRUPT
+    assert what in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("sql", "call"),
+    [
+        ("update events set kind = 'no such kind'", RunReader.events),
+        ("update metadata set value = '{' where key = 'name'", RunReader.metadata),
+        ("update particles set layer_sigma_ratio = 'x' where particle_id = 11", RunReader.particles),
+    ],
+)
+def test_rows_that_make_no_sense_are_corrupt(run_path, sql, call):
+    damage(run_path, sql)
+    with RunReader(run_path) as run, pytest.raises(StoreError) as caught:
+        call(run)
+    assert caught.value.reason is StoreReason.CORRUPT
+
+
+def test_labels_of_a_version_that_is_not_there(run_path):
+    with RunReader(run_path) as run:
+        assert run.labels().dtype == np.int32
+        assert run.labels(7) is None
+        assert run.reference(7) is None
+
+
+def test_pages_of_rows(run_path):
+    with RunReader(run_path) as run:
+        pages = list(run.iter_rows("particles", page=3))
+        assert [len(page) for page in pages] == [3, 3, 1]
+        assert [row["particle_id"] for page in pages for row in page] == list(range(11, 18))
+        assert list(run.iter_rows("cycles")) == []
+
+
+def test_usable_from_another_thread_and_after_close(run_path):
+    run = RunReader(run_path)
+    counts = []
+    thread = threading.Thread(target=lambda: counts.append(len(run.frames()["frame"])))
+    thread.start()
+    thread.join()
+    run.close()
+    run.close()
+    counts.append(len(run.frames()["frame"]))
+    run.close()
+    assert counts == [100, 100]
+
+
+def test_reading_beside_the_writer_sees_whole_commits(tmp_path):
+    with open_run(tmp_path, commit_interval_s=0.001) as (writer, path), RunReader(path) as run:
+        for i in range(10):
+            writer.put_chunk(*frames(10 * i, 10)).result(WAIT_S)
+            assert len(run.frames()["frame"]) == 10 * (i + 1)
+
+
+def test_files_of_other_kinds_are_told_apart(run_path, tmp_path):
+    for reader, path in ((RunReader, tmp_path / "instrument.db"), (CatalogueReader, run_path)):
+        with pytest.raises(StoreError) as caught:
+            reader(path).open()
+        assert caught.value.reason is StoreReason.NOT_A_RUN

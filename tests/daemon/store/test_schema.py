@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import subprocess
+
+import pytest
+from sqlite_utils import Database, Migrations
+
+from daemon.errors import StoreError, StoreReason
+from daemon.store import schema
+from daemon.store.rows import CELL_COLUMNS, EVENT_COLUMNS, PARTICLE_COLUMNS, RUN_FIELDS
+from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading, open_writing
+from daemon.tables import CYCLES, ENSEMBLE
+
+KINDS = pytest.mark.parametrize("kind", [CATALOGUE, RUN], ids=lambda kind: kind.name)
+
+
+def make(path, kind):
+    open_writing(path, kind, create=True).close()
+    return path
+
+
+def refused(reason, opener, *arguments, **options):
+    with pytest.raises(StoreError) as caught:
+        opener(*arguments, **options)
+    assert caught.value.reason is reason
+    return caught.value
+
+
+@KINDS
+def test_settings_of_the_writing_connection(tmp_path, kind):
+    db = open_writing(tmp_path / "a.db", kind, create=True)
+    try:
+        pragmas = {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in
+                   ("journal_mode", "synchronous", "mmap_size", "wal_autocheckpoint")}  # fmt: skip
+        assert pragmas == {"journal_mode": "wal", "synchronous": 2, "mmap_size": 0, "wal_autocheckpoint": 0}
+    finally:
+        db.close()
+
+
+def test_tables_hold_the_exported_columns(tmp_path):
+    db = open_writing(tmp_path / "run.db", RUN, create=True)
+    try:
+        for table, columns in {
+            "particles": PARTICLE_COLUMNS, "events": EVENT_COLUMNS, "cycles": CYCLES, "ensemble": ENSEMBLE,
+            "cell_samples": CELL_COLUMNS,
+        }.items():  # fmt: skip
+            assert set(db.table(table).columns_dict) == set(columns)
+    finally:
+        db.close()
+    catalogue = open_writing(tmp_path / "instrument.db", CATALOGUE, create=True)
+    try:
+        assert set(catalogue.table("runs").columns_dict) == set(RUN_FIELDS)
+    finally:
+        catalogue.close()
+
+
+@KINDS
+def test_opening_again_changes_nothing(tmp_path, kind):
+    path = make(tmp_path / "a.db", kind)
+    before = path.read_bytes()
+    open_writing(path, kind).close()
+    assert path.read_bytes() == before
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path):
+    path = make(tmp_path / "a.db", RUN)
+    error = refused(StoreReason.EXISTS, open_writing, path, RUN, create=True)
+    assert str(path) in error.detail
+
+
+@KINDS
+@pytest.mark.parametrize("opener", [open_reading, open_writing])
+def test_a_newer_file_is_refused_untouched(tmp_path, kind, opener):
+    path = make(tmp_path / "a.db", kind)
+    with sqlite3.connect(path) as conn:
+        row = (kind.steps.name, "9999_from_the_future", "2030-01-01")
+        conn.execute("insert into _sqlite_migrations (migration_set, name, applied_at) values (?, ?, ?)", row)
+    conn.close()
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    error = refused(StoreReason.NEWER, opener, path, kind)
+    assert "9999_from_the_future" in error.detail
+    assert hashlib.sha256(path.read_bytes()).digest() == digest
+
+
+@pytest.mark.parametrize("opener", [open_reading, open_writing])
+def test_what_is_no_run_is_refused_untouched(tmp_path, opener):
+    text = tmp_path / "notes.txt"
+    text.write_text("no database at all, but long enough to have a header" * 50)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as conn:
+        conn.execute("create table holiday (place text)")
+    conn.close()
+    for path in (text, other, make(tmp_path / "instrument.db", CATALOGUE)):
+        before = path.read_bytes()
+        refused(StoreReason.NOT_A_RUN, opener, path, RUN)
+        assert path.read_bytes() == before
+
+
+def test_reading_what_is_not_there_or_empty(tmp_path):
+    refused(StoreReason.NOT_A_RUN, open_reading, tmp_path / "nothing.db", RUN)
+    (tmp_path / "empty.db").touch()
+    refused(StoreReason.NOT_A_RUN, open_reading, tmp_path / "empty.db", RUN)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    error = refused(StoreReason.NOT_WRITABLE, open_writing, tmp_path / "no" / "a.db", RUN, create=True)
+    assert "no/a.db" in error.detail
+
+
+def test_a_damaged_file_is_corrupt(tmp_path):
+    path = make(tmp_path / "a.db", RUN)
+    content = bytearray(path.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    path.write_bytes(content)
+    refused(StoreReason.CORRUPT, open_reading, path, RUN)
+    refused(StoreReason.CORRUPT, open_writing, path, RUN)
+
+
+def test_a_catalogue_that_is_no_database_is_corrupt(tmp_path):
+    (tmp_path / "instrument.db").write_bytes(b"\0" * 8192)
+    refused(StoreReason.CORRUPT, open_writing, tmp_path / "instrument.db", CATALOGUE)
+
+
+@KINDS
+def test_a_reader_can_neither_write_nor_checkpoint(tmp_path, kind):
+    db = open_reading(make(tmp_path / "a.db", kind), kind)
+    try:
+        with pytest.raises(sqlite3.OperationalError):
+            db.conn.execute("create table x (y)")
+        assert db.execute("PRAGMA mmap_size").fetchone() in (None, (0,))
+    finally:
+        db.close()
+
+
+def older_file_and_kind(path):
+    """A file with the first half of today's steps, and the kind that knows all of them."""
+    half = RUN.steps.pending(Database(memory=True))[5].name
+    open_empty = sqlite3.connect(path)
+    db = Database(open_empty)
+    db.enable_wal()
+    RUN.steps.apply(db, stop_before=half)
+    db.execute("insert into metadata values ('name', '\"old\"')")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    return path
+
+
+class Injected(Exception):
+    """Not a failure of ours."""
+
+
+def failing_after(statements):
+    """sqlite-utils' execute, which raises once it was called `statements` times."""
+    original = Database.execute
+    left = [statements]
+
+    def execute(self, sql, parameters=None):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Injected(sql)
+        return original(self, sql, parameters)
+
+    return execute, left
+
+
+@pytest.mark.parametrize("create", [True, False], ids=["new file", "older file"])
+def test_a_migration_that_fails_at_any_statement_leaves_the_file_as_before(tmp_path, monkeypatch, create):
+    older = None if create else older_file_and_kind(tmp_path / "older.db").read_bytes()
+    failures = 0
+    for statements in range(0, 400, 3 if create else 1):
+        path = tmp_path / f"{statements}.db"
+        if older is not None:
+            path.write_bytes(older)
+        execute, left = failing_after(statements)
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "execute", execute)
+            try:
+                open_writing(path, RUN, create=create).close()
+            except Injected:
+                failures += 1
+            else:
+                assert left[0] >= 0
+                break
+        assert path.exists() is not create
+        if older is not None:
+            assert path.read_bytes() == older
+    assert failures > 15
+    db = open_reading(path, RUN)
+    assert not RUN.steps.pending(db)
+    db.close()
+
+
+def test_steps_added_later_reach_an_older_file_and_keep_its_rows(tmp_path):
+    db = open_writing(older_file_and_kind(tmp_path / "older.db"), RUN)
+    try:
+        assert db.execute("select value from metadata").fetchall() == [('"old"',)]
+        assert db.table("masks").exists()
+    finally:
+        db.close()
+
+
+def test_a_step_of_tomorrow_is_applied_by_the_version_that_has_it(tmp_path):
+    path = make(tmp_path / "a.db", RUN)
+    tomorrow = Migrations(RUN.steps.name)
+    for step in RUN.steps.pending(Database(memory=True)):
+        tomorrow(name=step.name)(step.fn)
+    tomorrow(name="0099_comment")(lambda db: db.table("particles").add_column("comment", str))
+    db = open_writing(path, FileKind("run file", RUN.application_id, tomorrow))
+    columns = db.table("particles").columns_dict
+    db.close()
+    assert "comment" in columns
+    refused(StoreReason.NEWER, open_writing, path, RUN)
+
+
+def test_a_finished_file_is_one_file_unless_somebody_reads_it(tmp_path):
+    path = tmp_path / "a.db"
+    db = open_writing(path, RUN, create=True)
+    reader = open_reading(path, RUN)
+    reader.execute("select * from metadata").fetchall()
+    schema.finish_file(db)
+    assert db.journal_mode == "wal"
+    reader.close()
+    schema.finish_file(db)
+    assert db.journal_mode == "delete"
+    db.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_file_on_a_read_only_medium_can_be_read(small_disk):
+    db = open_writing(small_disk / "a.db", RUN, create=True)
+    reader = open_reading(small_disk / "a.db", RUN)
+    reader.execute("select * from metadata").fetchall()
+    schema.finish_file(db)
+    assert db.journal_mode == "wal"
+    reader.close()
+    db.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    reader = open_reading(small_disk / "a.db", RUN)
+    assert reader.execute("select * from metadata").fetchall() == []
+    reader.close()

@@ -1,0 +1,148 @@
+"""The unit, its user, its directories and its devices, checked by systemd's own tools."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from daemon.config import load_settings
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "systemd" / "photometryd.service"
+RULES = ROOT / "systemd" / "70-photometryd.rules"
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run one of systemd's tools. Where there is none the test is skipped, except in CI."""
+    if shutil.which(command[0]) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{command[0]} is missing in CI")
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=30)
+
+
+def settings() -> dict[str, str]:
+    """The keys of [Service]; of repeated ones the last."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return dict(parser["Service"])
+
+
+@pytest.fixture
+def installed_unit(tmp_path: Path) -> Path:
+    """The unit with its commands where the test can put them."""
+    commands = tmp_path / "opt/photometryd/.venv/bin"
+    commands.mkdir(parents=True)
+    for name in ("photometryd", "photometryctl"):
+        (commands / name).write_text("#!/bin/sh\n")
+        (commands / name).chmod(0o755)
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/photometryd", f"{tmp_path}/opt/photometryd"))
+    return unit
+
+
+def test_systemd_accepts_the_unit(installed_unit: Path) -> None:
+    done = run("systemd-analyze", "verify", "--man=no", installed_unit)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_finds_a_broken_unit(installed_unit: Path) -> None:
+    installed_unit.write_text(installed_unit.read_text().replace("Type=notify", "Type=notfy"))
+    assert "notfy" in run("systemd-analyze", "verify", "--man=no", installed_unit).stderr
+
+
+def test_exposure_is_at_most_2(installed_unit: Path) -> None:
+    done = run("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", installed_unit)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_watchdog_outlasts_the_daemons_own_deadline() -> None:
+    unit = settings()
+    assert unit["Type"] == "notify"
+    assert unit["NotifyAccess"] == "main"
+    assert float(unit["WatchdogSec"]) >= 2 * load_settings(None, environ={}).settings.service.thread_stall_s
+
+
+def test_kernels_can_be_compiled_and_kept() -> None:
+    text = UNIT.read_text()
+    assert not re.search(r"^MemoryDenyWriteExecute", text, re.MULTILINE)
+    assert "Environment=NUMBA_CACHE_DIR=%C/photometryd/" in text
+    assert settings()["CacheDirectory"] == "photometryd"
+
+
+def test_the_daemon_may_see_usb_and_nothing_else() -> None:
+    unit = settings()
+    assert unit["DevicePolicy"] == "closed"
+    assert unit["DeviceAllow"] == "char-usb_device rw"
+    assert unit.get("PrivateDevices", "no") == "no"
+    assert "AF_NETLINK" in unit["RestrictAddressFamilies"]
+
+
+def test_settings_are_checked_before_the_start() -> None:
+    unit = settings()
+    assert unit["ExecStartPre"].endswith("photometryctl check-config /etc/photometryd/photometryd.toml")
+    assert unit["ExecStart"].endswith("photometryd --config /etc/photometryd/photometryd.toml")
+    assert unit["Restart"] == "on-failure"
+
+
+def test_the_packaged_settings_are_valid() -> None:
+    loaded = load_settings(ROOT / "packaging/photometryd.toml", environ={})
+    assert loaded.settings.api.socket == Path("/run/photometryd/api.sock")
+    assert str(loaded.settings.store.state_dir) == f"/var/lib/{settings()['StateDirectory']}"
+
+
+def test_the_user_can_be_made() -> None:
+    done = run("systemd-sysusers", "--dry-run", ROOT / "systemd/photometryd.sysusers")
+    assert done.returncode == 0, done.stderr
+    assert "user 'photometryd'" in done.stdout + done.stderr or "photometryd" in Path("/etc/passwd").read_text()
+
+
+def test_the_directories_can_be_made(tmp_path: Path) -> None:
+    """Run below a root of its own, with the user it names."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text(f"root:x:0:\nphotometryd:x:{os.getgid()}:\n")
+    rules = ROOT / "systemd/photometryd.tmpfiles"
+    done = run("systemd-tmpfiles", f"--root={tmp_path}", "--create", rules)
+    if os.geteuid() == 0:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "etc/photometryd").stat().st_mode & 0o777 == 0o750
+    assert "Unknown" not in done.stderr
+    assert "Failed to parse" not in done.stderr
+
+
+TOKEN = re.compile(r'(?P<key>[A-Z]+)(\{[^}]+\})?(?P<op>==|!=|\+=|=)"[^"]*"')
+MATCHES = {"ACTION", "SUBSYSTEM", "ATTR", "ENV"}
+ASSIGNMENTS = {"GROUP", "MODE", "ENV", "GOTO", "LABEL"}
+
+
+def rule_lines() -> list[str]:
+    return [line for line in RULES.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def test_udev_rules_are_well_formed() -> None:
+    if shutil.which("udevadm") and "verify" in run("udevadm", "--help").stdout:
+        assert run("udevadm", "verify", RULES).returncode == 0
+    for line in rule_lines():
+        for part in line.split(", "):
+            match = TOKEN.fullmatch(part)
+            assert match, part
+            allowed = MATCHES if match["op"] in ("==", "!=") else ASSIGNMENTS
+            assert match["key"] in allowed, part
+
+
+def test_udev_rules_open_devices_to_the_group_only() -> None:
+    granting = [line for line in rule_lines() if "GROUP=" in line]
+    assert len(granting) == 3
+    for line in granting:
+        assert 'GROUP="photometryd", MODE="0660"' in line
+    labels = set(re.findall(r'LABEL="(\w+)"', RULES.read_text()))
+    assert set(re.findall(r'GOTO="(\w+)"', RULES.read_text())) == labels
+    assert any('ENV{ID_USB_INTERFACES}=="*:ef0500:*"' in line for line in granting)
