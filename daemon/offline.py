@@ -170,6 +170,8 @@ class _Analysis:
             capacity_mah=source.capacity_mah,
             source=str(source.path),
             notes=list(source.notes),
+            dark_frame=source.info.dark is not None,
+            flat_frame=source.info.flat is not None,
         )
         self._writer.create_run(self._path, metadata, None).result(10.0)
         settings = ScienceSettings(

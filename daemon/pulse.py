@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.engine.book import Totals
 from daemon.errors import InstrumentError, StoreError, StoreReason
 from daemon.service.memory import release_free_memory
+from daemon.tables import PARTICLE_STATES
 
 if TYPE_CHECKING:
     from daemon.bootstrap import Instrument
@@ -21,6 +23,7 @@ log = logging.getLogger("pulse")
 PERIOD_S = 1.0
 SPACE_PERIOD_S = 5.0
 RELEASE_PERIOD_S = 30.0
+MEASURED_AFTER = ("camera", "ring", "engine")  # losses that only the engine knows; the others are rows already
 
 
 @dataclass
@@ -115,9 +118,18 @@ class Pulse:
         metrics.frames_stored(self._rise("stored", accounts.stored))
         for name, count in accounts.dropped.items():
             stage, _, reason = name.partition(".")
-            metrics.frames_dropped(stage, reason, self._rise(name, count))
+            if rise := self._rise(name, count):
+                metrics.frames_dropped(stage, reason, rise)
+                if stage in MEASURED_AFTER:
+                    instrument.runs.record_drop(stage, reason, rise)
         metrics.frames_in_flight(accounts.in_flight)
         metrics.log_lines_dropped(instrument.logs.dropped_lines)
+        clock = instrument.runs.clock
+        if clock is not None and math.isfinite(clock.offset_s):
+            metrics.clock_offset(clock.offset_s, clock.sigma_s)
+        science = instrument.runs.live_summary()
+        for state in PARTICLE_STATES:
+            metrics.particles(state, science.get(f"particles_{state}", 0))
         metrics.loss_bound(stats.loss_bound_s)
         metrics.wal_bytes(stats.wal_bytes)
         if self._rise("commits", stats.commits):
@@ -125,6 +137,10 @@ class Pulse:
         metrics.queue("store", stats.queue_ops, stats.queue_ops_bound)
         metrics.queue("science", instrument.runs.queue_depth, 512)
         if counters:
+            # one frame may be between the camera's count and the ring's
+            held = counters["ring_depth"] + 1
+            known = counters["idle"] + counters["measured"] + sum(counters["dropped"].values())
+            metrics.frames_unaccounted(max(0, counters["captured"] - known - held))
             metrics.queue("ring", counters["ring_depth"], counters["ring_bound"])
             if counters["last_frame_host_t_s"] == counters["last_frame_host_t_s"]:
                 metrics.frame_arrived(counters["last_frame_host_t_s"])

@@ -45,7 +45,7 @@ MEAN_ABS = 0.7978845608  # of a standard normal
 SLOPE_EVERY = 16
 SLOPE_KEPT = 1.0 - SLOPE_EVERY / 30_000  # slopes seen minutes ago can come back
 SLOPE_NOISE = 25.0 * 12.0  # 5 standard errors of a slope from n frames, squared, times n**3
-SLOPE_TAIL = 25.0  # few particles are steep at a time, and those 5 times as steep as the mean square says
+SLOPE_TAIL = 100.0  # few particles are steep at a time, and those 10 times as steep as the mean square says
 FIRST_STEEPNESS = 1e-6
 STEEPEST = 4.0  # (sigma a frame)**2
 COMMON_ENOUGH = 500  # particles: their median is known to 0.06 sigma
@@ -55,13 +55,13 @@ LARGEST = 1e9  # beyond, a contrast is a division by nothing
 
 PENDING, STEP, SPIKE, SMOOTH = range(4)
 """Verdicts. Pending: the next frames decide."""
-MARGIN = 5.0  # twice the log-likelihood ratio by which a step must beat every other explanation
-MARGIN_A_FRAME = 0.125  # and more for each frame it took longer than a step of 1 sigma should
-LONG = 60  # frames: what takes longer is seldom a step
+MARGIN = 7.0  # twice the log-likelihood ratio by which a step must beat every other explanation
+MARGIN_A_FRAME = 0.125  # and more for each frame beyond `LONG`
+LONG = 100  # frames, twice what a step of 1 sigma takes: what goes on longer is seldom a step
 REJECT = 12.0  # and be beaten by one to be given up
 SHORTEST = 3  # frames of a step before it is one
 BEFORE = 8  # frames before it
-OLDEST = 0.2  # of the line's memory: a step older than that says no more than the line's own error
+OLDEST = 0.1  # of the line's memory: a step older than that says no more than the line's own error
 CURVE_FRAMES = 30.0  # in which a curve reaches the slopes seen
 
 
@@ -112,9 +112,9 @@ def detect_frame(
     row = now % HISTORY
     _innovations(contrast, sigma, skip, values, counts, common, work)
     if now % SLOPE_EVERY == 0:
+        _level_slopes(values, work)
         steepness = min(_mean_square_slope(sigma, values, common[0]), STEEPEST)
         common[1] = max(common[1] * SLOPE_KEPT, steepness, FIRST_STEEPNESS)
-        _level_slopes(values, work)
     raised = 0
     for i in range(contrast.size):
         innovation = work[0, i]
@@ -175,7 +175,7 @@ def _level_slopes(values: np.ndarray, work: np.ndarray) -> None:
     members = 0
     for i in range(len(values)):
         base = 1.0 + values[i, LEVEL]
-        if values[i, MEMORY] >= MEMORY_MIN and base > 0.05:
+        if values[i, MEMORY] >= 2.0 and base > 0.05:
             work[1, members] = values[i, SLOPE] / base
             members += 1
     if members < COMMON_LEAST:
@@ -187,15 +187,17 @@ def _level_slopes(values: np.ndarray, work: np.ndarray) -> None:
 
 @njit(**JIT)
 def _mean_square_slope(sigma: np.ndarray, values: np.ndarray, scene: float) -> float:
-    """Mean of slope**2 over the particles in sigma a frame, what their own noise makes of it taken off."""
-    total, members = 0.0, 0
+    """Mean of slope**2 over the particles in sigma a frame, without the steepest and without what noise makes of it."""
+    total, largest, members = 0.0, 0.0, 0
     for i in range(sigma.size):
         memory = values[i, MEMORY]
         if memory >= MEMORY_MIN and sigma[i] > 0.0:
             slope = values[i, SLOPE] * scene / sigma[i]
-            total += max(slope * slope - SLOPE_NOISE / (memory * memory * memory), 0.0)
+            square = max(slope * slope - SLOPE_NOISE / (memory * memory * memory), 0.0)
+            largest = max(largest, square)
+            total += square
             members += 1
-    return SLOPE_TAIL * total / members if members else 0.0
+    return SLOPE_TAIL * (total - largest) / members if members else 0.0
 
 
 @njit(**JIT)

@@ -35,8 +35,7 @@ class Rig:
 
     def __init__(self, scene: PoissonScene, operator: Operator | None = None) -> None:
         self.operator = operator if operator is not None else operator_of(scene)
-        shape = (int(self.operator.shape[0]), int(self.operator.shape[1]))
-        self.calibrate = Calibrator(shape, self.operator.noise, None, None)
+        self.calibrate = Calibrator(self.operator)
         self.registration = Registration(self.operator)
         self.photometer = Photometer(self.operator, scene.bit_depth)
 

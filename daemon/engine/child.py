@@ -29,7 +29,12 @@ async def spawn(module: str) -> tuple[asyncio.subprocess.Process, asyncio.Stream
         raise
     finally:
         theirs.close()
-    reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
+    try:
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 22)
+    except BaseException:  # cancelled: nobody else knows of the process
+        ours.close()
+        await _kill(process)
+        raise
     return process, reader, writer
 
 
@@ -39,11 +44,16 @@ async def end(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter,
     try:
         await asyncio.wait_for(process.wait(), grace_s)
     except TimeoutError:
-        process.kill()
-        await process.wait()
+        await _kill(process)
     finally:
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 async def ask(module: str, order: Message, timeout_s: float) -> Message | None:

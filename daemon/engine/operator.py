@@ -24,6 +24,8 @@ class Operator:
     """(2,) int64: height and width."""
     noise: np.ndarray
     """(3,) float64: gain_e_per_dn, read_noise_e, dark_dn."""
+    defects: np.ndarray
+    """(D,) int32: hot and dead pixels of the camera, replaced by their neighbours before anything is summed."""
     index: np.ndarray
     """(M,) int32: pixels on the soft rim of masks."""
     weights: np.ndarray

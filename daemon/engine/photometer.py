@@ -19,8 +19,15 @@ class Calibrator:
     """DN to electrons with the run's constants, into one reused buffer."""
 
     def __init__(
-        self, shape: tuple[int, int], noise: np.ndarray, dark_map: np.ndarray | None, flat_map: np.ndarray | None
+        self,
+        operator: Operator,
+        dark_map: np.ndarray | None = None,
+        flat_map: np.ndarray | None = None,
     ) -> None:
+        shape, noise = (int(operator.shape[0]), int(operator.shape[1])), operator.noise
+        bad = operator.defects.astype(np.int64)
+        self._bad = bad
+        self._around = np.stack([bad - 1, bad + 1, bad - shape[1], bad + shape[1]])
         self._gain, _, self._dark = (float(value) for value in noise)
         self.buffer = np.empty(shape[0] * shape[1], np.float32)
         self._scale = None
@@ -38,6 +45,8 @@ class Calibrator:
             electrons_scalar(flat_dn, self._gain, self._dark, self.buffer)
         else:
             electrons_mapped(flat_dn, self._scale, self._dark_map, self.buffer)
+        if self._bad.size:
+            self.buffer[self._bad] = self.buffer[self._around].mean(axis=0)
         return self.buffer
 
 

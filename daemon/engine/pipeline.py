@@ -32,25 +32,24 @@ class PipelineSettings:
 
 
 class JumpWatch:
-    """Tells a sudden change of a scalar from its own noise and slow walk; re-levels after each."""
+    """Tells a sudden change of a scalar between two frames from its noise and its walk."""
 
     def __init__(self, least: float) -> None:
         self._least = least
-        self._mean = np.nan
+        self._last = np.nan
         self._variance = least**2
 
-    def __call__(self, value: float) -> bool:
-        """True when `value` stands 8 running sigmas and at least the smallest change worth naming from its average."""
+    def __call__(self, value: float, *, after_gap: bool) -> bool:
+        """True when `value` left the one before by 8 running sigmas of such differences, and at least the smallest
+        worth naming. Over a gap in the frames a walk looks like a jump, so nothing is said.
+        """
         if not np.isfinite(value):
             return False
-        if not np.isfinite(self._mean):
-            self._mean = value
+        step, self._last = value - self._last, value
+        if not np.isfinite(step) or after_gap:
             return False
-        step = value - self._mean
         if abs(step) > max(self._least, 8.0 * np.sqrt(self._variance)):
-            self._mean = value
             return True
-        self._mean += 0.1 * step
         self._variance += 0.02 * (step * step - self._variance)
         return False
 
@@ -73,7 +72,7 @@ class Pipeline:
         self._settings = settings
         height, width = (int(n) for n in operator.shape)
         self._shape = (height, width)
-        self._calibrate = Calibrator(self._shape, operator.noise, settings.dark_map, settings.flat_map)
+        self._calibrate = Calibrator(operator, settings.dark_map, settings.flat_map)
         self._photometer = Photometer(operator, settings.bit_depth)
         self._registration = Registration(operator)
         self._illumination_watch = JumpWatch(0.003)
@@ -118,7 +117,7 @@ class Pipeline:
         else:
             measured, shift, illumination, focus = self._measure(dn)
             drift = (shift.y_px, shift.x_px)
-            flags |= self._judge(shift, illumination, focus)
+            flags |= self._judge(shift, illumination, focus, after_gap=bool(flags & FrameFlag.GAP_BEFORE))
             self._baseline.add(self.next_frame, t_s, measured)
         frame_row = (
             self.next_frame, stamp.block_id, t_s, stamp.host_t_s, *drift, self._registration.sigma_px, illumination,
@@ -176,15 +175,15 @@ class Pipeline:
         focus = psf / np.sqrt(max(psf**2 + shift.blur_px2, 0.1)) if self._registration.usable else np.nan
         return measured, shift, float(plane[0]), float(focus)
 
-    def _judge(self, shift: Shift, illumination: float, focus: float) -> FrameFlag:
+    def _judge(self, shift: Shift, illumination: float, focus: float, *, after_gap: bool) -> FrameFlag:
         flags = FrameFlag(0)
         if not shift.known:
             flags |= FrameFlag.DRIFT_UNKNOWN
         if shift.jumped:
             flags |= FrameFlag.DRIFT_JUMP
-        if self._illumination_watch(illumination):
+        if self._illumination_watch(illumination, after_gap=after_gap):
             flags |= FrameFlag.ILLUMINATION_STEP
-        if self._focus_watch(focus):
+        if self._focus_watch(focus, after_gap=after_gap):
             flags |= FrameFlag.FOCUS_JUMP
         return flags
 

@@ -44,12 +44,25 @@ class Folds:
 def folds(curves: HalfCurves) -> Folds:
     """Which particles' contrast turns back, by more than noise and a tenth of its span, while current flows."""
     driven = curves.smooth[curves.driven]
-    highest, lowest = np.maximum.accumulate(driven, axis=0), np.minimum.accumulate(driven, axis=0)
-    back = np.minimum((highest - driven).max(axis=0), (driven - lowest).max(axis=0))
+    joined = _without_rests(driven, np.flatnonzero(curves.driven))
+    highest, lowest = np.maximum.accumulate(joined, axis=0), np.minimum.accumulate(joined, axis=0)
+    back = np.minimum((highest - joined).max(axis=0), (joined - lowest).max(axis=0))
+    highest, lowest = driven.max(axis=0, keepdims=True), driven.min(axis=0, keepdims=True)
     over = highest[-1] - np.maximum(driven[0], driven[-1])
     under = np.minimum(driven[0], driven[-1]) - lowest[-1]
     least = np.maximum(FOLD_SIGMAS * curves.block_sigma, FOLD_SHARE * np.ptp(driven, axis=0))
     return Folds(curves.known & (back > least), curves.known & (np.maximum(over, under) > least))
+
+
+def _without_rests(driven: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The driven stretches (n, P) joined without what changed in the rests between them.
+
+    In a rest fast particles give back to slow ones what they took beyond their share: that is no fold.
+    """
+    begins = np.flatnonzero(np.diff(place) > 1) + 1
+    changed = np.zeros_like(driven)
+    changed[begins] = driven[begins] - driven[begins - 1]
+    return driven - np.cumsum(changed, axis=0)
 
 
 def rest_anchor(curves: HalfCurves, rest: Rest) -> Anchor | None:

@@ -19,7 +19,7 @@ COMMON_COUNT = 3
 CRACK_CONTRAST = -0.03
 FOCUS_LEAST = 0.02
 ILLUMINATION_LEAST = 0.003
-"""Smallest relative changes of focus and illumination that explain a common step; below, brightness itself stepped."""
+"""Smallest relative changes of focus and illumination that explain a common step; below, it was the cell."""
 LEVEL_FRAMES = 10
 KEPT_FRAMES = 2048
 SATURATED_GAP_S = 10.0
@@ -109,7 +109,7 @@ class InstrumentEvents:
             return self._say(EventKind.ILLUMINATION_STEP, facts, light, onset_t_s, detection.score)
         if abs(focus) >= FOCUS_LEAST:
             return self._say(EventKind.FOCUS_JUMP, facts, focus, onset_t_s, detection.score)
-        return self._say(EventKind.ILLUMINATION_STEP, facts, detection.magnitude, onset_t_s, detection.score)
+        return []  # the cell itself: a current that sets in moves all particles at once
 
     def _change(self, kind: EventKind, facts: FrameFacts) -> float:
         calm = [past for past in list(self._frames)[-LEVEL_FRAMES:] if not past.flags & (JUMPS | NOTHING)]

@@ -29,19 +29,29 @@ GRADIENT_SIGMA = 5.0  # gradients below this many noise sigmas only bias the sca
 DERIVATIVE = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0.0, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
 
 
-def compile_operator(reference_e: np.ndarray, masks: MaskSet, noise: NoiseModel, reference_frames: int) -> Operator:
-    """Build the operator from the (H, W) mean of `reference_frames` frames in electrons and the run's masks."""
+def compile_operator(
+    reference_e: np.ndarray,
+    masks: MaskSet,
+    noise: NoiseModel,
+    reference_frames: int,
+    defects: np.ndarray | None = None,
+) -> Operator:
+    """Build the operator from the (H, W) mean of `reference_frames` frames in electrons and the run's masks.
+
+    `defects` are the camera's bad pixels, already repaired in `reference_e`.
+    """
     variance = np.maximum(reference_e, 0.0) + noise.read_noise_e**2 + noise.gain_e_per_dn**2 / 12
-    distance, nearest = _nearest_particle(masks)
+    distance = ndimage.distance_transform_edt(masks.labels == 0) if masks.count else np.full(reference_e.shape, np.inf)
     grow = GROW_SIGMA * masks.psf_sigma_px
     boxes = ndimage.find_objects(masks.labels, max_label=masks.count)
-    patches = [_Patch(masks, i, boxes[i], distance, nearest, grow) for i in range(masks.count)]
+    patches = [_Patch(masks, i, boxes[i], distance, grow) for i in range(masks.count)]
     segments = _segments(patches, masks.labels.shape[1])
     ring_index, ring_pointer, ring_poor = _rings(patches, masks.labels.shape[1])
     plane = _plane(reference_e, distance, grow)
     shift = _shift(reference_e, variance, patches, reference_frames)
     return Operator(
         shape=np.array(reference_e.shape, np.int64),
+        defects=np.empty(0, np.int32) if defects is None else defects,
         noise=np.array([noise.gain_e_per_dn, noise.read_noise_e, noise.dark_dn]),
         ring_index=ring_index,
         ring_pointer=ring_pointer,
@@ -55,12 +65,22 @@ def compile_operator(reference_e: np.ndarray, masks: MaskSet, noise: NoiseModel,
     )
 
 
-def _nearest_particle(masks: MaskSet) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) distance to the nearest particle and its label: the frame shared out, each pixel to one particle."""
-    if not masks.count:
-        return np.full(masks.labels.shape, np.inf), np.zeros_like(masks.labels)
-    distance, index = ndimage.distance_transform_edt(masks.labels == 0, return_indices=True)
-    return distance, masks.labels[index[0], index[1]]
+def _smooth(fraction: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, without kinks between: a mask's edge must bend by its gradient."""
+    t = np.clip(fraction, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def _share(labels: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """How much of each pixel belongs to this particle: all of it, or, near a neighbour, less across a soft border half
+    way between the two, so that the shares of both add up to one.
+    """
+    others = (labels > 0) & ~inside
+    if not others.any():
+        return np.ones(labels.shape)
+    here = outside - ndimage.distance_transform_edt(inside)
+    there = ndimage.distance_transform_edt(~others) - ndimage.distance_transform_edt(others)
+    return _smooth(0.5 + (there - here) / (2.0 * EDGE_PX))
 
 
 class _Patch:
@@ -72,7 +92,6 @@ class _Patch:
         i: int,
         box: tuple[slice, slice],
         distance: np.ndarray,
-        nearest: np.ndarray,
         grow: float,
     ) -> None:
         height, width = masks.labels.shape
@@ -85,10 +104,7 @@ class _Patch:
         labels = masks.labels[self.window]
         inside = labels == i + 1
         outside = ndimage.distance_transform_edt(~inside)
-        mine = nearest[self.window] == i + 1
-        soft = np.clip(1.0 - (outside - grow) / EDGE_PX, 0.0, 1.0)
-        soft = soft * soft * (3.0 - 2.0 * soft)
-        self.mask = np.where(mine, soft, 0.0)
+        self.mask = _smooth(1.0 - (outside - grow) / EDGE_PX) * _share(labels, inside, outside)
         self.core = inside
         self.layer = _layers(inside)
         near = grow + EDGE_PX + RING_GAP_PX

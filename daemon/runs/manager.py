@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from daemon.engine.measures import MeasureBatch
 from daemon.errors import InstrumentError, RunError, RunReason, StoreError, StoreReason
 from daemon.events import Event, EventKind
 from daemon.parts import CellControl, RunState, RunSummary
+from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.recorder import Recorder
@@ -196,6 +198,12 @@ class RunManager:
         future = self._writer.put_events([event])
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
 
+    def record_drop(self, stage: str, reason: str, count: int) -> None:
+        """Frames lost before they were measured: a row of the run in progress."""
+        active = self._active
+        if active is not None and active.recorder is not None and active.running.is_set():
+            self._writer.put_drop(stage, reason, count, active.t_s if active.recorder.frames else 0.0)
+
     def fail(self, error: InstrumentError) -> None:
         """End the run in progress because of a fault elsewhere (the store's, say)."""
         if self._active is not None:
@@ -207,13 +215,30 @@ class RunManager:
         return self._dropped_before + (self._active.dropped_frames if self._active is not None else 0)
 
     @property
+    def clock(self) -> ClockRelation | None:
+        """How the potentiostat's clock relates to the run in progress."""
+        return self._active.clock if self._active is not None else None
+
+    @property
     def queue_depth(self) -> int:
         """Items waiting for the science thread."""
         return self._active.depth if self._active is not None else 0
 
     def _on_batch(self, batch: MeasureBatch) -> None:
-        if self._active is not None:
-            self._active.add_batch(batch)
+        active = self._active
+        if active is None:
+            return
+        is_first = not np.isfinite(active.camera_t0_s)
+        active.add_batch(batch)
+        if is_first:
+            self._date(active, batch)
+
+    def _date(self, active: ActiveRun, batch: MeasureBatch) -> None:
+        """The UTC of t = 0: the wall clock now, less what has passed on the monotonic one since the first frame came."""
+        ago_s = time.monotonic() - float(batch.host_t_s[0])
+        started = datetime.now(UTC) - timedelta(seconds=ago_s)
+        self._update(active, started_utc=started.isoformat())
+        self._writer.set_metadata({"started_utc": started.isoformat()})
 
     def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
         if kind == "lost":

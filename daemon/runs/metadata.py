@@ -27,6 +27,9 @@ def run_metadata(
     capacity_mah: float | None,
     source: str,
     notes: list[str] | None = None,
+    dark_frame: bool = False,
+    flat_frame: bool = False,
+    clock_synchronised: bool | None = None,
 ) -> dict[str, Any]:
     """Plain JSON values by name. `source` names the camera driver or the recording."""
     return {
@@ -44,5 +47,9 @@ def run_metadata(
         "mask_version": prepared.masks.version,
         "electrode": electrode,
         "capacity_mah": capacity_mah,
+        "dark_frame": dark_frame,
+        "flat_frame": flat_frame,
+        "defective_pixels": prepared.operator.defects.tolist(),
+        "clock_synchronised": clock_synchronised,
         "notes": notes or [],
     }

@@ -49,6 +49,7 @@ class Prepared:
 def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     """Resolve the noise, find the particles, compile the operator. Raises `RunError` or `RecordingError`."""
     from daemon.photometry.compile import compile_operator
+    from daemon.photometry.defects import find_defects, repair
     from daemon.photometry.masks import find_particles
 
     hints = reference.hints
@@ -58,10 +59,12 @@ def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     dark = noise.dark_dn if reference.dark_map is None else reference.dark_map
     flat = 1.0 if reference.flat_map is None else reference.flat_map
     level_dn = ((reference.mean_dn - dark) / flat).astype(np.float32)
+    defects = find_defects(level_dn * np.float32(noise.gain_e_per_dn), noise, reference.frames)
+    repair(level_dn, defects)
     masks = find_particles(
         level_dn + np.float32(noise.dark_dn), noise, reference.frames, settings, reference.pixel_size_nm
     )
-    operator = compile_operator(level_dn * np.float32(noise.gain_e_per_dn), masks, noise, reference.frames)
+    operator = compile_operator(level_dn * np.float32(noise.gain_e_per_dn), masks, noise, reference.frames, defects)
     return Prepared(masks, operator, noise)
 
 

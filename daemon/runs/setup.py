@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from daemon.config import Settings
+from daemon.diagnostics.checks.clock import is_synchronised
 from daemon.engine.child import ask
 from daemon.engine.host import EngineHost
 from daemon.engine.pipeline import PipelineSettings
@@ -100,6 +101,7 @@ class RunSetup:
         cell = self._cell_info()
         electrode = self._settings.cell.electrode
         capacity_mah = self._settings.cell.capacity_mah or (cell.capacity_mah if cell is not None else None)
+        synchronised = await asyncio.to_thread(is_synchronised)
         metadata = run_metadata(
             run_id=active.summary.run_id,
             started=datetime.fromisoformat(active.summary.started_utc),
@@ -109,6 +111,9 @@ class RunSetup:
             electrode=electrode,
             capacity_mah=capacity_mah,
             source=f"driver {self._settings.camera.driver}",
+            dark_frame=reference.dark_map is not None,
+            flat_frame=reference.flat_map is not None,
+            clock_synchronised=synchronised,
         )
         await stored(self._writer.create_run(active.summary.path, metadata, active.summary))
         science = ScienceSettings(electrode=electrode, capacity_mah=capacity_mah)

@@ -11,7 +11,7 @@ from hw.twin.recording import write_recording
 from hw.twin.settings import TwinOptions
 from tests.bench.figures import Figure, at_least
 
-FRAMES = 1500
+FRAMES = 4000
 
 
 def run() -> list[Figure]:

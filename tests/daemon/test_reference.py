@@ -26,7 +26,7 @@ def test_every_setting_is_on_the_page() -> None:
     assert len(rows) == len(written)
     for setting in KNOWN.values():
         assert setting.doc in page
-    assert "| `ring_frames` | an integer of 4 to 4096 | `32` | frames |" in page
+    assert "| `ring_frames` | an integer of 4 to 4096 | `64` | frames |" in page
     assert "| `tokens[].secret` | a string of at least 16 characters | required |" in page
 
 

@@ -174,8 +174,8 @@ class NaiveDetector:
         ]
         self.find_scene(contrast, usable)
         if self.now % K.SLOPE_EVERY == 0:
-            self.learn_steepness(sigma)
             self.level_slopes()
+            self.learn_steepness(sigma)
         self.now += 1
         alarms = []
         for i, p in enumerate(self.particle):
@@ -202,7 +202,7 @@ class NaiveDetector:
             self.scene = median(ratios)
 
     def level_slopes(self):
-        slopes = [p.slope / (1 + p.level) for p in self.particle if p.memory >= K.MEMORY_MIN and 1 + p.level > 0.05]
+        slopes = [p.slope / (1 + p.level) for p in self.particle if p.memory >= 2 and 1 + p.level > 0.05]
         if len(slopes) >= K.COMMON_LEAST:
             for p in self.particle:
                 p.slope -= median(slopes) * (1 + p.level)
@@ -212,5 +212,5 @@ class NaiveDetector:
         for p, s in zip(self.particle, sigma, strict=True):
             if p.memory >= K.MEMORY_MIN and s > 0:
                 squares.append(max((p.slope * self.scene / s) ** 2 - K.SLOPE_NOISE / p.memory**3, 0.0))
-        mean = K.SLOPE_TAIL * sum(squares) / len(squares) if squares else 0.0
+        mean = K.SLOPE_TAIL * (sum(squares) - max(squares)) / len(squares) if squares else 0.0
         self.steepness = max(self.steepness * K.SLOPE_KEPT, min(mean, K.STEEPEST), K.FIRST_STEEPNESS)

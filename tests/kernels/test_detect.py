@@ -169,24 +169,25 @@ def test_false_alarms_come_no_more_often_than_designed():
     assert counted[1] <= counted[0] / 2
 
 
-@pytest.mark.parametrize(("step_sigma", "ratio"), [(1.0, 1.6), (2.0, 1.35), (3.0, 1.45)])
+@pytest.mark.parametrize(("step_sigma", "ratio"), [(1.0, 1.45), (2.0, 1.35), (3.0, 1.4)])
 def test_delay_is_near_lordens_bound(step_sigma, ratio):
     """One false alarm an instrument-day with 600 particles at 100 Hz; domain bound ln(ARL) / (step**2 / 2)."""
     bound = math.log(86_400 * 100 * 600) / (step_sigma**2 / 2)
     rng = np.random.default_rng(5)
-    warm, particles = 2_200, 120
+    warm, particles = 2_200, 300
     contrast = rng.normal(0, SIGMA, (warm + int(5 * bound) + 100, particles))
-    contrast[warm:, :40] += step_sigma * SIGMA * np.where(np.arange(40) % 2, 1, -1)
+    contrast[warm:, :100] += step_sigma * SIGMA * np.where(np.arange(100) % 2, 1, -1)
     alarms = Kernel(particles, K.threshold(1.0, 100, 600)).run(contrast)
     first = {}
     for frame, particle, since, step, *_ in alarms:
         first.setdefault(particle, (frame - warm + 1, frame - since + 1 - warm, step))
-    assert set(first) == set(range(40))
-    delay, onset, step = np.array([first[i] for i in range(40)]).T
+    assert len(first) >= 88
+    assert max(first) < 100
+    delay, onset, step = np.array(list(first.values())).T
     assert delay.mean() < ratio * bound
     assert abs(np.median(onset)) <= 1
     assert np.abs(step).mean() == pytest.approx(step_sigma * SIGMA, rel=0.15)
-    assert np.array_equal(np.sign(step), np.where(np.arange(40) % 2, 1, -1))
+    assert np.array_equal(np.sign(step), np.where(np.array(list(first)) % 2, 1, -1))
 
 
 def test_a_large_step_needs_three_frames_and_is_told_exactly():
@@ -225,7 +226,8 @@ def test_slow_changes_are_not_steps(shape):
     t, phase = np.arange(3_000)[:, None], rng.uniform(0, 2 * np.pi, 100)
     contrast = SLOW[shape](t, phase) + rng.normal(0, SIGMA, (3_000, 100))
     alarms = Kernel(100, K.threshold(1.0, 100, 100)).run(contrast)
-    assert len(alarms) <= 100 * 0.06, alarms
+    # the onset of a transformation is sharp: now and then it is taken for a step
+    assert len(alarms) <= (6 if "two-phase" in shape else 2), alarms
 
 
 def test_cracks_are_seen_on_a_slope():

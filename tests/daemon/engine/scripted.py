@@ -33,6 +33,8 @@ class Life:
     """What one opened camera does: its frames and faults in order, then silence, or the end when `ends`."""
 
     steps: Iterable[Step] = ()
+    again: Iterable[Step] | None = None
+    """What it does after being started once more; the same when None."""
     open_error: CameraError | None = None
     start_error: CameraError | None = None
     ends: bool = False
@@ -62,6 +64,7 @@ class ScriptedCamera(Camera):
     def __init__(self, script: Script) -> None:
         self._script = script
         self._steps: list[Step] = []
+        self._started = False
 
     def open(self) -> CameraInfo:
         script = self._script
@@ -76,7 +79,9 @@ class ScriptedCamera(Camera):
         if self._life.start_error is not None:
             raise self._life.start_error
         self._script.starts += 1
-        self._steps = list(self._life.steps)
+        life = self._life
+        self._steps = list(life.steps if life.again is None or not self._started else life.again)
+        self._started = True
 
     def next_frame(self, slot: np.ndarray, timeout_s: float) -> FrameStamp | None:
         if self._life.interval_s:

@@ -1,3 +1,4 @@
+import asyncio
 import time
 
 import numpy as np
@@ -69,3 +70,15 @@ async def test_the_end_is_polite_first_and_then_certain(behave):
     process, _, writer = await spawn(FAKE)
     await end(process, writer, 0.1)
     assert process.returncode == -9
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_start_that_is_cancelled_leaves_no_process(behave, turns):
+    behave("deaf")
+    start = asyncio.create_task(spawn(FAKE))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    start.cancel()
+    started = (await asyncio.gather(start, return_exceptions=True))[0]
+    if not isinstance(started, BaseException):  # it was there already
+        await end(started[0], started[2], 0.0)

@@ -217,11 +217,13 @@ def test_dark_and_flat_maps_replace_the_scalar_calibration(scene, operator, stil
     np.testing.assert_allclose(mapped.flux_e, clean.flux_e, rtol=2e-3)
 
 
-def test_the_jump_watch_tells_steps_from_noise_walks_and_nan():
+def test_the_jump_watch_tells_steps_from_noise_walks_gaps_and_nan():
     rng = np.random.default_rng(0)
     watch = JumpWatch(0.003)
-    values = 1.0 + rng.normal(0, 0.0005, 2000) + np.linspace(0, 0.02, 2000)
-    assert not any(watch(value) for value in values)
-    assert not watch(float("nan"))
-    assert watch(values[-1] + 0.01)
-    assert not watch(values[-1] + 0.01)  # it is the new level
+    values = 1.0 + rng.normal(0, 0.0003, 2000) + np.linspace(0, 0.02, 2000)
+    assert not any(watch(value, after_gap=False) for value in values)
+    assert not watch(float("nan"), after_gap=False)
+    level = values[-1]
+    assert not watch(level + 0.01, after_gap=True)
+    assert watch(level + 0.02, after_gap=False)
+    assert not watch(level + 0.02, after_gap=False)  # it is the new level

@@ -84,13 +84,11 @@ def test_a_common_step_is_the_instrument_s_and_said_once() -> None:
     assert instrument.explains(onset, 50)
 
 
-def test_a_common_step_without_another_cause_is_brightness_itself() -> None:
+def test_a_common_step_under_steady_light_and_focus_is_the_cells_own() -> None:
     instrument = InstrumentEvents()
     for k in range(54):
         instrument.add(facts(k))
-    (event,) = instrument.common(found(common=0.9, size=-0.02), facts(53), 0.5)
-    assert event.kind is EventKind.ILLUMINATION_STEP
-    assert event.magnitude == -0.02
+    assert instrument.common(found(common=0.9, size=-0.02), facts(53), 0.5) == []
 
 
 @pytest.mark.parametrize(("every_s", "frame", "explained"), [(0.01, 75, True), (0.01, 85, False), (0.6, 52, True)])
