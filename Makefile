@@ -26,7 +26,7 @@ $(READY): pyproject.toml uv.lock packaging/environment
 
 $(WARM): $(READY) $(wildcard kernels/*.py) packaging/compile_kernels.py
 	@echo "compiling the kernels"
-	@mkdir -p .cache/numba
+	@rm -rf .cache/numba && mkdir -p .cache/numba # a kernel that calls another is not compiled anew when that changes
 	@$(BIN)/python packaging/compile_kernels.py
 	@touch $@
 

@@ -74,6 +74,7 @@ async def _serve(loaded: LoadedSettings, logs: LogService) -> int:
     finally:
         stopping.cancel()
         await instrument.stop()
+        notifier.close()
     return 0
 
 

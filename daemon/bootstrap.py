@@ -19,6 +19,7 @@ from daemon.config import LoadedSettings
 from daemon.diagnostics.bundle import write_bundle
 from daemon.diagnostics.checks.arrivals import CameraFrames, CellSamples
 from daemon.diagnostics.checks.memory import Memory
+from daemon.diagnostics.clock_watch import ClockWatch
 from daemon.diagnostics.faults import Faults
 from daemon.diagnostics.log_reader import LogReader
 from daemon.diagnostics.logs import LogService
@@ -70,8 +71,8 @@ class Instrument:
             settings.potentiostat,
             settings.cell,
             on_rows=self._on_rows,
-            on_event=lambda event: self.runs.on_cell_event(event),
-            on_experiment_end=lambda end: self.runs.on_experiment_end(end),
+            on_event=lambda event: self.runs.on_cell_event(event),  # noqa: PLW0108  `runs` is built below
+            on_experiment_end=lambda end: self.runs.on_experiment_end(end),  # noqa: PLW0108
         )
         self.runs = RunManager(
             settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
@@ -83,6 +84,7 @@ class Instrument:
             on_stall=self._on_stall,
         )
         self.vitals = Vitals(self.metrics, self._processes)
+        self.clock_watch = ClockWatch(self._on_clock_step)
         self.pulse = Pulse(self)
         self.selftest = SelfTest(
             [
@@ -127,6 +129,7 @@ class Instrument:
         await self._up("lock", asyncio.to_thread(self._open_state), lambda: asyncio.to_thread(self._lock.release))
         await self._up("store", asyncio.to_thread(self._open_store), self._close_store)
         await self._up("vitals", self.vitals.start(), self.vitals.stop)
+        await self._up("clock watch", self.clock_watch.start(), self.clock_watch.stop)
         await self._up("watchdog", self.watchdog.start(), self.watchdog.stop)
         await self._up("api", self.api.start(), self.api.stop)
         log.info("the API answers at %s", self.api.url)
@@ -252,6 +255,11 @@ class Instrument:
     def _on_stall(self, part: str, silence_s: float) -> None:
         reason = ServiceReason.STALLED
         self.faults.note(reason.code, f"{part} made no progress for {silence_s:.0f} s", reason.remedy)
+
+    def _on_clock_step(self, step_s: float) -> None:
+        log.warning("the wall clock was set by %+.3f s; run times are not affected", step_s)
+        self.metrics.clock_step()
+        self.runs.record(Event(EventKind.CLOCK_STEP, NAN, NAN, magnitude=step_s))
 
     def _store_fault(self, error: StoreError) -> None:
         """Called in the writer's thread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError
 import hw.camera
 import hw.potentiostat
 from daemon.cell.experiment import parse_experiment
+from daemon.diagnostics.redact import MASK, WORDS, redacted
 from daemon.errors import ConfigError, ConfigReason, ExperimentError
 from daemon.layers import Layers, Origin, from_environment, read_toml
 from daemon.recipe import CellLimits, Positive, Recipe, Strict
@@ -26,7 +28,6 @@ from daemon.simulate import simulated
 from hw.drivers import DriverError, build_driver
 
 DEFAULT_PATH = Path("/etc/photometryd/photometryd.toml")
-MASK = "********"
 MAX_SOCKET_BYTES = 107  # the kernel's limit on the path of a Unix socket
 MAX_SHOWN = 20  # problems in one message
 
@@ -248,11 +249,21 @@ def masked(settings: Settings) -> dict[str, Any]:
     for token in values["api"]["tokens"]:
         token["secret"] = MASK
     for section in ("camera", "potentiostat"):
-        values[section]["options"] = {
-            key: MASK if any(word in key.lower() for word in ("secret", "password", "token")) else value
-            for key, value in values[section]["options"].items()
-        }
+        values[section]["options"] = _without_secrets(values[section]["options"])
     return values
+
+
+def _without_secrets(value: Any) -> Any:
+    """A driver's options: whatever a name calls a secret is masked, and passwords inside texts."""
+    if isinstance(value, dict):
+        return {name: MASK if _is_secret(name, inner) else _without_secrets(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return bool(value) and re.search(WORDS, name, re.IGNORECASE) is not None
 
 
 def _validated(values: dict[str, Any], problems: list[Problem]) -> Settings | None:

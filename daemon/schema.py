@@ -104,9 +104,11 @@ def _allowed(kind: str, node: dict[str, Any]) -> str:
 
 
 def _range(node: dict[str, Any]) -> str:
-    if "exclusiveMinimum" in node:
-        return f" above {node['exclusiveMinimum']:g}"
-    return _span(node, "minimum", "maximum", " of {}") if "minimum" in node or "maximum" in node else ""
+    if "exclusiveMinimum" not in node and "exclusiveMaximum" not in node:
+        return _span(node, "minimum", "maximum", " of {}")
+    words = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+    bounds = [f"{word} {node[bound]:g}" for bound, word in words.items() if bound in node]
+    return " " + ", ".join(bounds)
 
 
 def _span(node: dict[str, Any], low: str, high: str, sentence: str) -> str:

@@ -11,16 +11,24 @@ from typing import Any
 CAPACITY_MAH = 1.0
 SPEED = 60.0  # a charge at 2C takes half a minute
 
+RATE_PER_H = 120.0  # a lively material: rests of ten minutes settle it, but nearly full ones
+
 STEPS = [
     "Rest for 3 minutes",  # the baseline: the discharged end of each particle's window, in equilibrium
-    *["Charge at 2C for 4 minutes or until 4.35 V", "Rest for 3 minutes"] * 7,  # rests at eight charges: calibrations
-    "Discharge at 2C until 3.4 V",
-    "Rest for 3 minutes",
+    "Charge at 1C for 6 minutes or until 4.35 V",
+    "Rest for 10 minutes",
+    "Charge at 1C for 6 minutes or until 4.35 V",
+    "Rest for 20 minutes",
+    *["Charge at 1C for 8 minutes or until 4.35 V", "Rest for 12 minutes"] * 5,  # rests at eight charges: calibrations
     "Charge at 1C until 4.35 V",
-    "Rest for 3 minutes",
+    "Rest for 30 minutes",
     "Discharge at 1C until 3.4 V",
+    "Rest for 3 minutes",
+    "Charge at 2C until 4.35 V",
+    "Rest for 3 minutes",
+    "Discharge at 2C until 3.4 V",
 ]
-"""About three and a half minutes of watching at `SPEED`: pulses and rests first, full cycles at two rates after."""
+"""Four minutes of watching at `SPEED`: pulses and rests first, a full cycle at twice the rate after."""
 
 
 def simulated(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -28,9 +36,10 @@ def simulated(environ: Mapping[str, str]) -> dict[str, Any]:
     state_dir = state_directory(environ)
     world = {"world": str(state_dir / "world")}  # one file, so that the camera looks at the cell that is being driven
     cell = {"speed": SPEED, "seed": 1, "particles": 300, "material": "nmc", "capacity_mah": CAPACITY_MAH}
+    kinetics = {"rate_per_h": RATE_PER_H}
     return {
         "camera": {"driver": "twin", "options": world},
-        "potentiostat": {"driver": "twin", "options": world | cell},
+        "potentiostat": {"driver": "twin", "options": world | cell | kinetics},
         "cell": {
             "capacity_mah": CAPACITY_MAH,
             "electrode": "cathode",

@@ -37,7 +37,7 @@ def build_driver(table: dict[str, str], name: str, options: dict[str, Any]) -> A
 
 
 def checked_options(settings_class: type[BaseModel], driver: str, options: dict[str, Any]) -> BaseModel:
-    """`options` as the driver's settings. Raises `DriverError` naming the option, its fault and a known name near it."""
+    """`options` as the driver's settings. Raises `DriverError` naming the option, its fault and a known name near."""
     try:
         return settings_class.model_validate(options)
     except ValidationError as error:

@@ -12,8 +12,8 @@ from kernels.jit import JIT
 def solve_shift(series: np.ndarray, value: np.ndarray, out: np.ndarray) -> bool:
     """Newton's method for ``series(d) = value``: two cubics in the shift d = (y, x), in pixels, into `out` (2,).
 
-    `series` is (2 or more, 9) float64, its first two rows used: coefficients of y, x, yy, yx, xx, yyy, yyx, yxx, xxx. False when it did not converge to
-    a shift below two pixels; `out` is then NaN.
+    `series` is (2 or more, 9) float64, its first two rows used: coefficients of y, x, yy, yx, xx, yyy, yyx, yxx, xxx.
+    False when it did not converge to a shift below two pixels; `out` is then NaN.
     """
     y = 0.0
     x = 0.0

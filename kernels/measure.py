@@ -38,8 +38,8 @@ def layer_sums(
     int32 and `weights` (5, M) float32: w, dw/dy, dw/dx, y and x relative to the particle's centre; `pointer` (S + 1,)
     int32 delimits segments. `inner_index` (N,) int32, `inner_place` (2, N) float32 (y, x) and `inner_pointer` likewise.
     `valid` (S,) bool skips segments that left the frame. With ``m = w - dy_px dw/dy - dx_px dw/dx`` (1 for inner ones),
-    `out` (S, 5) float64 receives sum(m e), sum(m**2 e), sum(y m e), sum(x m e) and the number of pixels of m > 1/2 at or
-    above `saturation_e`. Skipped segments receive NaN.
+    `out` (S, 5) float64 receives sum(m e), sum(m**2 e), sum(y m e), sum(x m e) and the number of pixels of m > 1/2
+    at or above `saturation_e`. Skipped segments receive NaN.
     """
     dy = np.float32(dy_px)
     dx = np.float32(dx_px)

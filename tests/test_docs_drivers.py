@@ -1,4 +1,4 @@
-"""`docs/drivers.md` has every option of every driver with its default, and no other."""
+"""`docs/drivers.md` has every option of every driver with what it takes and its default, and no other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ DRIVERS = [
 ]
 
 
-def rows(kind: str, name: str) -> dict[str, str]:
-    """Option -> default as written in the driver's section; fails when there is no such section."""
+def rows(kind: str, name: str) -> dict[str, tuple[str, str]]:
+    """Option -> what it takes and its default as in the driver's section; fails when there is no such section."""
     _, _, rest = PAGE.partition(f"\n### {kind}: `{name}`\n")
     assert rest, f"there is no section '{kind}: `{name}`'"
     section = rest.partition("\n### ")[0]
-    return dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", section, flags=re.MULTILINE))
+    found = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", section, flags=re.MULTILINE)
+    return {option: (takes, default) for option, takes, default in found}
 
 
 def written(setting: Setting) -> str:
@@ -38,10 +39,10 @@ def written(setting: Setting) -> str:
 
 
 @pytest.mark.parametrize(("kind", "name", "place"), DRIVERS, ids=lambda value: value.rpartition(":")[2])
-def test_every_option_is_there_with_its_default(kind: str, name: str, place: str) -> None:
+def test_every_option_is_there_with_what_it_takes_and_its_default(kind: str, name: str, place: str) -> None:
     module, driver = place.split(":")
     options = settings_of(getattr(importlib.import_module(module), driver).Settings)
-    assert rows(kind, name) == {option: written(setting) for option, setting in options.items()}
+    assert rows(kind, name) == {option: (setting.allowed, written(setting)) for option, setting in options.items()}
 
 
 def test_every_section_is_a_driver() -> None:

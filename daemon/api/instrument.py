@@ -14,10 +14,9 @@ from daemon.api import accept, models
 from daemon.api.auth import LEVELS
 from daemon.api.dispatch import json_response
 from daemon.api.endpoint import Call, Endpoint
+from daemon.config import masked
 from daemon.parts import PartState, PartStatus
 
-SECRET = "***"
-SECRET_WORDS = ("secret", "password", "token", "credential")
 _BY_WEIGHT: tuple[PartState, ...] = ("ready", "stopped", "degraded", "starting", "failed")
 
 
@@ -90,29 +89,6 @@ def _origin(place: str, origins: dict[str, str]) -> str:
     """The place's own origin, or that of the first setting inside it that is not a default."""
     inside = (origin for name, origin in origins.items() if name.startswith(f"{place}.") and origin != "default")
     return origins.get(place) or next(inside, "default")
-
-
-def masked(value: Any) -> Any:
-    """Plain values with secrets hidden: fields marked as secret, and option names that sound like one."""
-    if isinstance(value, BaseModel):
-        return {
-            name: SECRET if _is_secret(type(value), name) else masked(getattr(value, name))
-            for name in type(value).model_fields
-        }
-    if isinstance(value, dict):
-        return {name: SECRET if _sounds_secret(name) and item else masked(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(item) for item in value]
-    return value
-
-
-def _is_secret(model: type[BaseModel], name: str) -> bool:
-    extra = model.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("secret"))
-
-
-def _sounds_secret(name: object) -> bool:
-    return any(word in str(name).lower() for word in SECRET_WORDS)
 
 
 async def version(call: Call) -> dict[str, Any]:

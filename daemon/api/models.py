@@ -139,7 +139,7 @@ class SettingReply(Answer):
     """One setting in effect."""
 
     value: Any
-    """Secrets are shown as `***`."""
+    """Secrets are shown as `********`."""
     origin: Literal["default", "file", "env"]
 
 

@@ -39,13 +39,14 @@ async def spawn(module: str) -> tuple[asyncio.subprocess.Process, asyncio.Stream
 
 
 async def end(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter, grace_s: float) -> None:
-    """Close the link, wait `grace_s` for the process to end by itself, then kill it."""
+    """Close the link, wait `grace_s` for the process to end by itself, then kill it; at once when cancelled."""
     writer.close()
     try:
-        await asyncio.wait_for(process.wait(), grace_s)
-    except TimeoutError:
-        await _kill(process)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), grace_s)
     finally:
+        if process.returncode is None:
+            await _kill(process)
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 

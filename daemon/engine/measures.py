@@ -59,6 +59,10 @@ class MaskSet:
     psf_sigma_px: float
     pixel_size_nm: float | None
     version: int = 1
+    excluded: np.ndarray | None = None
+    """(H, W) bool: light of what was found but is no particle of the run (cut by the frame's edge, too small or too
+    large); no background is read there. None: nowhere.
+    """
 
     @property
     def count(self) -> int:

@@ -14,7 +14,9 @@ REST_MIN_S = 60.0
 REST_DRIFT_V = 0.001
 """A rest is relaxed when the voltage moves less than this over its last fifth."""
 REST_DRIFT_SHARE = 0.01
-"""... and a particle when its contrast moves less than noise or this share of the half's typical swing."""
+"""... and a particle when its contrast moves less than noise, than this share of the half's typical swing, or than"""
+REST_DRIFT_CONTRAST = 1e-3
+"""... this: before the first current nothing has swung yet, and light and focus walk as much."""
 FOLD_SHARE = 0.10
 """A contrast that turns back by this share of its span, beyond noise, folds."""
 FOLD_SIGMAS = 5.0
@@ -70,7 +72,10 @@ def rest_anchor(curves: HalfCurves, rest: Rest) -> Anchor | None:
     length = rest.end_t_s - rest.start_t_s
     if not length >= REST_MIN_S:
         return None
-    late = (curves.t_s > rest.end_t_s - 0.2 * length) & (curves.t_s <= rest.end_t_s)
+    # points are means over a spacing and more: the last one may hold the current that ends the rest
+    spacing_s = float(np.median(np.diff(curves.t_s))) if len(curves.t_s) > 1 else 0.0
+    late = (curves.t_s > rest.end_t_s - 0.2 * length) & (curves.t_s <= rest.end_t_s - spacing_s)
+    late &= np.isfinite(curves.voltage_v)
     early = (curves.t_s > rest.end_t_s - 0.4 * length) & (curves.t_s <= rest.end_t_s - 0.2 * length)
     if not late.any() or not early.any():
         return None
@@ -80,7 +85,7 @@ def rest_anchor(curves: HalfCurves, rest: Rest) -> Anchor | None:
     moved = np.abs(contrast - curves.contrast[early].mean(axis=0))
     noise = 3.0 * curves.block_sigma * np.sqrt(1.0 / late.sum() + 1.0 / early.sum())
     scale = np.quantile(curves.swing[curves.known], 0.75) if curves.known.any() else 0.0
-    settled = curves.known & (moved <= np.maximum(noise, REST_DRIFT_SHARE * scale))
+    settled = curves.known & (moved <= np.maximum(noise, max(REST_DRIFT_SHARE * scale, REST_DRIFT_CONTRAST)))
     if settled.sum() < 0.5 * curves.known.sum():
         return None
     charge = float(curves.charge_mah[late].mean())

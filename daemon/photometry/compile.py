@@ -41,10 +41,11 @@ def compile_operator(
     `defects` are the camera's bad pixels, already repaired in `reference_e`.
     """
     variance = np.maximum(reference_e, 0.0) + noise.read_noise_e**2 + noise.gain_e_per_dn**2 / 12
-    distance = ndimage.distance_transform_edt(masks.labels == 0) if masks.count else np.full(reference_e.shape, np.inf)
+    occupied = masks.labels > 0 if masks.excluded is None else (masks.labels > 0) | masks.excluded
+    distance = ndimage.distance_transform_edt(~occupied) if occupied.any() else np.full(reference_e.shape, np.inf)
     grow = GROW_SIGMA * masks.psf_sigma_px
     boxes = ndimage.find_objects(masks.labels, max_label=masks.count)
-    patches = [_Patch(masks, i, boxes[i], distance, grow) for i in range(masks.count)]
+    patches = [_Patch(masks, i, boxes[i], occupied, distance, grow) for i in range(masks.count)]
     segments = _segments(patches, masks.labels.shape[1])
     ring_index, ring_pointer, ring_poor = _rings(patches, masks.labels.shape[1])
     plane = _plane(reference_e, distance, grow)
@@ -71,13 +72,12 @@ def _smooth(fraction: np.ndarray) -> np.ndarray:
     return t * t * (3.0 - 2.0 * t)
 
 
-def _share(labels: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _share(others: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """How much of each pixel belongs to this particle: all of it, or, near a neighbour, less across a soft border half
     way between the two, so that the shares of both add up to one.
     """
-    others = (labels > 0) & ~inside
     if not others.any():
-        return np.ones(labels.shape)
+        return np.ones(others.shape)
     here = outside - ndimage.distance_transform_edt(inside)
     there = ndimage.distance_transform_edt(~others) - ndimage.distance_transform_edt(others)
     return _smooth(0.5 + (there - here) / (2.0 * EDGE_PX))
@@ -91,6 +91,7 @@ class _Patch:
         masks: MaskSet,
         i: int,
         box: tuple[slice, slice],
+        occupied: np.ndarray,
         distance: np.ndarray,
         grow: float,
     ) -> None:
@@ -104,7 +105,7 @@ class _Patch:
         labels = masks.labels[self.window]
         inside = labels == i + 1
         outside = ndimage.distance_transform_edt(~inside)
-        self.mask = _smooth(1.0 - (outside - grow) / EDGE_PX) * _share(labels, inside, outside)
+        self.mask = _smooth(1.0 - (outside - grow) / EDGE_PX) * _share(occupied[self.window] & ~inside, inside, outside)
         self.core = inside
         self.layer = _layers(inside)
         near = grow + EDGE_PX + RING_GAP_PX

@@ -20,6 +20,7 @@ SMOOTHING_PX = 1.0  # below the blur of the optics: costs no detail, leaves 28 %
 SMOOTHED_NOISE = 1 / (2 * np.sqrt(np.pi) * SMOOTHING_PX)
 WING_SHARE = 0.1  # of a near particle's brightness: below, a pixel is the blurred rim of that one
 WING_REACH_PX = 11
+RIM_PX = 5  # how far a kept particle's own blurred rim reaches over the threshold
 HALO_PX = 6  # around what was found: too bright still to count as background
 PASS_MESHES = (1.0, 1.0, 0.5)  # of the mesh asked for: once particles are hidden, a finer one follows the light better
 CROWD_QUANTILES = (0.05, 0.15, 0.97)
@@ -71,7 +72,8 @@ def find_particles(
     labels = outline(scene.smooth_e, found, blur_px)
     if settings.split_touching and labels.any():
         labels = split_touching(scene.smooth_e, labels, found, blur_px, settings.min_area_px)
-    labels, y_px, x_px = _keep(labels, settings, border_px)
+    outlined = labels
+    labels, y_px, x_px = _keep(outlined, settings, border_px)
     if not len(y_px):
         raise RunError(RunReason.NO_PARTICLES, _nothing_found(scene, found, settings, border_px))
     return MaskSet(
@@ -82,6 +84,7 @@ def find_particles(
         table=shape_table(labels, scene.offset_e, psf_sigma_px, pixel_size_nm),
         psf_sigma_px=psf_sigma_px,
         pixel_size_nm=pixel_size_nm,
+        excluded=_foreign_light(found, outlined, labels),
     )
 
 
@@ -171,6 +174,12 @@ def measure_psf(scene: Scene, found: np.ndarray) -> float:
         return FALLBACK_PSF_SIGMA_PX
     squared = float(np.quantile(sigma[clear], SHARP_EDGES)) ** 2 - SMOOTHING_PX**2
     return float(np.clip(np.sqrt(max(squared, 0.0)), *PSF_RANGE_PX))
+
+
+def _foreign_light(found: np.ndarray, outlined: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels above the threshold beyond the rims of the particles that are kept."""
+    beyond_rims = ndimage.distance_transform_edt(kept == 0) > RIM_PX
+    return ((outlined > 0) & (kept == 0)) | (found & beyond_rims)
 
 
 def _keep(labels: np.ndarray, settings: MaskSettings, border_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

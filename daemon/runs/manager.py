@@ -234,7 +234,7 @@ class RunManager:
             self._date(active, batch)
 
     def _date(self, active: ActiveRun, batch: MeasureBatch) -> None:
-        """The UTC of t = 0: the wall clock now, less what has passed on the monotonic one since the first frame came."""
+        """The UTC of t = 0: the wall clock now, less what passed on the monotonic one since the first frame."""
         ago_s = time.monotonic() - float(batch.host_t_s[0])
         started = datetime.now(UTC) - timedelta(seconds=ago_s)
         self._update(active, started_utc=started.isoformat())
@@ -259,11 +259,14 @@ class RunManager:
 
     async def _life(self, active: ActiveRun) -> None:
         digest = asyncio.create_task(active.digest(), name="run-digest")
+        digest.add_done_callback(lambda _: active.end(Ending()))  # without science there is no run
         state: RunState = "done"
         ending = Ending()
         try:
             await self._begin(active)
             ending = await active.ended()
+            if digest.done():
+                digest.result()
         except InstrumentError as error:
             state, ending = "failed", Ending(error.code, str(error))
             self.problem = error
@@ -308,7 +311,8 @@ class RunManager:
         if active.recipe.experiment is not None and active.running.is_set():
             await _try("cell off", self._cell.off(ending.reason or "run ended"))
         await _try("last frames", self._engine.request(Message("finish")))
-        await _try("last results", self._close_record(active, digest))
+        if not await _try("last results", self._close_record(active, digest)) and state == "done":
+            state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")
         digest.cancel()
         await asyncio.gather(digest, return_exceptions=True)
         self._update(
@@ -327,8 +331,10 @@ class RunManager:
         log.info("run %s: %s %s", active.summary.run_id, state, ending.detail)
 
     async def _close_record(self, active: ActiveRun, digest: asyncio.Task[None]) -> None:
-        await active.drain()
-        await asyncio.wait_for(asyncio.shield(digest), FINISH_S / 2)
+        if not digest.done():
+            async with asyncio.timeout(FINISH_S / 2):
+                await active.drain()
+                await asyncio.shield(digest)
         if active.recorder is None:
             return
         await active.in_thread(active.recorder.finish)
@@ -386,12 +392,17 @@ class RunManager:
             return catalogue.run(run_id)
 
 
-async def _try(what: str, work: Any) -> None:
-    """Await one step of the way down; a failing step is logged and the next one follows."""
+async def _try(what: str, work: Any) -> bool:
+    """Await one step of the way down; a failing step is logged, and the next one follows. Whether it succeeded."""
     try:
         await work
     except (InstrumentError, TimeoutError) as error:
         log.error("%s: %s", what, error or "took too long")
+    except Exception:
+        log.exception("%s", what)
+    else:
+        return True
+    return False
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

@@ -91,7 +91,7 @@ def prepared_from(message: Message) -> Prepared:
     operator = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
     masks = MaskSet(
         arrays["labels"], arrays["particle_id"], arrays["y_px"], arrays["x_px"], table, fields["psf_sigma_px"],
-        fields["pixel_size_nm"], fields["version"],
+        fields["pixel_size_nm"], fields["version"], arrays.get("excluded"),
     )  # fmt: skip
     return Prepared(masks, Operator.from_arrays(operator), NoiseModel(**fields["noise"]))
 
@@ -99,6 +99,8 @@ def prepared_from(message: Message) -> Prepared:
 def _prepared_message(prepared: Prepared) -> Message:
     masks = prepared.masks
     arrays = {name: getattr(masks, name) for name in ("labels", "particle_id", "y_px", "x_px")}
+    if masks.excluded is not None:
+        arrays["excluded"] = masks.excluded
     arrays |= {f"table.{name}": array for name, array in masks.table.items()}
     arrays |= {f"operator.{name}": array for name, array in prepared.operator.arrays().items()}
     fields = {

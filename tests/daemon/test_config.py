@@ -186,11 +186,18 @@ def test_masked_settings_hold_no_secret() -> None:
     values = {
         "api": {"tokens": [{"name": "a", "secret": SECRET}]},
         "camera": {"options": {"password": SECRET, "speed": 3}},
+        "potentiostat": {
+            "options": {"url": f"tcp://me:{SECRET}@host", "login": {"api_key": SECRET, "credentials": [SECRET]}}
+        },
     }
     shown = masked(Settings.model_validate(values))
     assert SECRET not in str(shown)
     assert shown["api"]["tokens"][0] == {"name": "a", "secret": MASK, "scopes": ["read"]}
     assert shown["camera"]["options"] == {"password": MASK, "speed": 3}
+    assert shown["potentiostat"]["options"] == {
+        "url": f"tcp://{MASK}@host",
+        "login": {"api_key": MASK, "credentials": MASK},
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel, Field
 
 from daemon.config import KNOWN
-from daemon.schema import dotted, generic
+from daemon.schema import dotted, generic, settings_of
 
 
 def test_places_and_names() -> None:
@@ -42,3 +43,20 @@ def test_secrets_are_known() -> None:
 def test_required_settings_are_known() -> None:
     required = [name for name, setting in KNOWN.items() if setting.required]
     assert required == ["api.tokens[].name", "api.tokens[].secret", "autostart.experiment.steps"]
+
+
+def test_a_range_keeps_both_of_its_bounds() -> None:
+    class Ranges(BaseModel):
+        above: float = Field(gt=0.5)
+        both: float = Field(gt=0.5, le=4)
+        between: float = Field(gt=0, lt=1)
+        below: int = Field(lt=7)
+        half: float = Field(ge=0, lt=1)
+
+    assert [setting.allowed for setting in settings_of(Ranges).values()] == [
+        "a number above 0.5",
+        "a number above 0.5, at most 4",
+        "a number above 0, below 1",
+        "an integer below 7",
+        "a number at least 0, below 1",
+    ]

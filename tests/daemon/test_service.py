@@ -24,7 +24,8 @@ from tests.service import SMALL, Service
 pytestmark = pytest.mark.timeout(180)
 
 AUTOSTART = """{ name = "demo", baseline_s = 30.0, reference_frames = 10, experiment = { cycles = 50,
-  steps = [ "Charge at 4C for 3 minutes or until 4.2 V", "Rest for 1 minute", "Discharge at 4C for 3 minutes or until 3.0 V" ] } }"""
+  steps = [ "Charge at 4C for 3 minutes or until 4.2 V", "Rest for 1 minute",
+  "Discharge at 4C for 3 minutes or until 3.0 V" ] } }"""
 MEASURING = '{ name = "still", reference_frames = 10 }'
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.api.instrument import masked, worst
-from daemon.config import ApiSettings, CameraSettings, Settings
+from daemon.api.instrument import worst
+from daemon.config import MASK, masked
 from daemon.parts import PartStatus
 from tests.daemon.api.conftest import Serve, Served
 from tests.daemon.api.fakes import ADMIN, READ, TOKENS, event
@@ -63,15 +63,18 @@ async def test_config_shows_origin_and_hides_secrets(serve: Serve) -> None:
     assert settings["api.port"] == {"value": 0, "origin": "file"}
     assert settings["api.host"]["origin"] == "default"
     assert settings["cell.limits"]["origin"] == "env"
-    assert settings["api.tokens"]["value"][0] == {"name": "viewer", "secret": "***", "scopes": ["read"]}
+    assert settings["api.tokens"]["value"][0] == {"name": "viewer", "secret": MASK, "scopes": ["read"]}
     assert settings["autostart"] == {"value": None, "origin": "default"}
 
 
-def test_options_that_sound_secret_are_hidden() -> None:
-    settings = Settings(
-        camera=CameraSettings(options={"auth_token": "hush", "port": 3}), api=ApiSettings(tokens=TOKENS)
-    )
-    assert masked(settings)["camera"]["options"] == {"auth_token": "***", "port": 3}
+async def test_config_masks_as_everything_else_does(serve: Serve) -> None:
+    served = await serve(tokens=TOKENS)
+    headers = {"Authorization": f"Bearer {READ}"}
+    shown = (await served.json("GET", "/config", headers=headers))["settings"]
+    expected = masked(served.fakes.settings)
+    assert {name: entry["value"] for name, entry in shown.items() if name.startswith("api.")} == {
+        f"api.{name}": value for name, value in expected["api"].items()
+    }
 
 
 async def test_whoami_names_the_scopes(serve: Serve) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from daemon.api.page import HTML, content_policy, plotly_script
+from daemon.events import EventKind
 from tests.daemon.api.conftest import Serve, Served
 from tests.daemon.api.fakes import TOKENS
 
@@ -53,3 +55,17 @@ def test_the_policy_follows_the_page() -> None:
     assert content_policy(HTML) != content_policy(HTML.replace("Connecting", "Connected").replace("use strict", "use"))
     one = content_policy("<script>a</script><style>b</style>")
     assert one.count("sha256-") == 3
+
+
+SHORT = {"robust standard deviations": {"σ"}, "relative change": {"%"}, "count": {"frames", "restarts"}}
+
+
+def test_magnitudes_have_the_unit_of_the_documentation() -> None:
+    table = HTML.partition("const UNITS = {")[2].partition("};")[0]
+    shown = dict(re.findall(r"(\w+): \"([^\"]+)\"", table))
+    page = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", page, flags=re.MULTILINE))
+    assert set(documented) == {kind.value for kind in EventKind}
+    assert set(shown) == {kind for kind, unit in documented.items() if unit != "none"}
+    for kind, unit in shown.items():
+        assert unit in SHORT.get(documented[kind], {documented[kind]})

@@ -82,3 +82,14 @@ async def test_a_start_that_is_cancelled_leaves_no_process(behave, turns):
     started = (await asyncio.gather(start, return_exceptions=True))[0]
     if not isinstance(started, BaseException):  # it was there already
         await end(started[0], started[2], 0.0)
+
+
+async def test_an_end_that_is_cancelled_is_still_an_end(behave):
+    behave("deaf")
+    process, _, writer = await spawn(FAKE)
+    ending = asyncio.create_task(end(process, writer, 60.0))
+    await asyncio.sleep(0.05)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert process.returncode == -9

@@ -136,7 +136,9 @@ async def test_a_killed_or_stopped_engine_is_replaced_within_its_budget(monkeypa
         os.kill(host.pid, signal.SIGKILL)
         await until(lambda: host.status().state == "failed")
         status = host.status()
-        assert status.reason == EngineReason.GAVE_UP.code and "signal 9" in status.detail and "2 restarts" in status.detail
+        assert (
+            status.reason == EngineReason.GAVE_UP.code and "signal 9" in status.detail and "2 restarts" in status.detail
+        )
         assert status.remedy and host.pid is None
 
 
@@ -242,3 +244,13 @@ def _record(path):
     options = TwinOptions(seed=3, particles=3, height_px=100, width_px=130, frame_rate_hz=30)
     write_recording(path.with_suffix(".part"), TwinInstrument(options), 12)
     path.with_suffix(".part").rename(path)
+
+
+async def test_stopping_while_an_engine_is_being_replaced_leaves_none(fake, monkeypatch):
+    fake("deaf")
+    monkeypatch.setattr(module, "STOP_S", 60.0)
+    host = EngineHost(CameraSettings(), EngineSettings(start_timeout_s=0.1))
+    with pytest.raises(EngineError):
+        await host.start()
+    await until(lambda: host.pid is None)  # the supervisor waits for the silent one to end
+    await host.stop()  # that nothing is left, the harness checks

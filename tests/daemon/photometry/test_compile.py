@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from daemon.engine.operator import MARGIN_PX, Operator
-from tests.measuring import Rig, operator_of
+from daemon.photometry.compile import compile_operator
+from tests.measuring import Rig, noise_of, operator_of, true_masks
 from tests.scenes import PoissonScene
 
 
@@ -68,3 +72,23 @@ def test_the_operator_survives_the_wire(operator):
     for name, array in operator.arrays().items():
         np.testing.assert_array_equal(np.asarray(getattr(again, name)), array)
     assert again.particles == operator.particles
+
+
+def test_light_of_what_is_no_particle_of_the_run_is_kept_out():
+    """A bright thing at the frame's edge that is not measured: drift moves it over no ring and no mask."""
+    scene = PoissonScene(seed=14, height=240, width=300, particles=14)
+    masks = true_masks(scene)
+    dropped = int(
+        np.argmin(np.hypot(scene.y_px - scene.y_px[3], scene.x_px - scene.x_px[3]) + 1e6 * (np.arange(14) == 3))
+    )
+    masks.excluded = masks.labels == dropped + 1
+    masks.labels = np.where(masks.excluded, 0, masks.labels)
+    kept = np.setdiff1d(np.arange(14), [dropped])
+    masks.labels = np.searchsorted(np.append(-1, kept), masks.labels - 1).astype(np.int32) * (masks.labels > 0)
+    masks = replace(masks, particle_id=kept, y_px=scene.y_px[kept], x_px=scene.x_px[kept])
+    reference_e = ((scene.reference(50) - scene.dark_dn) * scene.gain_e_per_dn).astype(np.float32)
+    operator = compile_operator(reference_e, masks, noise_of(scene), 50)
+    near = ndimage.binary_dilation(masks.excluded, iterations=4).reshape(-1)
+    assert not near[operator.ring_index].any()
+    assert not near[operator.plane_index].any()
+    assert not masks.excluded.reshape(-1)[operator.index[operator.weights[0] > 0.5]].any()
