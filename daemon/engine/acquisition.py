@@ -60,7 +60,7 @@ class Acquisition(threading.Thread):
         self._quit.set()
 
     def rewind(self, timeout_s: float) -> int:
-        """Stop and start the camera, so that a recording begins anew; gives the new stream's number. From another thread.
+        """Stop and start the camera, so that a recording begins anew; gives the new stream's number. Any thread's call.
 
         Raises `CameraError` (STALLED) when there is no camera to start within the time.
         """

@@ -91,7 +91,8 @@ class Photometer:
         inside = self._inside(shift)
         layer_sums(
             frame_e, operator.index, operator.weights, operator.pointer, operator.inner_index, operator.inner_place,
-            operator.inner_pointer, offset, shift.rest_y, shift.rest_x, self._saturation_e, np.repeat(inside, len(LAYERS)), self._sums,
+            operator.inner_pointer, offset, shift.rest_y, shift.rest_x, self._saturation_e,
+            np.repeat(inside, len(LAYERS)), self._sums,
         )  # fmt: skip
         ring_means(frame_e, operator.ring_index, operator.ring_pointer, offset, inside, self._ring)
         background = self._background()

@@ -111,8 +111,8 @@ class Registration:
     def _solve(self, measured: np.ndarray) -> tuple[bool, float, np.ndarray]:
         """Shift and brightness together: (converged, brightness relative to the reference, change of the functionals).
 
-        All gradients grow with the particles' brightness, and the template's likeness falls with the shift; three rounds
-        settle both to 1e-4.
+        All gradients grow with the particles' brightness, and the template's likeness falls with the shift: three
+        rounds settle both to 1e-4.
         """
         operator = self._operator
         bias, template = operator.shift_bias, operator.shift_series[3]

@@ -11,8 +11,9 @@ from hw.camera.contract import FrameStamp
 
 
 class FrameRing:
-    """`slots` frames of `payload_bytes`. One producer, one consumer. The slot released last is leased first: memory that
-    was never needed is never touched.
+    """`slots` frames of `payload_bytes`. One producer, one consumer.
+
+    The slot released last is leased first: memory that was never needed is never touched.
 
     Bound: the number of slots. Policy at the bound: `lease` gives None, and the producer counts the frame as dropped.
     """
