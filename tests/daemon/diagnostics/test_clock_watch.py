@@ -30,7 +30,7 @@ class Wall:
     async def wait(self, looks: int) -> None:
         target = self.looks + looks
         async with asyncio.timeout(2):
-            while self.looks < target:  # noqa: ASYNC110
+            while self.looks < target:
                 await asyncio.sleep(PERIOD_S / 4)
 
 
