@@ -57,7 +57,8 @@ class JumpWatch:
 class Pipeline:
     """Measures frames of one run. Not thread-safe; holds one batch at a time.
 
-    `baseline` continues an interrupted run: (P,) and (P, 4) F0 of fluxes and layers.
+    These continue an interrupted run: `baseline`, (P,) and (P, 4) F0 of fluxes and layers; `first_t_s`, camera time of
+    its first frame; `last_stamp`, run time and host time of its last one.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pipeline:
         baseline: tuple[np.ndarray, np.ndarray] | None = None,
         first_frame: int = 0,
         first_t_s: float | None = None,
+        last_stamp: tuple[float, float] | None = None,
     ) -> None:
         self.operator = operator
         self._settings = settings
@@ -82,7 +84,8 @@ class Pipeline:
         self._sample = np.linspace(0, height * width - 1, SAMPLE_PIXELS).astype(np.int64)
         self._last_sample = np.empty(0, np.uint16)
         self._last_block: int | None = None
-        self._last_stamp: tuple[float, float] | None = None
+        self._last_stamp = last_stamp
+        self._interrupted = last_stamp is not None
         self._t0_s = first_t_s
         self.next_frame = first_frame
         self._rows: list[tuple] = []
@@ -108,9 +111,9 @@ class Pipeline:
         """Measure one (H, W) uint16 frame into the current batch."""
         t_s = self._run_time(stamp)
         flags = self._look(dn)
-        if self._last_block is not None and stamp.block_id != self._last_block + 1:
+        if self._interrupted or (self._last_block is not None and stamp.block_id != self._last_block + 1):
             flags |= FrameFlag.GAP_BEFORE
-        self._last_block = stamp.block_id
+        self._last_block, self._interrupted = stamp.block_id, False
         if flags & (FrameFlag.CONSTANT | FrameFlag.REPEATED):
             measured = self._photometer.blank()
             drift, illumination, focus = (np.nan, np.nan), np.nan, np.nan

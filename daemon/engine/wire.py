@@ -36,6 +36,7 @@ def measure_message(
     baseline: tuple[np.ndarray, np.ndarray] | None = None,
     first_frame: int = 0,
     first_t_s: float | None = None,
+    last_stamp: tuple[float, float] | None = None,
     rewind: bool = True,
 ) -> Message:
     """The order to measure a run; `rewind` false goes on from the next frame, after a restart."""
@@ -46,9 +47,11 @@ def measure_message(
             arrays[name] = getattr(settings, name)
     if baseline is not None:
         arrays["baseline.flux"], arrays["baseline.layers"] = baseline
-    return Message(
-        "measure", {"settings": plain, "first_frame": first_frame, "first_t_s": first_t_s, "rewind": rewind}, arrays
-    )
+    order = {
+        "settings": plain, "first_frame": first_frame, "first_t_s": first_t_s, "last_stamp": last_stamp,
+        "rewind": rewind,
+    }  # fmt: skip
+    return Message("measure", order, arrays)
 
 
 def measure_order(message: Message) -> dict[str, Any]:
@@ -57,10 +60,12 @@ def measure_order(message: Message) -> dict[str, Any]:
     operator = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
     maps: dict[str, Any] = {name: arrays[name] for name in OPTIONAL_MAPS if name in arrays}
     baseline = (arrays["baseline.flux"], arrays["baseline.layers"]) if "baseline.flux" in arrays else None
+    last_stamp = message.fields["last_stamp"]
     return {
         "operator": Operator.from_arrays(operator),
         "settings": PipelineSettings(**message.fields["settings"], **maps),
         "baseline": baseline,
         "first_frame": message.fields["first_frame"],
         "first_t_s": message.fields["first_t_s"],
+        "last_stamp": tuple(last_stamp) if last_stamp is not None else None,
     }

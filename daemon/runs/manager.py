@@ -65,6 +65,7 @@ class RunManager:
         self._active: ActiveRun | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = False
         self._dropped_before = 0
         self.problem: InstrumentError | None = None
         """Why the latest run failed; None after one that did not."""
@@ -87,19 +88,19 @@ class RunManager:
     # --- the Runs protocol ---------------------------------------------------------------------------------------
 
     async def start(self, recipe: Recipe) -> RunSummary:
-        """Begin a run; returns as soon as it has an id. Raises `RunError`, `StoreError`, `CameraError`."""
+        """Begin a run; returns once it is in the catalogue. Raises `RunError`, `StoreError`."""
         if self._active is not None:
             raise RunError(RunReason.BUSY, f"run '{self._active.summary.run_id}' is in progress")
-        self.check_space()
-        started = datetime.now(UTC)
-        run_id = self._new_run_id(started)
-        summary = RunSummary(
-            run_id, recipe.name or run_id, "preparing", started.isoformat(), None, self._paths.run_path(run_id),
-            recipe.model_dump(mode="json"),
-        )  # fmt: skip
+        if self._starting:
+            raise RunError(RunReason.BUSY, "another run is being started")
+        self._starting = True
+        try:
+            summary = await asyncio.to_thread(self._new_run, recipe)
+            await stored(self._writer.record_run(summary))
+        finally:
+            self._starting = False
         self._active = ActiveRun(summary, recipe, self._writer)
-        self._writer.record_run(summary)
-        self._task = asyncio.create_task(self._life(self._active), name=f"run-{run_id}")
+        self._task = asyncio.create_task(self._life(self._active), name=f"run-{summary.run_id}")
         return summary
 
     async def stop(self, run_id: str, reason: str = "") -> RunSummary:
@@ -361,16 +362,22 @@ class RunManager:
         await stored(self._writer.put_instrument_calibration(kind, mean_dn, dict(summary)))
 
     def check_space(self) -> None:
-        """Raises `StoreError` (DISK_FULL) when less is free than a run may begin, or go on, with."""
+        """Raises `StoreError` (DISK_FULL) when less is free than a run may begin, or go on, with. Blocks."""
         free_mb = self._paths.free_mb()
         if free_mb < self._settings.store.min_free_mb:
             raise StoreError(StoreReason.DISK_FULL, f"only {free_mb} MB are free below '{self._paths.state_dir}'")
 
-    def _new_run_id(self, started: datetime) -> str:
-        """The start's UTC to the second, numbered on when that exists."""
+    def _new_run(self, recipe: Recipe) -> RunSummary:
+        """A run that begins now; its id is the UTC to the second, numbered on when that exists. Blocks."""
+        self.check_space()
+        started = datetime.now(UTC)
         stem = started.strftime("%Y%m%dT%H%M%SZ")
         names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-        return next(name for name in names if not self._paths.run_path(name).exists())
+        run_id = next(n for n in names if not self._paths.run_path(n).exists() and self._read_run(n) is None)
+        return RunSummary(
+            run_id, recipe.name or run_id, "preparing", started.isoformat(), None, self._paths.run_path(run_id),
+            recipe.model_dump(mode="json"),
+        )  # fmt: skip
 
     def _recorder(self) -> Recorder | None:
         return self._active.recorder if self._active is not None else None

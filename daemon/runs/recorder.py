@@ -43,7 +43,7 @@ class Recorder:
         self._chunk_wait_s = chunk_wait_s
         self.frames = 0
         self.last_frame = -1
-        self.last_t_s = 0.0
+        self.last_t_s = self.last_host_t_s = 0.0
         self.baseline: tuple[np.ndarray, np.ndarray] | None = None
 
     def open(self, reference_dn: np.ndarray) -> None:
@@ -57,7 +57,7 @@ class Recorder:
             self.baseline = (batch.baseline_flux_e, batch.baseline_layer_flux_e)
         self.frames += len(batch)
         self.last_frame = int(batch.frame[-1])
-        self.last_t_s = float(batch.t_s[-1])
+        self.last_t_s, self.last_host_t_s = float(batch.t_s[-1]), float(batch.host_t_s[-1])
         self._store(self.science.add(batch))
 
     def add_cell(self, rows: list[CellRow]) -> None:

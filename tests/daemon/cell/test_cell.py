@@ -352,9 +352,9 @@ async def test_a_missing_device_is_waited_for() -> None:
         assert (status.state, status.reason) == ("failed", "cell.not_found")
         with pytest.raises(PotentiostatError):
             await rig.cell.start_experiment(ExperimentSpec(steps=[CHARGE]))
+        await rig.until(lambda: rig.bench.opened == 1)
         await rig.until_state("off")
         assert rig.cell.status().state == "ready"
-        assert rig.bench.opened == 1
 
 
 async def test_a_wrong_configuration_is_an_error_of_the_start() -> None:

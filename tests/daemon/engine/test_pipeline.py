@@ -187,6 +187,15 @@ def test_an_interrupted_run_goes_on_with_its_baseline_numbers_and_times(operator
     np.testing.assert_array_equal(after.baseline_flux_e, baseline[0])
 
 
+def test_a_run_interrupted_by_a_restart_of_the_camera_too_goes_on_in_time(operator, still):
+    last = (0.29, 9.29)
+    pipeline = Pipeline(operator, SETTINGS, first_frame=30, first_t_s=500.0, last_stamp=last)
+    stamps = [FrameStamp(n, 3.0 + n / RATE_HZ, 11.29 + n / RATE_HZ) for n in range(4)]
+    (after,) = measured(pipeline, still[:4], stamps)
+    np.testing.assert_allclose(after.t_s, 2.29 + np.arange(4) / RATE_HZ, atol=1e-9)
+    assert flags_of(after) == [FrameFlag.GAP_BEFORE, 0, 0, 0]  # whatever came meanwhile is lost
+
+
 def test_illumination_steps_and_moves_of_the_scene_are_flagged_once(scene, operator, still):
     mean = scene.mean_e()
     brighter = [scene.expose(1.05 * mean) for _ in range(10)]

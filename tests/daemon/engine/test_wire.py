@@ -79,10 +79,14 @@ def test_the_order_to_measure_carries_everything_a_pipeline_takes(operator):
     shape = tuple(operator.shape)
     sent = PipelineSettings(12, 99.5, 2.5, 7, 0.5, np.full(shape, 3, np.float32), np.full(shape, 2, np.float32))
     baseline = (np.arange(8.0), np.arange(32.0).reshape(8, 4))
-    order = crossed(measure_message(operator, sent, baseline=baseline, first_frame=17, first_t_s=4.25, rewind=False))
+    order = crossed(
+        measure_message(
+            operator, sent, baseline=baseline, first_frame=17, first_t_s=4.25, last_stamp=(1.5, 77.0), rewind=False
+        )
+    )
     assert (order.kind, order.fields["rewind"]) == ("measure", False)
     got = measure_order(order)
-    assert (got["first_frame"], got["first_t_s"]) == (17, 4.25)
+    assert (got["first_frame"], got["first_t_s"], got["last_stamp"]) == (17, 4.25, (1.5, 77.0))
     for one, other in zip(got["baseline"], baseline, strict=True):
         np.testing.assert_array_equal(one, other)
     for field in fields(PipelineSettings):
@@ -95,7 +99,7 @@ def test_the_order_to_measure_carries_everything_a_pipeline_takes(operator):
 
 def test_what_is_not_given_stays_absent(operator):
     order = measure_order(crossed(measure_message(operator, PipelineSettings(12, 100.0, 1.0))))
-    assert order["baseline"] is None and order["first_t_s"] is None and order["first_frame"] == 0
+    assert order["baseline"] is None and order["first_t_s"] is order["last_stamp"] is None and order["first_frame"] == 0
     assert order["settings"].dark_map is None and order["settings"].flat_map is None
 
 

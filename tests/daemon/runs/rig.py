@@ -15,6 +15,7 @@ from daemon.config import Settings
 from daemon.engine.link import Message
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.engine.pipeline import Pipeline
+from daemon.engine.warm import warm_kernels
 from daemon.engine.wire import measure_order
 from daemon.errors import InstrumentError
 from daemon.events import Event
@@ -45,6 +46,7 @@ class FakeEngine:
     """What the run manager needs of the engine's host. `show(n)` measures n more frames of the scene."""
 
     def __init__(self, pictures: PoissonScene) -> None:
+        warm_kernels()  # not on the event loop
         self.info = CameraInfo(
             "fake", "1", pictures.height, pictures.width, PixelFormat.MONO12, 100.0, gain_e_per_dn=8.0,
             read_noise_e=7.0, dark_dn=64.0, clock_id="bench",

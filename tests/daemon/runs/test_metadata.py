@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from hw.camera.contract import CameraInfo, PixelFormat
 
 def metadata(**changes):
     masks = MaskSet(np.zeros((4, 4), np.int32), np.array([1]), np.ones(1), np.ones(1), {}, 1.4, 96.0, version=3)
-    prepared = Prepared(masks, None, NoiseModel(8.0, 7.0, 64.0, estimated=True))
+    operator = SimpleNamespace(defects=np.array([3, 7]))
+    prepared = Prepared(masks, operator, NoiseModel(8.0, 7.0, 64.0, estimated=True))
     flat = np.ones((4, 4), np.float32)
     values = {
         "run_id": "r1", "started": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
@@ -34,6 +36,7 @@ def test_everything_a_value_depends_on_is_there_as_plain_json():
     assert (found["pixel_size_nm"], found["psf_sigma_px"], found["mask_version"]) == (96.0, 1.4, 3)
     assert (found["electrode"], found["capacity_mah"], found["source"]) == ("anode", 0.5, "driver twin")
     assert found["software_version"] and found["python_version"] and found["notes"] == []
+    assert found["defective_pixels"] == [3, 7] and not found["dark_frame"] and not found["flat_frame"]
 
 
 def test_maps_are_left_out_and_notes_are_kept():

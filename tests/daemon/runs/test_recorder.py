@@ -61,7 +61,7 @@ def test_measures_come_back_as_contrasts_in_order(recorded):
     frames = reader.frames()
     np.testing.assert_array_equal(frames["frame"], range(100))
     np.testing.assert_allclose(frames["t_s"], np.arange(100) / 100, atol=1e-6)
-    contrast = reader.particle_columns(["contrast"])["contrast"]
+    contrast = reader.particle_columns(["contrast"])[1]["contrast"]
     np.testing.assert_allclose(contrast[:50], 0, atol=2e-4)
     np.testing.assert_allclose(contrast[50:], np.tile(TRUTH, (50, 1)), atol=2e-4)
     assert (recorder.frames, recorder.last_frame, recorder.last_t_s) == (100, 99, pytest.approx(0.99))
@@ -77,7 +77,7 @@ def test_frames_before_the_baseline_is_known_are_stored_too(recorded):
 
     reader, _, _ = recorded(work)
     np.testing.assert_array_equal(reader.frames()["frame"], range(40))
-    assert np.isfinite(reader.particle_columns(["contrast"])["contrast"]).all()
+    assert np.isfinite(reader.particle_columns(["contrast"])[1]["contrast"]).all()
 
 
 def test_what_a_run_starts_from_is_stored(recorded):
