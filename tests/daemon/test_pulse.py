@@ -31,7 +31,7 @@ def instrument(**changes):
         "stats": stats,
         "writer": SimpleNamespace(stats=lambda: stats),
         "engine": SimpleNamespace(book=EngineBook(), restarts=0),
-        "runs": SimpleNamespace(dropped_frames=0, queue_depth=0, current=lambda: None),
+        "runs": Part(calls=[], dropped_frames=0, queue_depth=0, current=lambda: None, clock=None, live_summary=dict),
         "watchdog": Part(calls=[]),
         "faults": Part(calls=[]),
         "logs": SimpleNamespace(dropped_lines=0),

@@ -9,6 +9,7 @@ from hw.camera.contract import PixelFormat
 from hw.camera.replay import ReplayCamera, ReplaySettings
 from hw.drivers import DriverError, build_driver
 from hw.errors import CameraError, CameraReason, RecordingReason
+from tests.hw.camera.contract_tests import CameraContract
 from tests.hw.recording.builders import HEIGHT, WIDTH, movie, write_h5, write_tiff
 
 
@@ -183,3 +184,13 @@ def test_tiff_plays_too(tmp_path, camera):
     frames = played(camera(path, overrides={"frame_interval_s": 0.5}), 20)
     np.testing.assert_array_equal(as_frame(frames[9][1], "u1"), movie(dtype="u1")[9])
     assert frames[9][0].device_t_s == pytest.approx(4.5)
+
+
+class TestReplayContract(CameraContract):
+    """A recording is a camera like any other."""
+
+    @pytest.fixture
+    def camera(self, path):
+        one = build_driver(hw.camera.DRIVERS, "replay", {"path": str(path)})
+        yield one
+        one.close()

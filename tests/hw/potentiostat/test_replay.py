@@ -8,6 +8,7 @@ import hw.potentiostat
 from hw.drivers import build_driver
 from hw.errors import CellReason, PotentiostatError, RecordingReason
 from hw.potentiostat.contract import CellMode, DeviceLimits, HostLoss
+from tests.hw.potentiostat.contract_tests import PotentiostatContract
 from tests.hw.recording.builders import cell_rows, write_h5
 
 
@@ -138,3 +139,15 @@ def test_a_recording_that_cannot_be_read(tmp_path):
     with pytest.raises(PotentiostatError) as caught:
         potentiostat(tmp_path / "gone.h5").open()
     assert caught.value.reason is RecordingReason.UNREADABLE
+
+
+class TestReplayContract(PotentiostatContract):
+    """A recording is a potentiostat that drives nothing."""
+
+    drives = False
+
+    @pytest.fixture
+    def potentiostat(self, path):
+        one = build_driver(hw.potentiostat.DRIVERS, "replay", {"path": str(path)})
+        yield one
+        one.close()
