@@ -54,9 +54,14 @@ def test_an_open_file_is_named(tmp_path: Path) -> None:
 def test_a_child_process_is_named() -> None:
     before = Snapshot.take()
     child = subprocess.Popen(["sleep", "30"])
-    assert any("sleep 30" in leak for leak in leaks_since(before))
-    child.kill()
-    child.wait()
+    try:
+        # for a moment after it was started a process has no command line yet
+        deadline_s = time.monotonic() + 5.0
+        while not any("sleep 30" in leak for leak in leaks_since(before)):
+            assert time.monotonic() < deadline_s, leaks_since(before)
+    finally:
+        child.kill()
+        child.wait()
     assert leaks_since(before) == []
 
 
