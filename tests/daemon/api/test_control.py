@@ -53,6 +53,9 @@ async def test_a_cancelled_start_stops_the_run(served: Served) -> None:
     operation = await served.json("POST", "/runs", 202)
     cancelled = await served.json("DELETE", operation["url"])
     assert cancelled["state"] == "cancelled"
+    async with asyncio.timeout(5):
+        while not served.fakes.runs.stopped:
+            await asyncio.sleep(0.01)
     assert served.fakes.runs.stopped == [("run-1", "operator")]
 
 
