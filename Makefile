@@ -41,9 +41,7 @@ lint: $(READY)
 
 test: lint $(WARM)
 	@./packaging/environment --for-tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS) || \
-		{ echo "once more, one at a time: what failed beside others"; \
-		$(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none $(ARGS); }
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 bench: $(WARM)
 	@$(BIN)/python -m tests.bench $(ARGS)
