@@ -44,6 +44,7 @@ test: lint $(WARM)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 bench: $(WARM)
+	@./packaging/environment --for-bench
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(READY)

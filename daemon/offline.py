@@ -246,7 +246,7 @@ def _read_ahead(source: Recording) -> Iterator[tuple[int, np.ndarray]]:
     def read() -> None:
         try:
             for start, frames in source.blocks(frames=BLOCK_FRAMES):
-                if not put((start, frames.astype(np.uint16, copy=False))):
+                if not put((start, frames)):
                     return
             put(None)
         except InstrumentError as error:

@@ -1,4 +1,4 @@
-"""From camera numbers (DN) to electrons."""
+"""Averaging whole frames: references, darks and flats."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ import numpy as np
 from numba import njit
 
 from kernels.jit import JIT
-
-
-@njit(**JIT)
-def electrons_scalar(dn: np.ndarray, gain_e_per_dn: float, dark_dn: float, out: np.ndarray) -> None:
-    """``out = gain * (dn - dark)`` for flat (M,) arrays: uint16 in, float32 out."""
-    gain = np.float32(gain_e_per_dn)
-    offset = np.float32(-gain_e_per_dn * dark_dn)
-    for i in range(dn.size):
-        out[i] = gain * np.float32(dn[i]) + offset
-
-
-@njit(**JIT)
-def electrons_mapped(dn: np.ndarray, scale: np.ndarray, dark_dn: np.ndarray, out: np.ndarray) -> None:
-    """``out = scale * (dn - dark)`` with per-pixel scale (gain over flat) and dark, all flat (M,); float32 out."""
-    for i in range(dn.size):
-        out[i] = scale[i] * (np.float32(dn[i]) - dark_dn[i])
 
 
 @njit(**JIT)

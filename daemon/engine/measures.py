@@ -40,6 +40,8 @@ class ParticleFlag(IntFlag):
     """Mask or ring left the frame through drift; the value is NaN."""
     BAD_RING = 4
     """Too few background pixels; neighbours' background was used."""
+    BLENDED = 8
+    """Over 1 % of the light in the mask is a close neighbour's; what the PSF spreads there was taken off."""
 
 
 @dataclass
@@ -132,6 +134,8 @@ class MeasureBatch:
     """F0 of each particle, (P,), once the baseline is complete; None before."""
     baseline_layer_flux_e: np.ndarray | None = None
     """(P, 4), with `baseline_flux_e`."""
+    axial_flux_e: np.ndarray | None = None
+    """(N, P, 8) like `layer_flux_e`, by eighths of the area along the major axis; None from an older source."""
     camera_t0_s: float = float("nan")
     """The run's first frame on the camera's own clock: `t_s` counts from it."""
 

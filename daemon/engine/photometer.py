@@ -1,166 +1,152 @@
-"""One frame's photometry: DN to electrons, illumination, then flux, layers, centroid and their variances."""
+"""One frame's photometry: illumination, backgrounds, then flux, layers, axial bins, centroid and their variances."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from daemon.engine.measures import LAYERS, ParticleFlag
-from daemon.engine.operator import Operator
-from daemon.engine.registration import Shift
-from kernels.calibrate import electrons_mapped, electrons_scalar
-from kernels.functionals import plane_sums
-from kernels.measure import MOMENT_X, MOMENT_Y, SATURATED, SQUARE, SUM, layer_sums, ring_means
+from daemon.engine.collector import Collector
+from daemon.engine.measures import ParticleFlag
+from daemon.engine.operator import LEAST_PLANE_SPANS, Operator, ring_donors
+from daemon.engine.shift import Shift
+from kernels.background import LEVEL, MEMORY, STATES, VARIANCE, follow_background
+from kernels.functionals import plane_sums, weighted_sums
+from kernels.lanes import SPAN_PX
+from kernels.photometry import MEASURES, SUMS, TERMS, deblend, fluxes, monomials, ring_levels, shift_sums
 
-SATURATION = 0.98  # of full scale: above it the sensor is no longer linear
-RING_DONORS = 5
-
-
-class Calibrator:
-    """DN to electrons with the run's constants, into one reused buffer."""
-
-    def __init__(
-        self,
-        operator: Operator,
-        dark_map: np.ndarray | None = None,
-        flat_map: np.ndarray | None = None,
-    ) -> None:
-        shape, noise = (int(operator.shape[0]), int(operator.shape[1])), operator.noise
-        bad = operator.defects.astype(np.int64)
-        self._bad = bad
-        self._around = np.stack([bad - 1, bad + 1, bad - shape[1], bad + shape[1]])
-        self._gain, _, self._dark = (float(value) for value in noise)
-        self.buffer = np.empty(shape[0] * shape[1], np.float32)
-        self._scale = None
-        self._dark_map = np.empty(0, np.float32)
-        if dark_map is not None or flat_map is not None:
-            flat = np.ones(shape, np.float32) if flat_map is None else flat_map
-            dark = np.full(shape, self._dark, np.float32) if dark_map is None else dark_map
-            self._scale = np.ascontiguousarray(self._gain / flat, np.float32).reshape(-1)
-            self._dark_map = np.ascontiguousarray(dark, np.float32).reshape(-1)
-
-    def __call__(self, dn: np.ndarray) -> np.ndarray:
-        """Flat float32 electrons of an (H, W) uint16 frame; valid until the next call."""
-        flat_dn = dn.reshape(-1)
-        if self._scale is None:
-            electrons_scalar(flat_dn, self._gain, self._dark, self.buffer)
-        else:
-            electrons_mapped(flat_dn, self._scale, self._dark_map, self.buffer)
-        if self._bad.size:
-            self.buffer[self._bad] = self.buffer[self._around].mean(axis=0)
-        return self.buffer
+BACKGROUND_FRAMES = 2000.0  # remembered at most: what the background's noise adds to a particle's is then under 1 %
 
 
 class Photometer:
-    """Fluxes of all particles of a frame, with variances and flags."""
+    """Measures all particles of a frame. Remembers each particle's background, and nothing else, between frames."""
 
-    def __init__(self, operator: Operator, bit_depth: int) -> None:
-        self._operator = operator
-        gain, read_noise, dark = operator.noise
+    def __init__(self, operator: Operator, collector: Collector) -> None:
+        self._operator, self._collector = operator, collector
+        gain, read_noise, _ = operator.noise
         self._floor_e2 = read_noise**2 + gain**2 / 12
-        self._saturation_e = gain * (SATURATION * (2**bit_depth - 1) - dark)
+        self._calibration = np.array([collector.unit_e, collector.dark, self._floor_e2])
         particles = operator.particles
         self._shape = tuple(int(n) for n in operator.shape)
-        self._sums = np.empty((particles * len(LAYERS), 5))
-        self._ring = np.empty(particles)
+        self._sums = np.empty((particles, SUMS), np.int64)
+        self._ring_sums = np.empty(particles, np.int64)
+        self._ring = np.empty((2, particles))
         self._plane = np.empty(3)
-        self._ring_pixels = np.maximum(np.diff(operator.ring_pointer), 1)
-        self._donors = _ring_donors(operator)
+        self._scratch = np.empty(particles, np.float32)
+        self._drift, self._moved = np.empty(2), np.empty(TERMS, np.float32)
+        self._base: tuple[int, int] | None = None
+        self.inside = np.zeros(particles, bool)
+        """(P,) bool: particles that the last frame looked at holds whole."""
+        self.leak = leak_of(operator)
+        self._donors = ring_donors(operator.ring_poor, operator.centre_uv)
+        self._background = self._first_background()
         basis = np.column_stack([np.ones(particles), operator.centre_uv])
         self._basis = basis
         self._gain_variance = np.einsum("pi,ij,pj->p", basis, operator.plane_covariance, basis)
+        self._flags = np.where(operator.ring_poor, int(ParticleFlag.BAD_RING), 0).astype(np.uint16)
+        self._flags[operator.blended] |= np.uint16(ParticleFlag.BLENDED)
 
-    def plane(self, frame_e: np.ndarray, offset: int) -> np.ndarray:
-        """Illumination plane (a, b, c) relative to the reference, from inactive pixels only."""
+    def _first_background(self) -> np.ndarray:
+        """What the reference says of each background."""
         operator = self._operator
-        if operator.plane_index.size < 100:
+        state = np.zeros((operator.particles, STATES))
+        frames = float(operator.reference_frames)
+        state[:, LEVEL] = operator.ring_level
+        pixels = np.maximum(operator.ring_count, 1)
+        state[:, VARIANCE] = (np.maximum(operator.ring_level, 0.0) + self._floor_e2) / pixels / frames
+        state[:, MEMORY] = np.minimum(frames, BACKGROUND_FRAMES)
+        return state
+
+    def look(self, frame: np.ndarray, base_y: int, base_x: int) -> np.ndarray:
+        """Sum a frame that the collector opened, under a whole-pixel shift: (4,) functionals of drift, blur and
+        likeness under the reference's illumination.
+        """
+        operator, collector = self._operator, self._collector
+        collector.read(frame, base_y * self._shape[1] + base_x)
+        weighted_sums(
+            collector.masks, operator.weights, operator.weight_first, operator.weight_pointer, collector.block_px,
+            self._sums.reshape(-1),
+        )  # fmt: skip
+        self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
+        found = np.empty(4)
+        shift_sums(
+            self._sums, operator.weight_scale, operator.weight_sums, self.leak, self._calibration,
+            self._basis @ self.plane(), self._background, self.inside, found,
+        )  # fmt: skip
+        return found
+
+    def plane(self, shift: Shift | None = None) -> np.ndarray:
+        """Illumination plane (a, b, c) of the frame looked at, relative to the reference, from inactive pixels only;
+        with the frame's `shift`, also free of what a sub-pixel drift does to an uneven background.
+        """
+        operator, collector = self._operator, self._collector
+        if operator.plane_span.size < LEAST_PLANE_SPANS:
             return np.array([1.0, 0.0, 0.0])
-        plane_sums(frame_e, operator.plane_index, operator.plane_u, operator.plane_v, offset, self._plane)
-        plane = operator.plane_covariance @ self._plane
+        plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane)
+        dark = SPAN_PX * collector.dark * operator.plane_basis
+        sums = collector.unit_e * (self._plane - dark)
+        if shift is not None:
+            monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
+            sums -= operator.plane_taylor @ self._moved
+        plane = operator.plane_covariance @ sums
         return plane if plane[0] > 0 and np.isfinite(plane).all() else np.array([1.0, 0.0, 0.0])
 
-    def blank(self) -> tuple[np.ndarray, ...]:
-        """The measures of a frame that shows nothing."""
+    def blank(self) -> tuple[np.ndarray, np.ndarray]:
+        """The measures and flags of a frame that shows nothing."""
         particles = self._operator.particles
-        vector, layers = np.full(particles, np.nan, np.float32), np.full((particles, 4), np.nan, np.float32)
-        return vector, vector, layers, layers, vector, vector, np.zeros(particles, np.uint16)
+        return np.full((particles, MEASURES), np.nan, np.float32), np.zeros(particles, np.uint16)
 
-    def measure(self, frame_e: np.ndarray, shift: Shift, plane: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Flux, its sigma, layers, their sigmas, centroid y and x, flags, in the order of `MeasureBatch`."""
+    def measure(self, frame: np.ndarray, shift: Shift) -> tuple[np.ndarray, np.ndarray, float]:
+        """Measures (P, MEASURES) float32 of a frame at its `shift`, in the columns of `kernels.photometry`, (P,) flags,
+        and the illumination relative to the reference.
+        """
         operator = self._operator
-        offset = shift.base_y * self._shape[1] + shift.base_x
-        inside = self._inside(shift)
-        layer_sums(
-            frame_e, operator.index, operator.weights, operator.pointer, operator.inner_index, operator.inner_place,
-            operator.inner_pointer, offset, shift.rest_y, shift.rest_x, self._saturation_e,
-            np.repeat(inside, len(LAYERS)), self._sums,
+        if (shift.base_y, shift.base_x) != self._base:
+            self.look(frame, shift.base_y, shift.base_x)
+        plane = self.plane(shift)
+        gain = self._basis @ plane
+        self._drift[:] = shift.rest_y, shift.rest_x
+        monomials(shift.rest_y, shift.rest_x, shift.blur_px2, self._moved)
+        self._follow_rings(gain)
+        measures = np.empty((operator.particles, MEASURES), np.float32)
+        fluxes(
+            self._sums, operator.weight_scale, operator.weight_sums, operator.taylor, operator.reference_flux,
+            operator.reference_bend, operator.layer_noise, self._calibration, self._drift, self._moved, gain,
+            self._gain_variance, self._background, self.inside, measures,
         )  # fmt: skip
-        ring_means(frame_e, operator.ring_index, operator.ring_pointer, offset, inside, self._ring)
-        background = self._background()
-        return self._assemble(shift, background, self._basis @ plane, inside)
+        deblend(operator.blend_pointer, operator.blend_index, operator.blend_share, self._scratch, measures)
+        flags = self._flags | np.where(self._collector.saturated, np.uint16(ParticleFlag.SATURATED), np.uint16(0))
+        flags[~self.inside] |= np.uint16(ParticleFlag.EDGE)
+        return measures, flags, float(plane[0])
 
-    def _inside(self, shift: Shift) -> np.ndarray:
+    def _follow_rings(self, gain: np.ndarray) -> None:
+        operator, collector = self._operator, self._collector
+        weighted_sums(
+            collector.rings, operator.ring_weights, operator.ring_pointer[:-1], operator.ring_pointer,
+            collector.block_px, self._ring_sums,
+        )  # fmt: skip
+        ring_levels(
+            self._ring_sums, operator.ring_count, operator.ring_taylor, self._calibration, self._moved, gain,
+            self._ring,
+        )  # fmt: skip
+        level, variance = self._ring
+        follow_background(level, variance, self.inside & ~operator.ring_poor, BACKGROUND_FRAMES, self._background)
+        for particle, donors in self._donors:
+            if len(donors):
+                self._background[particle, LEVEL] = self._background[donors, LEVEL].mean()
+                self._background[particle, VARIANCE] = self._background[donors, VARIANCE].mean()
+
+    def _within_frame(self, base_y: int, base_x: int) -> np.ndarray:
         box = self._operator.box
         return (
-            (box[:, 0] + shift.base_y >= 0)
-            & (box[:, 1] + shift.base_y < self._shape[0])
-            & (box[:, 2] + shift.base_x >= 0)
-            & (box[:, 3] + shift.base_x < self._shape[1])
+            (box[:, 0] + base_y >= 0)
+            & (box[:, 1] + base_y < self._shape[0])
+            & (box[:, 2] + base_x >= 0)
+            & (box[:, 3] + base_x < self._shape[1])
         )
 
-    def _background(self) -> np.ndarray:
-        background = self._ring
-        for particle, donors in self._donors:
-            background[particle] = background[donors].mean() if len(donors) else np.nan
-        return background
 
-    def _assemble(
-        self, shift: Shift, background: np.ndarray, gain: np.ndarray, inside: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        shape = (len(inside), len(LAYERS))
-        weights = self._operator.weight_sums
-        area = (weights[:, 0] - shift.rest_y * weights[:, 1] - shift.rest_x * weights[:, 2]).reshape(shape)
-        layers = self._sums[:, SUM].reshape(shape) - area * background[:, None]
-        # noise of the mean background, and of the mask's own pixels
-        ring_variance = (np.maximum(background, 0.0) + self._floor_e2) / self._ring_pixels
-        own = self._sums[:, SQUARE].reshape(shape) + self._floor_e2 * weights[:, 3].reshape(shape)
-        flux, total_area = layers.sum(axis=1), area.sum(axis=1)
-        variance = own.sum(axis=1) + total_area**2 * ring_variance + flux**2 * self._gain_variance
-        layer_variance = own + area**2 * ring_variance[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centroids = [
-                (
-                    self._sums[:, moment].reshape(shape).sum(axis=1)
-                    - background * (weights[:, column].reshape(shape).sum(axis=1) + rest * total_area)
-                )
-                / flux
-                - rest
-                for moment, column, rest in ((MOMENT_Y, 4, shift.rest_y), (MOMENT_X, 5, shift.rest_x))
-            ]
-            sigma = np.sqrt(np.maximum(variance, 0.0)) / gain
-            layer_sigma = np.sqrt(np.maximum(layer_variance, 0.0)) / gain[:, None]
-        return (
-            (flux / gain).astype(np.float32),
-            sigma.astype(np.float32),
-            (layers / gain[:, None]).astype(np.float32),
-            layer_sigma.astype(np.float32),
-            centroids[0].astype(np.float32),
-            centroids[1].astype(np.float32),
-            self._flags(inside),
-        )
-
-    def _flags(self, inside: np.ndarray) -> np.ndarray:
-        saturated = self._sums[:, SATURATED].reshape(len(inside), len(LAYERS)).sum(axis=1) > 0
-        flags = np.where(saturated, int(ParticleFlag.SATURATED), 0)
-        flags |= np.where(inside, 0, int(ParticleFlag.EDGE))
-        flags |= np.where(self._operator.ring_poor, int(ParticleFlag.BAD_RING), 0)
-        return flags.astype(np.uint16)
-
-
-def _ring_donors(operator: Operator) -> list[tuple[int, np.ndarray]]:
-    """For each particle with a poor ring, the nearest particles with a good one."""
-    good = np.flatnonzero(~operator.ring_poor)
-    donors = []
-    for particle in np.flatnonzero(operator.ring_poor):
-        distance = ((operator.centre_uv[good] - operator.centre_uv[particle]) ** 2).sum(axis=1)
-        donors.append((int(particle), good[np.argsort(distance)[:RING_DONORS]]))
-    return donors
+def leak_of(operator: Operator) -> np.ndarray:
+    """(P, 4): what is left of each particle's own brightness in its functionals of drift and blur."""
+    flux = np.where(operator.reference_flux == 0.0, np.inf, operator.reference_flux)
+    leak = operator.reference_shift / flux[:, None]
+    leak[:, 3] = 0.0
+    return leak

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.engine.collector import Collector
 from daemon.engine.detector import StepDetector
-from daemon.engine.measures import FrameFlag, MeasureBatch
+from daemon.engine.measures import LAYERS, FrameFlag, MeasureBatch
 from daemon.engine.operator import Operator
-from daemon.engine.photometer import Calibrator, Photometer
-from daemon.engine.registration import Registration, Shift
-from hw.camera.contract import FrameStamp
+from daemon.engine.photometer import Photometer
+from daemon.engine.registration import Registration
+from daemon.engine.shift import Shift
+from hw.camera.contract import FrameStamp, PixelFormat
+from kernels.photometry import AXIAL, AXIAL_BINS, CENTROID_X, CENTROID_Y, FLUX, LAYER, LAYER_SIGMA, SIGMA
 
 SAMPLE_PIXELS = 1009  # looked at to recognise constant and repeated frames
 
@@ -29,6 +32,8 @@ class PipelineSettings:
     """(H, W) float32 DN; replaces the scalar dark level."""
     flat_map: np.ndarray | None = None
     """(H, W) float32 relative gain."""
+    pixel_format: str = "Mono16"
+    """Of packed payloads; arrays of pixels tell by their dtype."""
 
 
 class JumpWatch:
@@ -72,17 +77,16 @@ class Pipeline:
     ) -> None:
         self.operator = operator
         self._settings = settings
-        height, width = (int(n) for n in operator.shape)
-        self._shape = (height, width)
-        self._calibrate = Calibrator(operator, settings.dark_map, settings.flat_map)
-        self._photometer = Photometer(operator, settings.bit_depth)
-        self._registration = Registration(operator)
+        pixel_format = PixelFormat(settings.pixel_format)
+        self._collector = Collector(operator, pixel_format, settings.bit_depth, settings.dark_map, settings.flat_map)
+        self._photometer = Photometer(operator, self._collector)
+        self._registration = Registration(operator, self._collector, self._photometer)
         self._illumination_watch = JumpWatch(0.003)
         self._focus_watch = JumpWatch(0.03)
         self._detector = StepDetector(operator.particles, settings.frame_rate_hz, settings.false_alarms_per_day)
         self._baseline = Baseline(settings.baseline_s, settings.baseline_min_frames, baseline)
-        self._sample = np.linspace(0, height * width - 1, SAMPLE_PIXELS).astype(np.int64)
-        self._last_sample = np.empty(0, np.uint16)
+        self._sample = np.linspace(0, int(np.prod(operator.shape)) - 1, SAMPLE_PIXELS).astype(np.uint32)
+        self._last_sample = np.empty(0, np.int16)
         self._last_block: int | None = None
         self._last_stamp = last_stamp
         self._interrupted = last_stamp is not None
@@ -107,10 +111,11 @@ class Pipeline:
         """Settle for the baseline frames there are: the run ends before its baseline does."""
         self._baseline.settle(force=True)
 
-    def add(self, dn: np.ndarray, stamp: FrameStamp) -> None:
-        """Measure one (H, W) uint16 frame into the current batch."""
+    def add(self, frame: np.ndarray, stamp: FrameStamp) -> None:
+        """Measure one frame into the batch: (H, W) uint8 or uint16 pixels, or the flat payload of a packed format."""
+        frame = self._collector.open(frame)
         t_s = self._run_time(stamp)
-        flags = self._look(dn)
+        flags = self._look(frame)
         if self._interrupted or (self._last_block is not None and stamp.block_id != self._last_block + 1):
             flags |= FrameFlag.GAP_BEFORE
         self._last_block, self._interrupted = stamp.block_id, False
@@ -118,10 +123,10 @@ class Pipeline:
             measured = self._photometer.blank()
             drift, illumination, focus = (np.nan, np.nan), np.nan, np.nan
         else:
-            measured, shift, illumination, focus = self._measure(dn)
+            measured, shift, illumination, focus = self._measure(frame)
             drift = (shift.y_px, shift.x_px)
             flags |= self._judge(shift, illumination, focus, after_gap=bool(flags & FrameFlag.GAP_BEFORE))
-            self._baseline.add(self.next_frame, t_s, measured)
+            self._baseline.add(self.next_frame, t_s, measured[0])
         frame_row = (
             self.next_frame, stamp.block_id, t_s, stamp.host_t_s, *drift, self._registration.sigma_px, illumination,
             focus, int(flags),
@@ -134,9 +139,19 @@ class Pipeline:
         if not self._rows:
             return None
         columns = [np.array(column) for column in zip(*(row[0] for row in self._rows), strict=True)]
-        measured = [np.stack(column) for column in zip(*(row[1] for row in self._rows), strict=True)]
+        measures = np.stack([measured for _, (measured, _) in self._rows])
+        particle_flags = np.stack([flags for _, (_, flags) in self._rows])
         self._rows = []
-        batch = MeasureBatch(*columns, *measured)  # type: ignore[arg-type]
+        layer, layer_sigma, axial = (
+            slice(LAYER, LAYER + len(LAYERS)), slice(LAYER_SIGMA, LAYER_SIGMA + len(LAYERS)),
+            slice(AXIAL, AXIAL + AXIAL_BINS),
+        )  # fmt: skip
+        measured = [
+            np.ascontiguousarray(measures[:, :, column])
+            for column in (FLUX, SIGMA, layer, layer_sigma, CENTROID_Y, CENTROID_X)
+        ]
+        batch = MeasureBatch(*columns, *measured, particle_flags)  # type: ignore[call-arg, arg-type]
+        batch.axial_flux_e = np.ascontiguousarray(measures[:, :, axial])
         batch.flags = batch.flags.astype(np.uint32)
         batch.camera_t0_s = self._t0_s if self._t0_s is not None else float("nan")
         self._baseline.settle()
@@ -158,9 +173,9 @@ class Pipeline:
         self._last_stamp = (t_s, stamp.host_t_s)
         return t_s
 
-    def _look(self, dn: np.ndarray) -> FrameFlag:
+    def _look(self, frame: np.ndarray) -> FrameFlag:
         """Recognise data that only looks like data."""
-        sample = dn.reshape(-1)[self._sample]
+        sample = self._collector.pixels(frame, self._sample)
         flags = FrameFlag(0)
         if (sample == sample[0]).all():
             flags |= FrameFlag.CONSTANT
@@ -169,14 +184,14 @@ class Pipeline:
         self._last_sample = sample
         return flags
 
-    def _measure(self, dn: np.ndarray) -> tuple[tuple[np.ndarray, ...], Shift, float, float]:
-        frame_e = self._calibrate(dn)
-        plane = self._photometer.plane(frame_e, self._registration.offset)
-        shift = self._registration.locate(frame_e, float(plane[0]))
-        measured = self._photometer.measure(frame_e, shift, plane)
+    def _measure(self, frame: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], Shift, float, float]:
+        if not self._registration.usable:
+            self._photometer.look(frame, 0, 0)
+        shift = self._registration.locate(frame)
+        measures, flags, illumination = self._photometer.measure(frame, shift)
         psf = self.operator.psf_sigma_px
         focus = psf / np.sqrt(max(psf**2 + shift.blur_px2, 0.1)) if self._registration.usable else np.nan
-        return measured, shift, float(plane[0]), float(focus)
+        return (measures, flags), shift, illumination, float(focus)
 
     def _judge(self, shift: Shift, illumination: float, focus: float, *, after_gap: bool) -> FrameFlag:
         flags = FrameFlag(0)
@@ -212,7 +227,7 @@ class Baseline:
         self.end_frame = 0
         """Number of the first frame that does not belong to the baseline."""
 
-    def add(self, frame: int, t_s: float, measured: tuple[np.ndarray, ...]) -> None:
+    def add(self, frame: int, t_s: float, measures: np.ndarray) -> None:
         """Collect a measured frame while the baseline lasts."""
         if self._complete:
             return
@@ -221,7 +236,7 @@ class Baseline:
             self._complete = True
             return
         self.end_frame += 1
-        self._collected.append((measured[0], measured[2]))
+        self._collected.append((measures[:, FLUX], measures[:, LAYER : LAYER + len(LAYERS)]))
 
     def settle(self, force: bool = False) -> None:
         """Compute F0 once the baseline is complete, or now when forced (a run shorter than its baseline)."""

@@ -6,76 +6,86 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daemon.engine.operator import MARGIN_PX, Operator
+from daemon.engine.collector import Collector
+from daemon.engine.operator import BLUR_ANCHOR, MARGIN_PX, Operator
+from daemon.engine.photometer import Photometer, leak_of
+from daemon.engine.shift import Shift
 from kernels.drift import solve_shift
-from kernels.functionals import correlation_map, four_sums
+from kernels.functionals import correlation_map
+from kernels.photometry import AXIAL_BINS, SHIFT_Y
 
 RECENTRE_PX = 0.6  # the cubic series is exact to 1e-3 px inside
 SIMILARITY_DROP = 0.08  # a sudden loss of likeness: the scene jumped beyond the series' reach
 SIMILARITY_LEAST = 0.3  # below this the frame does not show the reference's scene at all
-COARSE_PIXELS = 5_000  # 50 ms of search; enough for a shift that the series then refines
+MOST_BLUR = 1.5  # of the PSF's variance: twice as wide is another scene
+LEAST_PIXELS = 100
+SHIFT_FACTORS = np.array([1.0, 1.0, -1 / 2, -1.0, -1 / 2, 1 / 6, 1 / 2, 1 / 2, 1 / 6])
 
 
 @dataclass(frozen=True)
-class Shift:
-    """Drift of one frame: an integer part that moves the index sets and a sub-pixel rest that bends the masks."""
+class Scene:
+    """What a scene of the particles in the frame is expected to do: sums over them, see `kernels.photometry`."""
 
-    base_y: int
-    base_x: int
-    rest_y: float
-    rest_x: float
-    blur_px2: float
-    """Change of the PSF's variance since the reference, px**2."""
-    known: bool
-    jumped: bool
+    series: np.ndarray
+    """(4, 9) float64: the functionals' Taylor series in the shift; change of the first two is minus that."""
+    blur: tuple[float, float]
+    """s and c of the blur functional ``s b / (1 + c b)`` in the change b of the PSF's variance."""
+    likeness: float
+    """The template functional of the reference."""
+    sigma_px: float
+    """Of the shift, from the frame's noise; NaN when nothing tells it."""
 
-    @property
-    def y_px(self) -> float:
-        """Drift down the image, px."""
-        return self.base_y + self.rest_y
-
-    @property
-    def x_px(self) -> float:
-        """Drift along the line, px."""
-        return self.base_x + self.rest_x
+    @classmethod
+    def of(cls, operator: Operator, inside: np.ndarray) -> Scene:
+        """For the particles `inside` (P,) bool."""
+        taylor = operator.taylor[inside].astype(np.float64)
+        total = taylor[:, :, :AXIAL_BINS].sum(axis=2)
+        terms = taylor[:, :, SHIFT_Y:].sum(axis=0).T - np.einsum("pk,pt->kt", leak_of(operator)[inside], total)
+        series = terms[:, :9] * SHIFT_FACTORS
+        noise = operator.shift_noise[inside].sum(axis=0)
+        sigma_px = np.nan
+        if np.linalg.matrix_rank(noise) == 2:
+            inverse = np.linalg.pinv(series[:2, :2])
+            sigma_px = float(np.sqrt(np.mean(np.diag(inverse @ noise @ inverse.T))))
+        anchor = BLUR_ANCHOR * operator.psf_sigma_px**2
+        slope = 0.5 * float(terms[2, 9])
+        response = slope * anchor + float(terms[2, 10]) * anchor**2
+        bend = (slope * anchor / response - 1.0) / anchor if response > 0.0 else 0.0
+        return cls(series, (slope, max(bend, 0.0)), float(operator.reference_shift[inside, 3].sum()), sigma_px)
 
 
 class Registration:
     """Follows the drift; remembers only the last shift and the last likeness."""
 
-    def __init__(self, operator: Operator) -> None:
-        self._operator = operator
+    def __init__(self, operator: Operator, collector: Collector, photometer: Photometer) -> None:
+        self._operator, self._collector, self._photometer = operator, collector, photometer
         self._width = int(operator.shape[1])
-        self._sums = np.empty(4)
         self._solution = np.empty(2)
         self._last = Shift(0, 0, 0.0, 0.0, 0.0, known=True, jumped=False)
         self._similarity = np.nan
-        self.sigma_px = float(np.sqrt(np.mean(np.diag(operator.shift_covariance)))) if self.usable else np.nan
+        self._inside = np.ones(operator.particles, bool)
+        self._scene = Scene.of(operator, self._inside)
+        self.sigma_px = self._scene.sigma_px
 
     @property
     def usable(self) -> bool:
         """False for a scene without enough structure to register."""
-        return self._operator.shift_index.size >= 100
-
-    @property
-    def offset(self) -> int:
-        """Linear index offset of the last integer shift."""
-        return self._last.base_y * self._width + self._last.base_x
+        return bool(np.isfinite(self.sigma_px)) and self._operator.search_index.size >= LEAST_PIXELS
 
     @property
     def drift_px(self) -> tuple[float, float]:
         """Latest drift (y, x)."""
         return self._last.y_px, self._last.x_px
 
-    def locate(self, frame_e: np.ndarray, illumination: float) -> Shift:
-        """The shift of a flat float32 frame in electrons under a relative `illumination` near 1."""
+    def locate(self, frame: np.ndarray) -> Shift:
+        """The shift of a frame that the collector opened."""
         if not self.usable:
             return self._last
-        shift, similarity = self._refine(frame_e, illumination, self._last.base_y, self._last.base_x)
+        shift, similarity = self._refine(frame, self._last.base_y, self._last.base_x)
         suspicious = not similarity > self._similarity - SIMILARITY_DROP if np.isfinite(self._similarity) else False
         if shift is None or suspicious:
-            coarse_y, coarse_x = self._coarse(frame_e)
-            again, likeness = self._refine(frame_e, illumination, coarse_y, coarse_x)
+            coarse_y, coarse_x = self._coarse(frame)
+            again, likeness = self._refine(frame, coarse_y, coarse_x)
             if again is not None and (shift is None or likeness > similarity + SIMILARITY_DROP / 2):
                 shift, similarity = again, likeness
         if shift is None or not similarity > SIMILARITY_LEAST:
@@ -89,52 +99,64 @@ class Registration:
         )
         return self._last
 
-    def _refine(self, frame_e: np.ndarray, illumination: float, y: int, x: int) -> tuple[Shift | None, float]:
+    def _refine(self, frame: np.ndarray, y: int, x: int) -> tuple[Shift | None, float]:
         """Solve at the integer shift (y, x), re-centring while the answer lies outside the series' reach."""
-        operator = self._operator
         similarity = -1.0
         for _ in range(5):
             if max(abs(y), abs(x)) > MARGIN_PX:
                 return None, similarity
-            four_sums(frame_e, operator.shift_index, operator.shift_weights, y * self._width + x, self._sums)
-            measured = self._sums / illumination
-            solved, similarity, change = self._solve(measured)
+            found = self._photometer.look(frame, y, x)
+            scene = self._scene_of(self._photometer.inside)
+            solved, similarity, change = self._solve(found, scene)
             if not solved:
                 return None, similarity
             rest_y, rest_x = float(self._solution[0]), float(self._solution[1])
             if max(abs(rest_y), abs(rest_x)) <= RECENTRE_PX:
-                blur = -operator.blur_gain * (change[2] - _series(operator.shift_series[2], rest_y, rest_x))
-                return Shift(y, x, rest_y, rest_x, float(blur), known=True, jumped=False), similarity
+                blur = self._blur(scene, _series(scene.series[2], rest_y, rest_x) - change[2])
+                return Shift(y, x, rest_y, rest_x, blur, known=True, jumped=False), similarity
             y, x = y + round(rest_y), x + round(rest_x)
         return None, similarity
 
-    def _solve(self, measured: np.ndarray) -> tuple[bool, float, np.ndarray]:
+    def _scene_of(self, inside: np.ndarray) -> Scene:
+        """The expectation for the particles that are in the frame: summed anew only when others are."""
+        if not np.array_equal(inside, self._inside):
+            self._inside = inside.copy()
+            self._scene = Scene.of(self._operator, inside)
+        return self._scene
+
+    def _solve(self, found: np.ndarray, scene: Scene) -> tuple[bool, float, np.ndarray]:
         """Shift and brightness together: (converged, brightness relative to the reference, change of the functionals).
 
         All gradients grow with the particles' brightness, and the template's likeness falls with the shift: three
         rounds settle both to 1e-4.
         """
-        operator = self._operator
-        bias, template = operator.shift_bias, operator.shift_series[3]
-        similarity = float(measured[3] / bias[3])
-        change = bias - measured
+        if scene.likeness == 0.0:
+            return False, -1.0, found
+        similarity = float(found[3] / scene.likeness)
+        change = -found
         for _ in range(3):
-            change = bias - measured / max(similarity, SIMILARITY_LEAST)
-            if not solve_shift(operator.shift_series, change, self._solution):
+            change = -found / max(similarity, SIMILARITY_LEAST)
+            if not solve_shift(scene.series, change, self._solution):
                 return False, similarity, change
-            shifted = bias[3] - _series(template, self._solution[0], self._solution[1])
-            similarity = float(measured[3] / shifted) if shifted > 0.3 * bias[3] else similarity
+            shifted = scene.likeness - _series(scene.series[3], self._solution[0], self._solution[1])
+            similarity = float(found[3] / shifted) if shifted > 0.3 * scene.likeness else similarity
         return True, similarity, change
 
-    def _coarse(self, frame_e: np.ndarray) -> tuple[int, int]:
+    def _blur(self, scene: Scene, value: float) -> float:
+        """Change of the PSF's variance, px**2, from what the blur functional gained."""
+        slope, bend = scene.blur
+        most = MOST_BLUR * self._operator.psf_sigma_px**2
+        room = slope - bend * value
+        if not slope > 0.0 or not room > 0.0:
+            return most if slope > 0.0 else 0.0
+        return float(min(max(value / room, -most), most))
+
+    def _coarse(self, frame: np.ndarray) -> tuple[int, int]:
         """Best integer shift within the margin by normalised correlation with the template."""
         operator = self._operator
-        step = max(1, operator.shift_index.size // COARSE_PIXELS)
-        template = operator.shift_weights[3, ::step]
-        template = (template - template.mean()).astype(np.float32)
         likeness = np.empty((2 * MARGIN_PX + 1, 2 * MARGIN_PX + 1))
-        index = np.ascontiguousarray(operator.shift_index[::step])
-        correlation_map(frame_e, self._width, index, template, 0, MARGIN_PX, likeness)
+        image = self._collector.whole(frame).reshape(-1)
+        correlation_map(image, self._width, operator.search_index, operator.search_template, MARGIN_PX, likeness)
         best = np.unravel_index(int(np.argmax(likeness)), likeness.shape)
         return int(best[0]) - MARGIN_PX, int(best[1]) - MARGIN_PX
 

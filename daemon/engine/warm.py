@@ -7,7 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from daemon.engine.detector import StepDetector
-from kernels import calibrate, drift, functionals, measure, unpack
+from daemon.engine.operator import empty_operator
+from daemon.engine.pipeline import Pipeline, PipelineSettings
+from hw.camera.contract import FrameStamp, PixelFormat
+from kernels import calibrate, drift, functionals, unpack
 
 FORMATS = ("Mono8", "Mono10p", "Mono12", "Mono12p", "Mono16")
 
@@ -24,34 +27,32 @@ def warm_kernels(progress: Callable[[str, int, int], None] = lambda name, done, 
 def _steps() -> list[tuple[str, Callable[[], object]]]:
     size = 64
     frame, other = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    dn = np.zeros(size, np.uint16)
     index = np.zeros(4, np.int32)
-    row = np.ones(4, np.float32)
-    pointer = np.array([0, 4], np.int32)
-    valid = np.ones(1, bool)
     return [
-        ("electrons_scalar", lambda: calibrate.electrons_scalar(dn, 1.0, 0.0, frame)),
-        ("electrons_mapped", lambda: calibrate.electrons_mapped(dn, other, other, frame)),
         ("accumulate", lambda: calibrate.accumulate(frame, other, other.copy(), other.copy())),
-        ("plane_sums", lambda: functionals.plane_sums(frame, index, row, row, 0, np.zeros(3))),
-        ("four_sums", lambda: functionals.four_sums(frame, index, np.ones((4, 4), np.float32), 0, np.zeros(4))),
-        ("correlation_map", lambda: functionals.correlation_map(frame, 8, index, row, 9, 1, np.zeros((3, 3)))),
-        ("solve_shift", lambda: drift.solve_shift(np.ones((2, 9)), np.zeros(2), np.zeros(2))),
         (
-            "layer_sums",
-            lambda: measure.layer_sums(
-                frame,
-                *(index, np.ones((5, 4), np.float32), pointer),
-                *(index, np.ones((2, 4), np.float32), pointer),
-                *(0, 0.0, 0.0, 1.0),
-                valid,
-                np.zeros((1, 5)),
-            ),
+            "correlation_map",
+            lambda: functionals.correlation_map(frame, 8, index + 27, np.ones(4, np.float32), 1, np.zeros((3, 3))),
         ),
-        ("ring_means", lambda: measure.ring_means(frame, index, pointer, 0, valid, np.zeros(1))),
+        ("solve_shift", lambda: drift.solve_shift(np.ones((4, 9)), np.zeros(2), np.zeros(2))),
+        *[(f"measure {name}", lambda name=name: _warm_pipeline(name)) for name in FORMATS],
         *[(f"unpack {name}", lambda name=name: _warm_unpack(name)) for name in FORMATS],
         ("detector", _warm_detector),
     ]
+
+
+def _warm_pipeline(name: str) -> None:
+    """Two frames of an empty scene, with a defect and with maps: every kernel of a format, with the types of work."""
+    pixel_format, shape = PixelFormat(name), (32, 32)
+    payload = np.zeros(pixel_format.payload_bytes(*shape), np.uint8)
+    payload[: payload.size // 2] = 1
+    for maps in (None, np.ones(shape, np.float32)):
+        settings = PipelineSettings(pixel_format.bit_depth, 100.0, 0.0, pixel_format=name, dark_map=maps, flat_map=maps)
+        pipeline = Pipeline(empty_operator(shape), settings)
+        for frame in range(2):
+            payload[frame] = 2
+            pipeline.add(payload, FrameStamp(frame, float(frame), 0.0))
+        pipeline.take()
 
 
 def _warm_unpack(pixel_format: str) -> None:

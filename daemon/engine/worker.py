@@ -182,12 +182,13 @@ class Worker(threading.Thread):
             return False
         number, stamp, stream = item
         started = time.monotonic()
-        self._unpack(ring.slot(number))
-        ring.release(number)
-        if stream >= self._stream:
-            self._use(stamp)
-        else:
-            self.idle += 1  # taken before the camera was started for what is wanted now
+        try:
+            if stream >= self._stream:
+                self._use(ring.slot(number), stamp)
+            else:
+                self.idle += 1  # taken before the camera was started for what is wanted now
+        finally:
+            ring.release(number)
         self._busy_s += time.monotonic() - started
         return True
 
@@ -212,35 +213,36 @@ class Worker(threading.Thread):
             "cpu_s": time.process_time(),
         }
 
-    def _unpack(self, payload: np.ndarray) -> None:
+    def _unpacked(self, payload: np.ndarray) -> np.ndarray:
+        """(H, W) uint16 pixels, valid until the next call: what is shown and averaged; a run reads payloads itself."""
         info = self._acquisition.info
-        if info is None:
-            return
+        assert info is not None  # frames come from an open camera
         if self._frame.shape != (info.height_px, info.width_px):
             self._frame = np.empty((info.height_px, info.width_px), np.uint16)
         unpack(payload, info.pixel_format.value, self._frame)
+        return self._frame
 
-    def _use(self, stamp: FrameStamp) -> None:
+    def _use(self, payload: np.ndarray, stamp: FrameStamp) -> None:
         if self._preview is not None:
-            self._send_preview(self._preview, stamp)
+            self._send_preview(self._preview, self._unpacked(payload), stamp)
             self._preview = None
-        if self._capture is not None and self._capture[1].add(self._frame):
+        if self._capture is not None and self._capture[1].add(self._unpacked(payload)):
             request, capture = self._capture
             self._capture = None
             self._outbox.put(Message("reply", {"request": request}, capture.result()))
         if self._pipeline is None:
             self.idle += 1
             return
-        self._pipeline.add(self._frame, stamp)
+        self._pipeline.add(payload, stamp)
         self.measured += 1
 
-    def _send_preview(self, request: int, stamp: FrameStamp) -> None:
+    def _send_preview(self, request: int, image: np.ndarray, stamp: FrameStamp) -> None:
         frame = self._pipeline.next_frame if self._pipeline is not None else -1
         drift_y, drift_x = self._pipeline.drift_px if self._pipeline is not None else (0.0, 0.0)
         fields = {
             "request": request, "frame": frame, "host_t_s": stamp.host_t_s, "drift_y_px": drift_y, "drift_x_px":
             drift_x, }  # fmt: skip
-        self._outbox.put_if_room(Message("reply", fields, {"image": self._frame.copy()}))
+        self._outbox.put_if_room(Message("reply", fields, {"image": image.copy()}))
 
     def _send_batch(self) -> None:
         batch = self._pipeline.take() if self._pipeline is not None else None

@@ -1,32 +1,31 @@
-"""Compiling a run's masks into index lists and weights, once, so that a frame costs a handful of weighted sums.
+"""Compiling a run's masks into pixels and weights, once, so that a frame costs a handful of weighted sums.
 
-Sources: the photometry and its variance follow the CCD equation (Merline & Howell 1995); registration is one step of
-inverse-variance-weighted Gauss-Newton (Robinson & Milanfar 2004) written as fixed linear functionals, with the gain and
-background of every particle projected out so that brightening is not motion; its answer is made exact for shifts up to
-about a pixel by the third-order Taylor series of the reference.
+The photometry and its variance follow the CCD equation (Merline & Howell 1995). Masks stand still between whole-pixel
+shifts; what smaller drifts and a change of blur do to each sum is its Taylor series over the derivatives of the
+reference.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from daemon.engine.measures import LAYERS, MaskSet, NoiseModel
-from daemon.engine.operator import MARGIN_PX, Operator
+from daemon.engine.operator import BLUR_ANCHOR, Operator, ring_donors
+from daemon.photometry.patches import EDGE_PX, GROW_SIGMA, Patch
+from daemon.photometry.registering import Targets, derivative, interior, search_template
+from daemon.photometry.spans import Spans, cover, extent, quantise
+from kernels.lanes import SPAN_PX
+from kernels.photometry import AXIAL_BINS, BEND_Y, DERIVATIVES, MOMENT_Y, SHIFT_Y, SUMS, TERMS
 
-GROW_SIGMA = (
-    2.0  # the mask grows by this many PSF sigmas: a 33 % wider blur then moves the flux by under half a percent
-)
-EDGE_PX = 2.0  # width of the soft edge beyond it
-RING_GAP_PX = 1.0
-RING_WIDTH_PX = 6.0
-RING_MARGIN_PX = 6  # rings keep off the frame's edge: a small drift then loses no particle
 MIN_RING_PIXELS = 30
-MAX_PLANE_PIXELS = 100_000  # the illumination's own noise then adds 1 % to a particle's
-MAX_REGISTRATION_PIXELS = 100_000  # the steepest hold most of what is to be known
-GRADIENT_SIGMA = 5.0  # gradients below this many noise sigmas only bias the scale of the shift
-# eighth-order central difference (taps -4..4): exact to 1e-4 for a PSF of sigma >= 1.2 px
-DERIVATIVE = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0.0, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
+RING_ENOUGH = 200  # pixels: followed through time, every other row of a larger ring tells as much
+BLEND_SIGMA = 3.0  # PSF sigmas that a neighbour's light is looked for beyond its outline
+LEAST_BLEND = 1e-4
+MAX_PLANE_SPANS = 12_500  # the illumination's own noise then adds 1 % to a particle's
+LEAST_PLANE_SPANS = 125
 
 
 def compile_operator(
@@ -45,166 +44,183 @@ def compile_operator(
     distance = ndimage.distance_transform_edt(~occupied) if occupied.any() else np.full(reference_e.shape, np.inf)
     grow = GROW_SIGMA * masks.psf_sigma_px
     boxes = ndimage.find_objects(masks.labels, max_label=masks.count)
-    patches = [_Patch(masks, i, boxes[i], occupied, distance, grow) for i in range(masks.count)]
-    segments = _segments(patches, masks.labels.shape[1])
-    ring_index, ring_pointer, ring_poor = _rings(patches, masks.labels.shape[1])
-    plane = _plane(reference_e, distance, grow)
-    shift = _shift(reference_e, variance, patches, reference_frames)
+    patches = [Patch(masks, i, boxes[i], occupied, distance, grow) for i in range(masks.count)]
+    terms = _derivatives(reference_e, BLUR_ANCHOR * masks.psf_sigma_px**2)
+    targets = Targets.of(reference_e, variance)
+    centre_uv = _uv(masks.y_px, masks.x_px, reference_e.shape)
+    rings = _rings(patches, reference_e, terms, centre_uv)
     return Operator(
         shape=np.array(reference_e.shape, np.int64),
         defects=np.empty(0, np.int32) if defects is None else defects,
         noise=np.array([noise.gain_e_per_dn, noise.read_noise_e, noise.dark_dn]),
-        ring_index=ring_index,
-        ring_pointer=ring_pointer,
-        ring_poor=ring_poor,
+        reference_frames=reference_frames,
         box=np.array([patch.box for patch in patches], np.int32).reshape(-1, 4),
-        centre_uv=_uv(masks.y_px, masks.x_px, reference_e.shape),
+        centre_uv=centre_uv,
         psf_sigma_px=masks.psf_sigma_px,
-        **segments,  # type: ignore[arg-type]
-        **plane,  # type: ignore[arg-type]
-        **shift,  # type: ignore[arg-type]
+        **_masks(patches, reference_e, terms, targets, rings["ring_level"]),
+        **rings,
+        **_blends(patches, masks),
+        **_plane(reference_e, terms, distance, grow),
+        **search_template(targets.profile, patches),
     )
 
 
-def _smooth(fraction: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, without kinks between: a mask's edge must bend by its gradient."""
-    t = np.clip(fraction, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+def _derivatives(reference_e: np.ndarray, anchor_px2: float) -> np.ndarray:
+    """(TERMS, H W) float32: the derivatives of the reference that a sum's Taylor series needs.
 
-
-def _share(others: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """How much of each pixel belongs to this particle: all of it, or, near a neighbour, less across a soft border half
-    way between the two, so that the shares of both add up to one.
+    The blur's second-order term makes the series exact for blur by `anchor_px2`.
     """
-    if not others.any():
-        return np.ones(others.shape)
-    here = outside - ndimage.distance_transform_edt(inside)
-    there = ndimage.distance_transform_edt(~others) - ndimage.distance_transform_edt(others)
-    return _smooth(0.5 + (there - here) / (2.0 * EDGE_PX))
+    found: dict[str, np.ndarray] = {"": reference_e.astype(np.float32)}
+    for name in DERIVATIVES[:-2]:
+        found[name] = derivative(found[name[:-1]], "yx".index(name[-1]))
+    found["laplace"] = found["yy"] + found["xx"]
+    change = _blurred(found[""], anchor_px2) - found[""]
+    found["blur"] = (change - 0.5 * anchor_px2 * found["laplace"]) / anchor_px2**2
+    return np.stack([found[name] for name in DERIVATIVES]).reshape(TERMS, -1)
 
 
-class _Patch:
-    """One particle's surroundings: soft mask, layers and ring on a small window."""
-
-    def __init__(
-        self,
-        masks: MaskSet,
-        i: int,
-        box: tuple[slice, slice],
-        occupied: np.ndarray,
-        distance: np.ndarray,
-        grow: float,
-    ) -> None:
-        height, width = masks.labels.shape
-        reach = int(np.ceil(grow + EDGE_PX + RING_GAP_PX + RING_WIDTH_PX)) + 2
-        self.y0, self.x0 = max(box[0].start - reach, 0), max(box[1].start - reach, 0)
-        self.window = (
-            slice(self.y0, min(box[0].stop + reach, height)),
-            slice(self.x0, min(box[1].stop + reach, width)),
-        )
-        labels = masks.labels[self.window]
-        inside = labels == i + 1
-        outside = ndimage.distance_transform_edt(~inside)
-        self.mask = _smooth(1.0 - (outside - grow) / EDGE_PX) * _share(occupied[self.window] & ~inside, inside, outside)
-        self.core = inside
-        self.layer = _layers(inside)
-        near = grow + EDGE_PX + RING_GAP_PX
-        free = distance[self.window] > near - 0.5
-        self.ring = free & (outside > near) & (outside <= near + RING_WIDTH_PX) & self._interior(height, width)
-        self.centre = (float(masks.y_px[i]), float(masks.x_px[i]))
-        rows, cols = np.nonzero(ndimage.binary_dilation(self.mask > 0) | self.ring)
-        self.box = (rows[0] + self.y0, rows[-1] + self.y0, cols.min() + self.x0, cols.max() + self.x0)
-
-    def _interior(self, height: int, width: int) -> np.ndarray:
-        """Where the window's pixels stay in the frame while the scene drifts a little."""
-        y = np.arange(self.window[0].start, self.window[0].stop)
-        x = np.arange(self.window[1].start, self.window[1].stop)
-        inside_y = (y >= RING_MARGIN_PX) & (y < height - RING_MARGIN_PX)
-        inside_x = (x >= RING_MARGIN_PX) & (x < width - RING_MARGIN_PX)
-        return inside_y[:, None] & inside_x[None, :]
-
-    def linear(self, where: np.ndarray, width: int) -> np.ndarray:
-        """Linear frame indices of the window's True pixels."""
-        y, x = np.nonzero(where)
-        return ((y + self.y0) * width + x + self.x0).astype(np.int32)
+def _blurred(image: np.ndarray, variance_px2: float) -> np.ndarray:
+    """The image under a Gaussian of this variance, exact for any scene that the pixels resolve."""
+    y, x = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None, :]
+    damping = np.exp(-2.0 * np.pi**2 * variance_px2 * (y * y + x * x)).astype(np.float32)
+    blurred: np.ndarray = fft.irfft2(fft.rfft2(image) * damping, image.shape)
+    return blurred
 
 
-def _layers(inside: np.ndarray) -> np.ndarray:
-    """Layer number 0 (surface) to 3 (core) of each pixel: quartiles by area of the distance to the particle's edge.
-
-    Pixels of the grown skirt belong to the surface layer, whose light the optics spread there.
-    """
-    depth = ndimage.distance_transform_edt(inside)
-    y, x = np.nonzero(inside)
-    # ties of the distance are broken by position, so that the quarters are equal to a pixel
-    order = np.lexsort((x, y, depth[inside]))
-    layer = np.zeros(inside.shape, np.int8)
-    layer[y[order], x[order]] = np.arange(len(order)) * len(LAYERS) // max(len(order), 1)
-    return layer
-
-
-def _segments(patches: list[_Patch], width: int) -> dict[str, np.ndarray]:
-    """Rim and inner pixels of every layer, particle by particle; see `Operator`."""
-    rim, inner, sums = _Entries(5), _Entries(2), []
-    for patch in patches:
-        gradient_y, gradient_x = np.gradient(patch.mask)
-        support = (patch.mask > 0) | (gradient_y != 0) | (gradient_x != 0)
-        y, x = np.nonzero(support)
-        place = np.stack([y + patch.y0 - patch.centre[0], x + patch.x0 - patch.centre[1]])
-        soft = np.stack([patch.mask[support], gradient_y[support], gradient_x[support]])
-        index, layer = patch.linear(support, width), patch.layer[support]
-        full = (soft[0] == 1.0) & (soft[1] == 0.0) & (soft[2] == 0.0)
-        rows = np.concatenate([soft, place])
-        rim.add(index[~full], rows[:, ~full], layer[~full])
-        inner.add(index[full], place[:, full], layer[full])
-        sums.append(_weight_sums(rows, layer))
+def _masks(
+    patches: list[Patch], reference_e: np.ndarray, terms: np.ndarray, targets: Targets, level: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Spans, weights and all that is known of them beforehand; see `Operator`."""
+    count, width = len(patches), reference_e.shape[1]
+    starts, rows, pointer = [np.empty(0, np.int64)], [np.empty(0, np.int8)], [0]
+    firsts: list[int] = []
+    lengths = [0]
+    known: dict[str, np.ndarray] = {
+        "weight_scale": np.ones((count, SUMS)),
+        "weight_sums": np.zeros((count, SUMS)),
+        "taylor": np.zeros((count, TERMS, SUMS), np.float32),
+        "reference_flux": np.zeros(count),
+        "reference_bend": np.zeros((count, 2)),
+        "reference_shift": np.zeros((count, SUMS - SHIFT_Y)),
+        "shift_noise": np.zeros((count, 2, 2)),
+        "layer_noise": np.zeros((count, len(LAYERS), 2)),
+    }
+    flat = reference_e.reshape(-1).astype(np.float64)
+    for p, patch in enumerate(patches):
+        spans = cover(patch.mask > 0, patch.y0, patch.x0, width).sorted_along(patch.along)
+        planes = [*_planes(patch), *targets.planes(patch)]
+        weights, scale = quantise(np.stack([spans.take(plane) for plane in planes]), MOMENT_Y)
+        starts.append(spans.start)
+        for row in weights:
+            first, last = extent(row)
+            rows.append(row[first:last])
+            firsts.append(pointer[-1] + first)
+            lengths.append(last - first)
+        pointer.append(pointer[-1] + SPAN_PX * len(spans.start))
+        real = weights * scale[:, None]
+        known["weight_scale"][p], known["weight_sums"][p] = scale, real.sum(axis=1)
+        known["taylor"][p] = terms[:, spans.index] @ real.T
+        light = real @ flat[spans.index]
+        net = light - level[p] * real.sum(axis=1)
+        known["reference_flux"][p] = net[:AXIAL_BINS].sum()
+        known["reference_bend"][p], known["reference_shift"][p] = net[BEND_Y:SHIFT_Y], net[SHIFT_Y:]
+        drift = real[SHIFT_Y : SHIFT_Y + 2]
+        known["shift_noise"][p] = (drift * targets.variance.reshape(-1)[spans.index]) @ drift.T
+        known["layer_noise"][p] = _layer_noise(patch, spans, real, flat[spans.index])
     return {
-        "index": rim.joined_index(),
-        "weights": rim.joined_rows(),
-        "pointer": rim.pointer(),
-        "inner_index": inner.joined_index(),
-        "inner_place": inner.joined_rows(),
-        "inner_pointer": inner.pointer(),
-        "weight_sums": np.concatenate(sums) if sums else np.empty((0, 7)),
+        "mask_span": np.concatenate(starts).astype(np.int32),
+        "mask_pointer": np.array(pointer, np.int32),
+        "weights": np.concatenate(rows),
+        "weight_first": np.array(firsts, np.int32),
+        "weight_pointer": np.cumsum(lengths).astype(np.int32),
+        **known,
     }
 
 
-class _Entries:
-    """Pixels gathered layer by layer."""
-
-    def __init__(self, rows: int) -> None:
-        self._index: list[np.ndarray] = [np.empty(0, np.int32)]
-        self._rows: list[np.ndarray] = [np.empty((rows, 0), np.float32)]
-        self._lengths: list[np.ndarray] = [np.zeros(1, np.int64)]
-
-    def add(self, index: np.ndarray, rows: np.ndarray, layer: np.ndarray) -> None:
-        """One particle's pixels, sorted by layer."""
-        order = np.argsort(layer, kind="stable")
-        self._index.append(index[order])
-        self._rows.append(rows[:, order].astype(np.float32))
-        self._lengths.append(np.bincount(layer, minlength=len(LAYERS)))
-
-    def joined_index(self) -> np.ndarray:
-        return np.concatenate(self._index)
-
-    def joined_rows(self) -> np.ndarray:
-        return np.ascontiguousarray(np.concatenate(self._rows, axis=1))
-
-    def pointer(self) -> np.ndarray:
-        return np.cumsum(np.concatenate(self._lengths)).astype(np.int32)
+def _planes(patch: Patch) -> list[np.ndarray]:
+    """The weights of each sum on the patch's window, in the order of `kernels.photometry`."""
+    y = np.arange(patch.mask.shape[0])[:, None] + patch.y0 - patch.centre[0]
+    x = np.arange(patch.mask.shape[1])[None, :] + patch.x0 - patch.centre[1]
+    axial = [patch.mask * (patch.axial == k) for k in range(AXIAL_BINS)]
+    inner = [patch.mask * (patch.layer == k) for k in range(1, len(LAYERS))]
+    return [*axial, *inner, patch.mask * y, patch.mask * x, *np.gradient(patch.mask)]
 
 
-def _weight_sums(rows: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    w, wy, wx, y, x = rows
-    terms = (w, wy, wx, w * w, y * w, x * w, (w > 0.5).astype(float))
-    return np.stack([np.bincount(layer, weights=term, minlength=len(LAYERS)) for term in terms], axis=1)
+def _layer_noise(patch: Patch, spans: Spans, real: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(4, 2): sum(m**2 e) / sum(m e) and sum(m**2) of each layer."""
+    mask, layer = real[:AXIAL_BINS].sum(axis=0), spans.take(patch.layer)
+    found = np.zeros((len(LAYERS), 2))
+    for k in range(len(LAYERS)):
+        m, e = mask[layer == k], np.maximum(light[layer == k], 0.0)
+        found[k] = (m * m * e).sum() / max((m * e).sum(), 1e-9), (m * m).sum()
+    return found
 
 
-def _rings(patches: list[_Patch], width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rings = [patch.linear(patch.ring, width) for patch in patches]
-    counts = np.array([len(ring) for ring in rings], np.int64)
-    pointer = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return np.concatenate(rings) if rings else np.empty(0, np.int32), pointer, counts < MIN_RING_PIXELS
+def _blends(patches: list[Patch], masks: MaskSet) -> dict[str, np.ndarray]:
+    """How much of a close neighbour's light, blurred by the PSF, falls into each mask."""
+    area = np.maximum(np.bincount(masks.labels.reshape(-1), minlength=masks.count + 1), 1)
+    pointer, index, share = [0], [], []
+    for p, patch in enumerate(patches):
+        labels = masks.labels[patch.window]
+        near = ndimage.binary_dilation(patch.mask > 0, iterations=int(np.ceil(BLEND_SIGMA * masks.psf_sigma_px)))
+        for label in np.unique(labels[near]):
+            if label in (0, p + 1):
+                continue
+            light = ndimage.gaussian_filter((labels == label).astype(np.float32), masks.psf_sigma_px, mode="constant")
+            part = float((patch.mask * light).sum()) / area[label]
+            if part > LEAST_BLEND:
+                index.append(label - 1)
+                share.append(part)
+        pointer.append(len(index))
+    return {
+        "blend_pointer": np.array(pointer, np.int32),
+        "blend_index": np.array(index, np.int32),
+        "blend_share": np.array(share, np.float32),
+    }
+
+
+def _rings(
+    patches: list[Patch], reference_e: np.ndarray, terms: np.ndarray, centre_uv: np.ndarray
+) -> dict[str, np.ndarray]:
+    starts, weights, pointer = [np.empty(0, np.int64)], [np.empty(0, np.int8)], [0]
+    counts = np.zeros(len(patches), np.int64)
+    taylor, level = np.zeros((len(patches), TERMS), np.float32), np.zeros(len(patches))
+    flat = reference_e.reshape(-1)
+    for p, patch in enumerate(patches):
+        ring = patch.ring.copy()
+        if ring.sum() > 2 * RING_ENOUGH:
+            ring[1::2] = False
+        spans = [cover(part, patch.y0, patch.x0, reference_e.shape[1]) for part in _halves(ring)]
+        start = np.concatenate([part.start for part in spans])
+        own = np.concatenate([part.take(half) for part, half in zip(spans, _halves(ring), strict=True)])
+        index = np.concatenate([part.index for part in spans])[own > 0]
+        starts.append(start)
+        weights.append(own.astype(np.int8))
+        pointer.append(pointer[-1] + SPAN_PX * len(start))
+        counts[p] = len(index)
+        if len(index):
+            taylor[p], level[p] = terms[:, index].mean(axis=1), flat[index].mean(dtype=np.float64)
+    poor = counts < MIN_RING_PIXELS
+    for particle, donors in ring_donors(poor, centre_uv):
+        level[particle] = level[donors].mean() if len(donors) else 0.0
+    return {
+        "ring_span": np.concatenate(starts).astype(np.int32),
+        "ring_pointer": np.array(pointer, np.int32),
+        "ring_weights": np.concatenate(weights),
+        "ring_count": counts,
+        "ring_taylor": taylor,
+        "ring_level": level,
+        "ring_poor": poor,
+    }
+
+
+def _halves(ring: np.ndarray) -> list[np.ndarray]:
+    """The ring's left and right half: a row's spans then cover its two arcs and not what lies between."""
+    middle = ring.shape[1] // 2
+    left, right = ring.copy(), ring.copy()
+    left[:, middle:] = False
+    right[:, :middle] = False
+    return [left, right]
 
 
 def _uv(y: np.ndarray, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -212,126 +228,38 @@ def _uv(y: np.ndarray, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([2.0 * y / shape[0] - 1.0, 2.0 * x / shape[1] - 1.0], axis=1)
 
 
-def _interior(shape: tuple[int, ...]) -> np.ndarray:
-    interior = np.zeros(shape, bool)
-    interior[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = True
-    return interior
-
-
-def _thin(where: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the True pixels, evenly thinned, as sorted linear indices."""
-    index = np.flatnonzero(where)
-    step = max(1, -(-len(index) // most))
-    return index[::step]
-
-
-def _plane(reference_e: np.ndarray, distance: np.ndarray, grow: float) -> dict[str, np.ndarray]:
+def _plane(reference_e: np.ndarray, terms: np.ndarray, distance: np.ndarray, grow: float) -> dict[str, Any]:
     """Inactive pixels: far enough from every particle that its light, even brightened, does not reach them.
 
     A crowded scene has no such pixels; then the distance is relaxed to the edge of the grown masks.
     """
-    interior = _interior(reference_e.shape)
+    height, width = reference_e.shape
+    whole = width // SPAN_PX * SPAN_PX
+    inside = interior(reference_e.shape)
+    free = np.empty(0, np.int64)
     for clearance in (grow + EDGE_PX + 3.0, grow + EDGE_PX, grow):
-        index = _thin(interior & (distance > clearance), MAX_PLANE_PIXELS)
-        if len(index) >= 1000:
+        inactive = inside & (distance > clearance)
+        free = np.flatnonzero(inactive[:, :whole].reshape(height, -1, SPAN_PX).all(axis=2))
+        if len(free) >= LEAST_PLANE_SPANS:
             break
-    y, x = np.divmod(index, reference_e.shape[1])
-    uv = _uv(y, x, reference_e.shape)
-    basis = np.column_stack([np.ones(len(index)), uv])
-    level = np.maximum(reference_e.reshape(-1)[index], 1e-3).astype(np.float64)
-    normal = basis.T @ (basis * level[:, None])
+    free = free[:: max(1, -(-len(free) // MAX_PLANE_SPANS))]
+    y, x = np.divmod(free, whole // SPAN_PX)
+    x = x * SPAN_PX
+    pixels = (y * width + x)[:, None] + np.arange(SPAN_PX)
+    level = np.maximum(reference_e.reshape(-1)[pixels], 1e-3).astype(np.float64)
+    uv = _uv(y, x + (SPAN_PX - 1) / 2, reference_e.shape)
+    basis = np.column_stack([np.ones(len(free)), uv])
+    exact = np.stack([level.sum(axis=1), level.sum(axis=1) * uv[:, 0], (level * _v_of(x, width)).sum(axis=1)], axis=1)
     return {
-        "plane_index": index.astype(np.int32),
+        "plane_span": (y * width + x).astype(np.int32),
         "plane_u": uv[:, 0].astype(np.float32),
         "plane_v": uv[:, 1].astype(np.float32),
-        "plane_covariance": np.linalg.pinv(normal),
+        "plane_basis": basis.sum(axis=0),
+        "plane_taylor": basis.T @ terms[:, pixels].sum(axis=2).T.astype(np.float64),
+        "plane_covariance": np.linalg.pinv(basis.T @ exact),
     }
 
 
-def _derivative(image: np.ndarray, *axes: int) -> np.ndarray:
-    for axis in axes:
-        image = ndimage.correlate1d(image, DERIVATIVE, axis=axis, mode="nearest")
-    return image
-
-
-def _shift(
-    reference_e: np.ndarray, variance: np.ndarray, patches: list[_Patch], reference_frames: int
-) -> dict[str, np.ndarray | float]:
-    """The registration functionals; see the module's docstring.
-
-    For the scene moved by d, sum A (R - M) equals the Taylor series of sum A (R - R(x - d)) in d whatever gain and
-    background each particle has, because A is made orthogonal to both.
-    """
-    reference = reference_e.astype(np.float64)
-    first = [_derivative(reference, 0), _derivative(reference, 1)]
-    laplacian = _derivative(reference, 0, 0) + _derivative(reference, 1, 1)
-    steep = first[0] ** 2 + first[1] ** 2
-    usable = _interior(reference.shape) & (steep > GRADIENT_SIGMA**2 * 1.6 * variance / reference_frames)
-    chosen = _steepest(usable, steep / variance, [patch.window for patch in patches])
-    index, rows = _functionals(reference, variance, [*first, laplacian], patches, chosen)
-    terms = [(0,), (1,), (0, 0), (0, 1), (1, 1), (0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1)]
-    factors = [1.0, 1.0, -1 / 2, -1.0, -1 / 2, 1 / 6, 1 / 2, 1 / 2, 1 / 6]
-    series = np.empty((4, 9))
-    for k, (axes, factor) in enumerate(zip(terms, factors, strict=True)):
-        series[:, k] = factor * (rows @ _derivative(reference, *axes).reshape(-1)[index])
-    inverse = np.linalg.pinv(series[:2, :2])
-    noise = (rows[:2] * variance.reshape(-1)[index]) @ rows[:2].T
-    curvature = float(rows[2] @ laplacian.reshape(-1)[index])
-    return {
-        "shift_index": index.astype(np.int32),
-        "shift_weights": np.ascontiguousarray(rows, dtype=np.float32),
-        "shift_bias": rows @ reference.reshape(-1)[index],
-        "shift_series": series,
-        "shift_covariance": inverse @ noise @ inverse.T,
-        "blur_gain": 2.0 / curvature if curvature > 0 else 0.0,
-    }
-
-
-def _steepest(usable: np.ndarray, information: np.ndarray, windows: list[tuple[slice, slice]]) -> np.ndarray:
-    """The pixels near particles that hold most of the information about the shift, at most the allowed number."""
-    near = np.zeros(usable.shape, bool)
-    for window in windows:
-        near[window] = True
-    candidates = usable & near
-    count = int(candidates.sum())
-    if count > MAX_REGISTRATION_PIXELS:
-        floor = np.partition(information[candidates], count - MAX_REGISTRATION_PIXELS)[count - MAX_REGISTRATION_PIXELS]
-        candidates &= information >= floor
-    return candidates
-
-
-def _functionals(
-    reference: np.ndarray,
-    variance: np.ndarray,
-    targets: list[np.ndarray],
-    patches: list[_Patch],
-    chosen: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted targets per particle with its own brightness and background projected out; the fourth row is a
-    template.
-    """
-    width = reference.shape[1]
-    left = chosen.copy()
-    indices, rows = [], []
-    for patch in patches:
-        where = left[patch.window] & (patch.mask > 0)
-        if where.sum() < 8:
-            continue
-        left[patch.window][where] = False
-        w = 1.0 / variance[patch.window][where]
-        profile = reference[patch.window][where]
-        nuisance = np.column_stack([np.ones(len(profile)), profile - np.average(profile, weights=w)])
-        gram = np.linalg.pinv(nuisance.T @ (nuisance * w[:, None]))
-        projected = []
-        for target in targets:
-            t = target[patch.window][where]
-            projected.append(w * (t - nuisance @ (gram @ (nuisance.T @ (w * t)))))
-        projected.append(w * nuisance[:, 1])
-        indices.append(patch.linear(where, width))
-        rows.append(np.stack(projected))
-    if not indices:
-        return np.empty(0, np.int64), np.empty((4, 0))
-    index = np.concatenate(indices).astype(np.int64)
-    stacked = np.concatenate(rows, axis=1)
-    order = np.argsort(index)
-    return index[order], stacked[:, order]
+def _v_of(x: np.ndarray, width: int) -> np.ndarray:
+    """(L, 8) column coordinate of each pixel of the spans."""
+    return 2.0 * (x[:, None] + np.arange(SPAN_PX)) / width - 1.0

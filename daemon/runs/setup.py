@@ -162,6 +162,7 @@ class RunSetup:
         rate = cell.clock_rate if cell is not None and cell.clock_id and cell.clock_id == info.clock_id else 1.0
         return PipelineSettings(
             bit_depth=info.pixel_format.bit_depth,
+            pixel_format=info.pixel_format.value,
             frame_rate_hz=info.frame_rate_hz / rate,
             baseline_s=baseline_seconds(active.recipe.baseline_s, None),
             false_alarms_per_day=self._settings.engine.step_false_alarms_per_day,

@@ -1,72 +1,140 @@
-"""One frame's photometry beside what peers take for flux and ring alone, in the same run on the same frame."""
+"""A frame's work in the engine beside what peers take for flux and ring alone: same frames, same run, one core."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import scipy.sparse
 
-from tests.bench.figures import Figure
-from tests.measuring import Rig
+from daemon.engine.operator import Operator
+from daemon.engine.pipeline import Pipeline, PipelineSettings
+from hw.camera.contract import FrameStamp, PixelFormat
+from kernels.synth import pack_12p
+from tests.bench.figures import Figure, at_most
+from tests.bench.peers import PEERS
+from tests.bench.repeated import repeat
+from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
-REPEATS = 40
-
-
-def _median_ms(work: Callable[[], object]) -> float:
-    work()
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return 1e3 * float(np.median(times))
+HEIGHT, WIDTH, PARTICLES, RADIUS_PX = 1200, 1920, 1000, (4.0, 12.0)
+FRAMES = 4  # in turn, so that no frame stays in a cache that the camera would have to fill
+BATCH = 5  # frames between two takes, as the engine does at 100 a second
+ROUNDS = 60
+FORMATS = ("Mono12", "Mono12p", "Mono8", "Mono16")
+GROWTH = (100, 300, 1000, 3000, 10_000)
 
 
 def run() -> list[Figure]:
-    """600 x 960, 150 particles of radius 6-14 px, 12 bits."""
-    scene = PoissonScene(seed=7, height=600, width=960, particles=150, radius_px=(6, 14))
-    rig = Rig(scene)
-    dn = scene.frame()
-    frame_e = rig.calibrate(dn).copy()
-    ours = _median_ms(lambda: rig.measure(dn))
-    peers = {"scipy.sparse (mask and ring sums)": _sparse(rig, frame_e)}
-    try:
-        peers["SEP sum_circle with bkgann"] = _sep(scene, frame_e)
-    except ImportError:
-        print("SEP is not installed (dependency group bench): left out")
-    read_ms = _median_ms(dn.max)
-    figures = [
-        Figure(
-            "all of a frame: calibrate, register, illumination, flux, ring, 4 layers, centroid", f"{ours:.2f} ms", ""
-        )
-    ]
-    for name, work in peers.items():
-        peer = _median_ms(work)
-        figures.append(Figure(f"{name}: flux and ring only", f"{peer:.2f} ms", "", None))
-        figures.append(Figure("  ours, doing all of it, over that", f"{ours / peer:.2f}", ""))
-    figures.append(Figure("reading the frame once", f"{read_ms:.2f} ms", ""))
-    return figures
-
-
-def _sparse(rig: Rig, frame_e: np.ndarray) -> Callable[[], object]:
-    operator, pixels = rig.operator, frame_e.size
-    owner = np.concatenate(
-        [np.repeat(np.arange(p.size - 1) // 4, np.diff(p)) for p in (operator.pointer, operator.inner_pointer)]
+    """1200 x 1920, 1000 particles of radius 4-12 px, 12 bits."""
+    scene = PoissonScene(
+        seed=7, height=HEIGHT, width=WIDTH, particles=PARTICLES, radius_px=RADIUS_PX, gap_px=4, margin_px=16
     )
-    weights = np.concatenate([operator.weights[0], np.ones(operator.inner_index.size, np.float32)])
-    index = np.concatenate([operator.index, operator.inner_index])
-    masks = scipy.sparse.csr_matrix((weights, (owner, index)), shape=(operator.particles, pixels))
-    ones = np.ones(operator.ring_index.size, np.float32)
-    rings = scipy.sparse.csr_matrix((ones, operator.ring_index, operator.ring_pointer), shape=masks.shape)
-    return lambda: (masks @ frame_e, rings @ frame_e)
+    operator = operator_of(scene)
+    frames = [scene.frame() for _ in range(FRAMES)]
+    engines = {name: _engine(operator, frames, name) for name in FORMATS}
+    maps = np.full((HEIGHT, WIDTH), scene.dark_dn, np.float32), np.ones((HEIGHT, WIDTH), np.float32)
+    engines["Mono12 with dark and flat maps"] = _engine(operator, frames, "Mono12", *maps)
+    work: dict[str, Callable[[], object]] = dict(engines)
+    for name, (make, kind) in PEERS.items():
+        measure, turn = make(scene), _turns([frame.astype(kind) for frame in frames])
+        work[name] = lambda measure=measure, turn=turn: measure(next(turn))
+    turn = _turns(frames)
+    work["reading the frame once"] = lambda: next(turn).max()
+    times = _medians_ms(work)
+    return [*_table(times, engines), *_floor(operator, times), *_growth(operator, frames)]
 
 
-def _sep(scene: PoissonScene, frame_e: np.ndarray) -> Callable[[], object]:
-    import sep
+def _turns(frames: list[np.ndarray]) -> Iterator[np.ndarray]:
+    while True:
+        yield from frames
 
-    image = frame_e.reshape(scene.height, scene.width)
-    y, x, r = scene.y_px, scene.x_px, scene.radii_px + 4
-    return lambda: sep.sum_circle(image, x, y, r, bkgann=(r + 2, r + 5))
+
+def _engine(operator: Operator, frames: list[np.ndarray], name: str, *maps: np.ndarray) -> Callable[[], None]:
+    """Everything the engine does for a frame: from the payload to a batch with its detections."""
+    pixel_format = PixelFormat(name)
+    payloads = [_payload(frame, pixel_format) for frame in frames]
+    dark, flat = maps or (None, None)
+    settings = PipelineSettings(pixel_format.bit_depth, 100.0, 0.05, dark_map=dark, flat_map=flat, pixel_format=name)
+    pipeline = Pipeline(operator, settings)
+    turn = _turns(payloads)
+
+    def measure() -> None:
+        number = pipeline.next_frame
+        pipeline.add(next(turn), FrameStamp(number, 0.01 * number, 0.01 * number))
+        if pipeline.next_frame % BATCH == 0:
+            pipeline.take()
+
+    return measure
+
+
+def _payload(frame: np.ndarray, pixel_format: PixelFormat) -> np.ndarray:
+    if pixel_format == PixelFormat.MONO12P:
+        payload = np.zeros(pixel_format.payload_bytes(*frame.shape), np.uint8)
+        pack_12p(frame.reshape(-1), payload)
+        return payload
+    if pixel_format == PixelFormat.MONO8:
+        return (frame >> 4).astype(np.uint8).reshape(-1)
+    return (frame if pixel_format == PixelFormat.MONO12 else frame << 4).reshape(-1).view(np.uint8)
+
+
+def _medians_ms(work: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Everything in turn, round after round: what else the machine does meets all alike. A round is `BATCH` calls."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for round_ in range(ROUNDS + 4):
+        for name, call in work.items():
+            calls = BATCH if round_ >= 4 or name in FORMATS else 1
+            started = time.perf_counter()
+            for _ in range(calls):
+                call()
+            if round_ >= 4:
+                times[name].append((time.perf_counter() - started) / calls)
+            if sum(times[name]) * BATCH > 4.0 and len(times[name]) >= 12:
+                work = {other: call for other, call in work.items() if other != name}
+    return {name: 1e3 * float(np.median(values)) for name, values in times.items()}
+
+
+def _table(times: dict[str, float], engines: dict[str, Callable[[], None]]) -> list[Figure]:
+    ours = times["Mono12"]
+    figures = [at_most(f"all of a frame, {name}", times[name], 1.0, "ms") for name in engines]
+    fastest = min(times[name] for name in PEERS)
+    figures.append(at_most("ours (all of it, Mono12) over the fastest peer (flux and ring)", ours / fastest, 1.0))
+    return figures + [
+        Figure(f"  {name}", f"{times[name]:.2f} ms", f"{times[name] / ours:.1f} x ours")
+        for name in sorted(PEERS, key=lambda name: times[name])
+    ]
+
+
+def _floor(operator: Operator, times: dict[str, float]) -> list[Figure]:
+    """What memory alone would take: the frame's lines that are touched, and every weight once."""
+    touched = np.unique(np.concatenate([operator.mask_span, operator.ring_span, operator.plane_span]) // 32).size * 64
+    weights = operator.weights.nbytes + operator.ring_weights.nbytes + operator.taylor.nbytes
+    values = 2 * 8 * 2 * (operator.mask_span.size + operator.ring_span.size + operator.plane_span.size)
+    bandwidth = HEIGHT * WIDTH * 2 / (1e-3 * times["reading the frame once"])
+    floor_ms = 1e3 * (touched + weights + values) / bandwidth
+    counts = {
+        "frame": touched, "weights": weights, "values, written and read": values,
+    }  # fmt: skip
+    words = ", ".join(f"{name} {count / 1e6:.1f} MB" for name, count in counts.items())
+    return [
+        Figure("reading the frame once", f"{times['reading the frame once']:.3f} ms", f"{bandwidth / 1e9:.0f} GB/s"),
+        Figure(f"the floor: bytes touched ({words})", f"{floor_ms:.2f} ms", f"{times['Mono12'] / floor_ms:.1f} x"),
+    ]
+
+
+def _growth(operator: Operator, frames: list[np.ndarray]) -> list[Figure]:
+    """The same particles over and over: time a mask pixel from 100 to 10,000 particles."""
+    figures = []
+    for count in GROWTH:
+        chosen = np.arange(count) % operator.particles
+        many = repeat(operator, chosen)
+        measure = _engine(many, frames, "Mono12")
+        times = []
+        for _ in range(4 + max(8, 6000 // count)):
+            started = time.perf_counter()
+            for _ in range(BATCH):
+                measure()
+            times.append((time.perf_counter() - started) / BATCH)
+        per_pixel = 1e9 * float(np.median(times[4:])) / many.mask_pointer[-1]
+        figures.append(Figure(f"  {count} particles", f"{1e3 * np.median(times[4:]):.2f} ms", f"{per_pixel:.2f} ns/px"))
+    return [Figure("growth with the number of particles", "", "time a mask pixel"), *figures]

@@ -3,6 +3,7 @@ import pytest
 
 from daemon.engine.measures import MaskSet, ParticleFlag
 from daemon.photometry.compile import compile_operator
+from kernels.photometry import CORE, OUTER
 from tests.measuring import Rig, mask_and_ring_bound, noise_of, operator_of
 from tests.scenes import PoissonScene
 
@@ -24,10 +25,12 @@ def static(scene, operator):
     return flux, sigma, drift
 
 
-def test_noise_is_within_a_quarter_of_the_mask_and_ring_bound(scene, static):
+def test_noise_is_below_the_mask_and_ring_bound(scene, static):
+    """A background followed through time costs next to nothing."""
     flux, _, _ = static
     ratio = flux.std(axis=0, ddof=1) / flux.mean(axis=0) / mask_and_ring_bound(scene)
-    assert np.median(ratio) <= 1.25
+    assert np.median(ratio) <= 0.95
+    assert np.percentile(ratio, 95) <= 1.05
 
 
 def test_reported_sigma_is_the_true_scatter(static):
@@ -46,10 +49,16 @@ def test_layers_are_quarters_that_add_up_to_the_flux(scene, operator):
     rig = Rig(scene, operator)
     measured, _, _ = rig.measure(scene.frame())
     np.testing.assert_allclose(measured[2].sum(axis=1), measured[0], rtol=1e-4)
-    pixels = operator.weight_sums[:, 6].reshape(-1, 4)
     # the surface layer also holds the grown skirt; the three inner ones are a quarter of the area each
     quarter = scene.area_px / 4
-    assert np.abs(pixels[:, 1:] / quarter[:, None] - 1).max() < 0.1
+    assert np.abs(operator.weight_sums[:, OUTER : CORE + 1] / quarter[:, None] - 1).max() < 0.1
+
+
+def test_axial_bins_are_eighths_that_add_up_to_the_flux(scene, operator):
+    measured, _, _ = Rig(scene, operator).measure(scene.frame())
+    np.testing.assert_allclose(measured[7].sum(axis=1), measured[0], rtol=2e-3)
+    inner = measured[7][:, 1:-1] / measured[0][:, None]  # the ends also hold the skirt, which is dark
+    assert np.abs(inner - 1 / 8).max() < 0.04
 
 
 def test_brightening_is_measured_and_illumination_is_not(scene, operator):
@@ -60,8 +69,8 @@ def test_brightening_is_measured_and_illumination_is_not(scene, operator):
     brighter, _, _ = rig.measure(scene.frame(brightness=brightness))
     change = brighter[0] / base[0] - 1
     np.testing.assert_allclose(change, brightness - 1, atol=0.01)
-    lamp, _, plane = rig.measure(scene.expose(1.1 * scene.mean_e()))
-    assert plane[0] == pytest.approx(1.1, rel=1e-3)
+    lamp, _, illumination = rig.measure(scene.expose(1.1 * scene.mean_e()))
+    assert illumination == pytest.approx(1.1, rel=1e-3)
     np.testing.assert_allclose(lamp[0] / base[0], 1.0, atol=0.01)
 
 
@@ -71,7 +80,7 @@ def test_drift_moves_neither_flux_nor_centroid(scene, operator):
     centroid = np.mean([rig.measure(scene.frame())[0][4] for _ in range(8)], axis=0)
     mean = scene.mean_e(drift=(0.4, -0.3))
     moved = [rig.measure(scene.expose(mean))[0] for _ in range(8)]
-    assert np.abs(np.mean([m[0] for m in moved], axis=0) / base - 1).max() < 5e-3
+    assert np.abs(np.mean([m[0] for m in moved], axis=0) / base - 1).max() < 1.5e-3
     assert np.abs(np.mean([m[4] for m in moved], axis=0) - centroid).max() < 0.02
 
 

@@ -5,9 +5,32 @@ import pytest
 from scipy import ndimage
 
 from daemon.engine.operator import MARGIN_PX, Operator
+from daemon.engine.registration import Scene
 from daemon.photometry.compile import compile_operator
+from kernels.lanes import SPAN_PX
+from kernels.photometry import AXIAL_BINS, SUMS
 from tests.measuring import Rig, noise_of, operator_of, true_masks
 from tests.scenes import PoissonScene
+
+
+def pixels(span):
+    """Every pixel of spans."""
+    return (span[:, None] + np.arange(SPAN_PX)).reshape(-1)
+
+
+def ring_pixels(operator):
+    return pixels(operator.ring_span)[operator.ring_weights > 0]
+
+
+def mask_of(operator, p):
+    """Pixels and soft mask of one particle, as the kernels see them."""
+    first, last = operator.mask_pointer[p : p + 2]
+    weights = np.zeros(last - first)
+    for k in range(AXIAL_BINS):
+        begin, end = operator.weight_pointer[SUMS * p + k : SUMS * p + k + 2]
+        start = operator.weight_first[SUMS * p + k] - first
+        weights[start : start + end - begin] += operator.weights[begin:end] * operator.weight_scale[p, k]
+    return pixels(operator.mask_span[first // SPAN_PX : last // SPAN_PX]), weights
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +45,10 @@ def operator(scene):
 
 def test_touching_particles_share_pixels_and_no_pixel_counts_twice(scene, operator):
     total = np.zeros(scene.height * scene.width)
-    np.add.at(total, operator.index, operator.weights[0])
-    np.add.at(total, operator.inner_index, 1.0)
-    assert total.max() < 1.02
+    for p in range(operator.particles):
+        index, weights = mask_of(operator, p)
+        np.add.at(total, index, weights)
+    assert total.max() < 1.03
     labels = scene.labels().reshape(-1)
     assert np.median(total[labels > 0]) == 1.0
     assert total[labels > 0].min() > 0.9
@@ -42,16 +66,16 @@ def test_touching_particles_keep_their_flux_when_the_integer_shift_changes(scene
 
 def test_rings_hold_no_particles_light(scene, operator):
     labels = scene.labels().reshape(-1)
-    assert (labels[operator.ring_index] == 0).all()
+    assert (labels[ring_pixels(operator)] == 0).all()
 
 
 def test_masks_reach_beyond_the_blur(scene, operator):
-    area = operator.weight_sums[:, 0].reshape(-1, 4).sum(axis=1)
+    area = operator.weight_sums[:, :AXIAL_BINS].sum(axis=1)
     assert (area > 1.3 * scene.area_px).mean() > 0.9
 
 
 def test_registration_and_illumination_stay_inside_when_the_scene_drifts(scene, operator):
-    for index in (operator.plane_index, operator.shift_index):
+    for index in (pixels(operator.plane_span), operator.search_index):
         y, x = np.divmod(index, scene.width)
         assert y.min() >= MARGIN_PX and y.max() < scene.height - MARGIN_PX
         assert x.min() >= MARGIN_PX and x.max() < scene.width - MARGIN_PX
@@ -60,11 +84,12 @@ def test_registration_and_illumination_stay_inside_when_the_scene_drifts(scene, 
 def test_functionals_ignore_every_particles_brightness():
     scene = PoissonScene(seed=13, height=240, width=300, particles=14)
     operator = operator_of(scene)
-    bright = scene.mean_e(brightness=np.random.default_rng(0).uniform(0.5, 2.0, scene.count)).reshape(-1)
-    plain = scene.mean_e().reshape(-1)
-    change = operator.shift_weights[:2] @ (bright - plain)[operator.shift_index]
-    one_pixel = np.abs(operator.shift_series[:, 0]).max()
-    assert np.abs(change / one_pixel).max() < 0.01
+    frames = [scene.mean_e(brightness=b) for b in (1.0, np.random.default_rng(0).uniform(0.5, 2.0, scene.count))]
+    rig = Rig(scene, operator)
+    counts = [np.rint(mean / scene.gain_e_per_dn + scene.dark_dn).astype(np.uint16) for mean in frames]
+    plain, bright = (rig.photometer.look(rig.collector.open(dn), 0, 0) for dn in counts)
+    one_pixel = np.abs(Scene.of(operator, np.ones(scene.count, bool)).series[:2, :2]).max()
+    assert np.abs((bright - plain)[:2] / one_pixel).max() < 0.01
 
 
 def test_the_operator_survives_the_wire(operator):
@@ -89,6 +114,8 @@ def test_light_of_what_is_no_particle_of_the_run_is_kept_out():
     reference_e = ((scene.reference(50) - scene.dark_dn) * scene.gain_e_per_dn).astype(np.float32)
     operator = compile_operator(reference_e, masks, noise_of(scene), 50)
     near = ndimage.binary_dilation(masks.excluded, iterations=4).reshape(-1)
-    assert not near[operator.ring_index].any()
-    assert not near[operator.plane_index].any()
-    assert not masks.excluded.reshape(-1)[operator.index[operator.weights[0] > 0.5]].any()
+    assert not near[ring_pixels(operator)].any()
+    assert not near[pixels(operator.plane_span)].any()
+    for p in range(operator.particles):
+        index, weights = mask_of(operator, p)
+        assert not masks.excluded.reshape(-1)[index[weights > 0.5]].any()
