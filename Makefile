@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench docs
+.PHONY: help run test lint bench accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -18,6 +18,7 @@ help:
 	@echo "make test    linters, types, import layers, tests"
 	@echo "make lint    the checks without the tests"
 	@echo "make bench   figures beside their goals"
+	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
 	@echo "make docs    regenerate the reference pages"
 
 $(READY): pyproject.toml uv.lock packaging/environment
@@ -45,6 +46,9 @@ test: lint $(WARM)
 
 bench: $(WARM)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+accuracy: $(WARM)
+	@$(BIN)/python -m tests.accuracy --page docs/accuracy.md
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs
