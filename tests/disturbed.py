@@ -6,7 +6,7 @@ Gaussian blurs it, nothing is interpolated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.signal import lfilter
@@ -140,6 +140,16 @@ class Disturbances:
         warming = -0.005 * -np.expm1(-t_s / 600.0)
         illumination = 1 + warming + ornstein_uhlenbeck(rng, n, 1e-3, 60.0) + ripple
         return cls(*(_blocks(x, exposures) for x in (drift_nm / PIXEL_NM, blur_px2, illumination)))
+
+    def only(self, kind: str) -> Disturbances:
+        """These with all but `kind` held at their first values: "drift", "focus", "lamp" or "none"."""
+        held = Disturbances(
+            np.broadcast_to(self.drift_px[0], self.drift_px.shape),
+            np.full_like(self.blur_px2, self.blur_px2[0]),
+            np.full_like(self.illumination, self.illumination[0]),
+        )
+        field = {"drift": "drift_px", "focus": "blur_px2", "lamp": "illumination"}.get(kind)
+        return replace(held, **{field: getattr(self, field)}) if field else held
 
     def __len__(self) -> int:
         return len(self.illumination)

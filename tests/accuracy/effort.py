@@ -18,11 +18,31 @@ class Effort:
     """Watched before and after a change that must leave less than 1e-4."""
     long_s: float
     """Watched for the Allan deviation at a third of it."""
+    alone_s: float
+    """Watched for what one disturbance makes alone."""
     plain_seeds: int
     """Seeds for which the plain pipeline watches the long run too: it is slow."""
     references: int
-    """One-frame references for registration, a seed."""
+    """Noisy references for registration, a seed."""
 
 
-WHOLE = Effort((1001, 1002, 1003, 1004, 1005), 800, 200, 100.0, 3000.0, 2, 12)
-QUICK = Effort((1001, 1002), 250, 100, 40.0, 300.0, 1, 4)
+WHOLE = Effort(
+    seeds=(1001, 1002, 1003, 1004, 1005),
+    static_frames=800,
+    means_frames=200,
+    step_s=60.0,
+    long_s=3000.0,
+    alone_s=300.0,
+    plain_seeds=2,
+    references=24,
+)
+QUICK = Effort(
+    seeds=(1001, 1002),
+    static_frames=250,
+    means_frames=100,
+    step_s=40.0,
+    long_s=300.0,
+    alone_s=60.0,
+    plain_seeds=1,
+    references=8,
+)

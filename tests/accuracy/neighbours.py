@@ -13,52 +13,60 @@ from tests.scenes import PoissonScene
 
 TITLE = "Neighbours"
 INTRO = """\
-Pairs of round particles of 6 to 10 px radius whose outlines are 1 to 4 px apart. One of each pair brightens by 50 %
-at once; the change of the other's flux is error. Means of {means_frames} exposures before and after. At a blur of
-1.5 px the light of the two overlaps: at the smaller gaps no mask can tell it apart without a model of the optics."""
+Pairs of round particles of 6 to 10 px radius whose outlines are 1 to 4 px apart. One of each pair brightens by 50 % at
+once; the change of the other's flux is error. Means of {means_frames} exposures before and after. At a blur of 1.5 px
+the light of the two overlaps: at the smaller gaps no mask tells them apart without a model of the optics."""
 GAPS_PX = (1.0, 2.0, 3.0, 4.0)
+PAIRS = 6
 
 
 def run(effort: Effort) -> list[Figure]:
-    """One row a gap."""
+    """Rows of each gap, with found masks and with true ones."""
     figures = []
-    for gap in GAPS_PX:
-        changes, plain, found = [], [], 0
-        for seed in effort.seeds:
-            pair = _Pairs(seed, gap, effort)
-            changes.append(pair.change)
-            plain.append(pair.plain)
-            found += len(pair.change)
-        change, peer = np.concatenate(changes), np.concatenate(plain)
-        if not len(change):
-            figures.append(Figure(f"gap {gap:.0f} px", "no pair was found apart", ""))
-            continue
-        figures.append(
-            Figure(
-                f"gap {gap:.0f} px: change of the quiet one, median", f"{100 * median(change):+.2f} %", "",
-                plain=f"{100 * median(peer):+.2f} %",
-            )
-        )  # fmt: skip
-        figures.append(
-            Figure("  largest", f"{100 * np.abs(change).max():.2f} %", "", plain=f"{100 * np.abs(peer).max():.2f} %")
-        )
+    for gap_px in GAPS_PX:
+        found = [_Pairs(seed, gap_px, effort, found=True) for seed in effort.seeds]
+        true = [_Pairs(seed, gap_px, effort, found=False) for seed in effort.seeds]
+        change, known = (np.concatenate([pairs.change for pairs in kind]) for kind in (found, true))
+        name = f"gap {gap_px:.0f} px, {len(change)} of {len(known)} pairs found apart: change of the quiet one"
+        if len(change):
+            peer = np.concatenate([pairs.plain for pairs in found])
+            figures += [
+                Figure(f"{name}, median", _percent(median(change)), "", plain=_percent(median(peer))),
+                Figure("  largest", _percent(_largest(change)), "", plain=_percent(_largest(peer))),
+            ]
+        else:
+            figures.append(Figure(name, "", ""))
+        figures.append(Figure("  with true outlines as masks, median", _percent(median(known)), ""))
     return figures
 
 
 class _Pairs:
-    """Changes of the quiet partners of one scene, found apart from their neighbours."""
+    """Changes of the quiet partners of one scene, of those that were found apart from their neighbours."""
 
-    def __init__(self, seed: int, gap_px: float, effort: Effort) -> None:
+    def __init__(self, seed: int, gap_px: float, effort: Effort, *, found: bool) -> None:
         scene = PoissonScene(
-            seed=seed, height=300, width=380, particles=6, radius_px=(7, 10), touching_pairs=6, pair_gap_px=gap_px
-        )
-        bright = np.arange(scene.count) < 6
-        stage, subject, n = Stage(scene, bright), Subject(scene), effort.means_frames
-        means = [stage.mean_e(brightness=(factor,)) for factor in (1.0, 1.5)]
-        dns = [subject.expose(mean_e) for mean_e in means for _ in range(n)]
-        quiet = (subject.which >= 6) & np.isin(subject.which - 6, subject.which)
+            seed=seed, height=300, width=380, particles=PAIRS, radius_px=(7, 10), touching_pairs=PAIRS,
+            pair_gap_px=gap_px,
+        )  # fmt: skip
+        stage, n = Stage(scene, np.arange(scene.count) < PAIRS), effort.means_frames
+        subject = Subject(scene, found=found)
+        dns = [
+            subject.expose(mean_e)
+            for mean_e in (stage.mean_e(brightness=(factor,)) for factor in (1.0, 1.5))
+            for _ in range(n)
+        ]
+        quiet = (subject.which >= PAIRS) & np.isin(subject.which - PAIRS, subject.which)
         flux = subject.measure(dns).flux_e[:, quiet]
         self.change = flux[n:].mean(axis=0) / flux[:n].mean(axis=0) - 1.0
-        plain = subject.plain()
-        before, after = (np.mean([plain(dn)[0] for dn in part[:10]], axis=0) for part in (dns[:n], dns[n:]))
-        self.plain = (after / before - 1.0)[quiet]
+        if found:
+            plain = subject.plain()
+            before, after = (np.mean([plain(dn)[0] for dn in part[:10]], axis=0) for part in (dns[:n], dns[n:]))
+            self.plain = (after / before - 1.0)[quiet]
+
+
+def _largest(changes: np.ndarray) -> float:
+    return float(changes[np.argmax(np.abs(changes))])
+
+
+def _percent(change: float) -> str:
+    return f"{100 * change:+.2f} %"

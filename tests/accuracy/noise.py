@@ -100,7 +100,7 @@ class _Ideal:
 def _by_radius(effort: Effort) -> list[Figure]:
     figures = []
     for radius in RADII_PX:
-        runs = [_of_radius(seed, radius, effort.static_frames // 2) for seed in effort.seeds]
+        runs = [_of_radius(seed, radius, effort.static_frames // 4) for seed in effort.seeds]
         ours, plain, bound = np.concatenate(runs, axis=1)
         name = f"noise of one exposure, radius {radius:.0f} px (bound {median(bound):.1e}), median"
         figures.append(Figure(name, f"{median(ours):.1e}", "", plain=f"{median(plain):.1e}"))

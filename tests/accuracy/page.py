@@ -22,9 +22,9 @@ frames measured by the code that runs live; true outlines are used only where it
 `make accuracy` makes this page, version {version}, seeds {seeds}; `python -m tests.accuracy --quick` prints a
 shorter form. The same seeds give the same page.
 
-The column "plain pipeline" is what the field does today, on the same frames: fixed hard masks, mask sum minus ring
-mean, whole-frame normalisation, shift by phase correlation and linear interpolation (`tests/accuracy/plain.py`).
-Contrast is F/F0 - 1.
+The column "plain pipeline" is what the field does today, on the same frames: fixed hard masks (those found), mask sum
+minus ring mean, whole-frame normalisation, shift by scikit-image's image correlation and linear interpolation
+(`tests/accuracy/plain.py`). Contrast is F/F0 - 1.
 """
 
 

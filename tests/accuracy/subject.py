@@ -15,7 +15,7 @@ from daemon.photometry.noise import NoiseHints
 from daemon.recipe import MaskSettings
 from daemon.runs.prepare import Reference, prepare
 from hw.camera.contract import FrameStamp
-from tests.accuracy.plain import PlainPhotometry
+from tests.accuracy.plain import UPSAMPLING, PlainPhotometry
 from tests.disturbed import EXPOSURE_RATE_HZ, PIXEL_NM, Disturbances, Exposer, Stage
 from tests.measuring import mask_and_ring_bound, noise_of, true_masks
 from tests.scenes import PoissonScene
@@ -106,9 +106,10 @@ class Subject:
         """(P,) the scene's values in the order of the measured particles, NaN where there is none."""
         return np.where(self.matched, np.asarray(values, float)[self.which], np.nan)
 
-    def plain(self) -> PlainPhotometry:
+    def plain(self, upsampling: int = UPSAMPLING) -> PlainPhotometry:
         """The plain pipeline for the same reference and outlines."""
-        return PlainPhotometry(self.reference_dn - self.expose.dark_dn, self.labels, self.expose.dark_dn)
+        dark_dn = self.expose.dark_dn
+        return PlainPhotometry(self.reference_dn - dark_dn, self.labels, dark_dn, upsampling)
 
     def pipeline(self, baseline_s: float) -> Pipeline:
         """A pipeline of the product for this scene."""
