@@ -14,12 +14,12 @@ WARM := .cache/numba/compiled
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 help:
-	@echo "make run     the simulated instrument; prints its URL"
-	@echo "make test    linters, types, import layers, tests"
-	@echo "make lint    the checks without the tests"
-	@echo "make bench   figures beside their goals"
+	@echo "make run       the simulated instrument; prints its URL"
+	@echo "make test      linters, types, import layers, tests"
+	@echo "make lint      the checks without the tests"
+	@echo "make bench     figures beside their goals"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
-	@echo "make docs    regenerate the reference pages"
+	@echo "make docs      regenerate the reference pages"
 
 $(READY): pyproject.toml uv.lock packaging/environment
 	@./packaging/environment
@@ -48,7 +48,7 @@ bench: $(WARM)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 accuracy: $(WARM)
-	@$(BIN)/python -m tests.accuracy --page docs/accuracy.md
+	@$(BIN)/python -m tests.accuracy $(or $(ARGS),--page docs/accuracy.md)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs

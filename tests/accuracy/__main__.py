@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ def main(parts: tuple[str, ...], quick: bool, path: Path | None) -> None:
     """Print the figures of PARTS, all by default."""
     if path and (parts or quick):
         raise click.UsageError("the page holds all parts, at full length")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy comes: its threads cost ten times what they gain
     effort, sections = QUICK if quick else WHOLE, []
     for part in parts or PARTS:
         module = importlib.import_module(f"tests.accuracy.{part}")

@@ -32,7 +32,7 @@ WHOLE = Effort(
     means_frames=200,
     step_s=60.0,
     long_s=3000.0,
-    alone_s=300.0,
+    alone_s=200.0,
     plain_seeds=2,
     references=24,
 )

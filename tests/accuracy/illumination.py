@@ -26,10 +26,12 @@ def run(effort: Effort) -> list[Figure]:
     swung = [_Halves(seed, effort, step=0.0) for seed in effort.seeds]
     left, peer = (np.abs(np.concatenate([getattr(one, name) for one in stepped])) for name in ("change", "plain"))
     noise = median(np.concatenate([one.noise for one in stepped]))
+    at_once = float(np.mean(np.concatenate([one.at_once for one in stepped])))
     alone = np.abs(np.concatenate([one.change for one in swung]))
     return [
         at_most("left in dead particles, rms", rms(left), 1e-4, digits=None, plain=f"{rms(peer):.1e}"),
         Figure("  largest", f"{left.max():.1e}", "", plain=f"{peer.max():.1e}"),
+        Figure("  in the first second after the step, mean of all dead", f"{at_once:.1e}", ""),
         Figure("  noise of one such change", f"{noise:.1e}", ""),
         Figure(
             "  mean over a scene's dead, rms over scenes",
@@ -44,7 +46,7 @@ class _Halves:
     """Change of the dead particles' contrast between the halves of one run."""
 
     def __init__(self, seed: int, effort: Effort, step: float) -> None:
-        scene = PoissonScene(seed=seed, height=300, width=380, particles=24, radius_px=(5, 16))
+        scene = PoissonScene(seed=seed, height=296, width=384, particles=24, radius_px=(5, 16))
         dead = np.zeros(scene.count, bool)
         dead[np.random.default_rng([seed, 21]).permutation(scene.count)[:DEAD]] = True
         stage, subject = Stage(scene, ~dead), Subject(scene, exposures=SUMMED)
@@ -63,6 +65,8 @@ class _Halves:
         mine = (subject.of_scene(dead) == 1.0) & subject.matched
         contrast = series.contrast[:, mine]
         self.change = contrast[half:].mean(axis=0) - contrast[:half].mean(axis=0)
+        second = round(EXPOSURE_RATE_HZ / SUMMED)
+        self.at_once = contrast[half : half + second].mean(axis=0) - contrast[half - second : half].mean(axis=0)
         self.noise = subject.bound[mine] * np.sqrt(2.0 / half)
         peer = np.array(peers)[:, mine]
         middle = len(peer) // 2

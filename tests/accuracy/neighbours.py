@@ -45,7 +45,7 @@ class _Pairs:
 
     def __init__(self, seed: int, gap_px: float, effort: Effort, *, found: bool) -> None:
         scene = PoissonScene(
-            seed=seed, height=300, width=380, particles=PAIRS, radius_px=(7, 10), touching_pairs=PAIRS,
+            seed=seed, height=296, width=384, particles=PAIRS, radius_px=(7, 10), touching_pairs=PAIRS,
             pair_gap_px=gap_px,
         )  # fmt: skip
         stage, n = Stage(scene, np.arange(scene.count) < PAIRS), effort.means_frames

@@ -39,7 +39,7 @@ def run(effort: Effort) -> list[Figure]:
 
 
 def _scene(seed: int) -> PoissonScene:
-    return PoissonScene(seed=seed, height=300, width=380, particles=24, radius_px=(5, 16), psf_sigma_px=SHARP_PX)
+    return PoissonScene(seed=seed, height=296, width=384, particles=24, radius_px=(5, 16), psf_sigma_px=SHARP_PX)
 
 
 class _Blurred:

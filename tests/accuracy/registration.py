@@ -13,7 +13,7 @@ from tests.scenes import PoissonScene
 
 TITLE = "Registration"
 INTRO = """\
-24 particles of 5 to 16 px radius in 300 x 380 px. The reference is one exposure as noisy as the frames, and every
+24 particles of 5 to 16 px radius in 296 x 384 px. The reference is one exposure as noisy as the frames, and every
 frame stands somewhere else, up to half a pixel away. The bound is Cramér-Rao's for the whole frame: J = sum of grad
 R grad R' / v on the true mean, covariance 2 / J."""
 FRAMES = 8
@@ -44,7 +44,7 @@ class _Errors:
     """Errors (N, 2) of the drifts of one seed's scene and of the bound's standard deviations (2,)."""
 
     def __init__(self, seed: int, references: int, exposures: int) -> None:
-        scene = PoissonScene(seed=seed, height=300, width=380, particles=24, radius_px=(5, 16))
+        scene = PoissonScene(seed=seed, height=296, width=384, particles=24, radius_px=(5, 16))
         stage, rng = Stage(scene), np.random.default_rng([seed, 31])
         self.bound_px = cramer_rao_px(stage) * np.sqrt(1.0 + 1.0 / exposures)
         errors, plain, shipped = [], [], []
@@ -79,7 +79,7 @@ def _false_motion(effort: Effort) -> list[tuple[str, float, float]]:
     for name, chosen in kinds.items():
         worst, peers = 0.0, 0.0
         for seed in effort.seeds:
-            scene = PoissonScene(seed=seed, height=300, width=380, particles=24, radius_px=(5, 16))
+            scene = PoissonScene(seed=seed, height=296, width=384, particles=24, radius_px=(5, 16))
             stage = Stage(scene, chosen(scene, np.random.default_rng([seed, 32])))
             subject = Subject(scene)
             plain = subject.plain(upsampling=100)

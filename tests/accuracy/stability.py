@@ -22,6 +22,7 @@ share of the static mask-and-ring bound; scatter is over the whole run. F0 is th
 SUMMED = 20
 REFERENCE_EXPOSURES = 40
 BASELINE_S = 10.0
+PLAIN_EVERY_S = 5
 PER_SECOND = round(EXPOSURE_RATE_HZ / SUMMED)
 SLOPE_TAUS_S = (1, 2, 3, 5, 7, 10)
 ALONE = {"drift": "drift", "focus": "focus", "lamp": "the lamp"}
@@ -42,11 +43,12 @@ def run(effort: Effort) -> list[Figure]:
 class LongRun:
     """One run of `seconds` of one seed's scene under `troubles`, in means of a second.
 
-    `seconds` (N, P) contrasts; `bound` (P,) of a mean; `plain_seconds` likewise from the plain pipeline, or None.
+    `seconds` (N, P) contrasts; `bound` (P,) of a mean; `plain_seconds` likewise, every `PLAIN_EVERY_S`, by the plain
+    pipeline, or None.
     """
 
     def __init__(self, seed: int, troubles: Disturbances, seconds: float, *, plain: bool = False) -> None:
-        scene = PoissonScene(seed=seed, height=180, width=220, particles=9, radius_px=(5, 16))
+        scene = PoissonScene(seed=seed, height=176, width=216, particles=9, radius_px=(5, 16))
         stage = Stage(scene)
         drift, blur, lamp = troubles.drift_px, troubles.blur_px2, troubles.illumination
         mean_e, rendered = stage.mean_e(drift[0], blur[0], lamp[0]), (*drift[0], blur[0], lamp[0])
@@ -64,17 +66,24 @@ class LongRun:
                 mean_e, rendered = stage.mean_e(drift[k], blur[k], lamp[k]), state
             dn = subject.expose(mean_e)
             measuring.add(dn)
-            if peer is not None and k % PER_SECOND == 0:
+            if peer is not None and k // PER_SECOND % PLAIN_EVERY_S == 0:
                 peers.append(peer(dn)[0][subject.matched])
         contrast = measuring.finish().contrast[:, subject.matched]
-        self.seconds = contrast.reshape(-1, PER_SECOND, contrast.shape[1]).mean(axis=1)
+        self.seconds = _means_of_a_second(contrast)
         self.bound = subject.bound[subject.matched] / np.sqrt(PER_SECOND)
-        self.plain_seconds = np.array(peers) / np.mean(peers[: round(BASELINE_S)], axis=0) - 1.0 if peers else None
+        self.plain_seconds = None
+        if peers:
+            flux = _means_of_a_second(np.array(peers))
+            self.plain_seconds = flux / flux[: round(BASELINE_S / PLAIN_EVERY_S)].mean(axis=0) - 1.0
 
     @property
     def ratio(self) -> np.ndarray:
         """(P,) scatter of the means of a second over their bound."""
         return self.seconds.std(axis=0, ddof=1) / self.bound
+
+
+def _means_of_a_second(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, PER_SECOND, values.shape[1]).mean(axis=1)
 
 
 def allan_deviation(values: np.ndarray, m: int) -> np.ndarray:
@@ -118,7 +127,8 @@ def _allan(effort: Effort, disturbed: list[LongRun], static: list[LongRun]) -> l
             if tau_s < long_tau_s
         ]
         last = _deviations(runs, long_tau_s)
-        peers = [allan_deviation(one.plain_seconds, long_tau_s) for one in runs if one.plain_seconds is not None]
+        steps = long_tau_s // PLAIN_EVERY_S
+        peers = [allan_deviation(one.plain_seconds, steps) for one in runs if one.plain_seconds is not None]
         plain = f"{median(np.concatenate(peers)):.1e}" if peers else ""
         figures.append(at_most(f"  at {long_tau_s} s, median", median(last), 1e-4, digits=None, plain=plain))
         figures.append(at_most(f"  at {long_tau_s} s, worst particle", float(last.max()), 1e-4, digits=None))
