@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench docs
+.PHONY: help run test lint bench accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -14,11 +14,12 @@ WARM := .cache/numba/compiled
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 help:
-	@echo "make run     the simulated instrument; prints its URL"
-	@echo "make test    linters, types, import layers, tests"
-	@echo "make lint    the checks without the tests"
-	@echo "make bench   figures beside their goals"
-	@echo "make docs    regenerate the reference pages"
+	@echo "make run       the simulated instrument; prints its URL"
+	@echo "make test      linters, types, import layers, tests"
+	@echo "make lint      the checks without the tests"
+	@echo "make bench     figures beside their goals"
+	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
+	@echo "make docs      regenerate the reference pages"
 
 $(READY): pyproject.toml uv.lock packaging/environment
 	@./packaging/environment
@@ -46,6 +47,9 @@ test: lint $(WARM)
 bench: $(WARM)
 	@./packaging/environment --for-bench
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+accuracy: $(WARM)
+	@$(BIN)/python -m tests.accuracy $(or $(ARGS),--page docs/accuracy.md)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs

@@ -44,6 +44,8 @@ class PoissonScene:
     gap_px: float = 8.0
     margin_px: float = 24.0
     touching_pairs: int = 0
+    pair_gap_px: float | None = None
+    """Partners stand this far from their particle, outline to outline, and both are round; None: they touch."""
     gain_e_per_dn: float = 8.0
     read_noise_e: float = 7.0
     dark_dn: float = 64.0
@@ -93,11 +95,13 @@ class PoissonScene:
         radii = self.radii_px[first] * rng.uniform(0.8, 1.0, self.touching_pairs)
         angle = rng.uniform(0, 2 * np.pi, self.touching_pairs)
         distance = 0.93 * (self.radii_px[first] + radii)
+        if self.pair_gap_px is not None:
+            distance = self.radii_px[first] + radii + self.pair_gap_px
         self.y_px = np.append(self.y_px, self.y_px[first] + distance * np.sin(angle))
         self.x_px = np.append(self.x_px, self.x_px[first] + distance * np.cos(angle))
         self.radii_px = np.append(self.radii_px, radii)
         # nearly round, so that outlines meet where planned
-        self._outlines[first] *= 0.3
+        self._outlines[first] *= 0.3 if self.pair_gap_px is None else 0.0
         self._outlines = np.append(self._outlines, self._outlines[first][:, ::-1], axis=0)
 
     def _draw_particles(self) -> None:
@@ -151,7 +155,8 @@ class PoissonScene:
         return coarse * (self.texture_e / coarse.std())
 
     @cached_property
-    def _background_spectrum(self) -> np.ndarray:
+    def background_spectrum(self) -> np.ndarray:
+        """Half spectrum of the blurred background on the padded canvas."""
         return np.fft.rfft2(self._background) * _gaussian(self._background.shape, self.psf_sigma_px)
 
     def coverage(self, brightness: np.ndarray | None = None) -> np.ndarray:
@@ -183,11 +188,20 @@ class PoissonScene:
         `brightness` scales each particle's level; `blur` (px) replaces `psf_sigma_px` for the particles.
         """
         shape = self._background.shape
-        sigma = self.psf_sigma_px if blur is None else blur
-        spectrum = np.fft.rfft2(self._paint(brightness)) * _gaussian(shape, sigma) + self._background_spectrum
+        spectrum = self.particle_spectrum(brightness, blur) + self.background_spectrum
         if drift[0] or drift[1]:
             spectrum = spectrum * _ramp(shape, drift)
         return np.maximum(_crop(np.fft.irfft2(spectrum, shape)), 0.0)
+
+    def particle_spectrum(self, brightness: np.ndarray | float | None = None, blur: float | None = None) -> np.ndarray:
+        """Half spectrum (`rfft2`) of the blurred particles alone on the padded canvas; see `mean_e`."""
+        sigma = self.psf_sigma_px if blur is None else blur
+        return np.fft.rfft2(self._paint(brightness)) * _gaussian(self.canvas_shape, sigma)
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """The frame with `PAD_PX` around it."""
+        return self.height + 2 * PAD_PX, self.width + 2 * PAD_PX
 
     def expose(self, mean_e: np.ndarray) -> np.ndarray:
         """(H, W) uint16 DN: one noisy exposure of `mean_e`."""
