@@ -52,6 +52,10 @@ class Registration:
         self._similarity = np.nan
         self.sigma_px = float(np.sqrt(np.mean(np.diag(operator.shift_covariance)))) if self.usable else np.nan
 
+    def go_on_from(self, before: Registration) -> None:
+        """Begin at the drift where another operator of the same reference left off."""
+        self._last = before._last
+
     @property
     def usable(self) -> bool:
         """False for a scene without enough structure to register."""

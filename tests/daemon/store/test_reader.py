@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from daemon.errors import StoreError, StoreReason
+from daemon.mask_edits import MaskVersion
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 from tests.daemon.store.helpers import PARTICLES, WAIT_S, event, frames, open_run, particle_rows
@@ -17,7 +18,7 @@ def run_path(tmp_path):
     """Five chunks of twenty frames."""
     with open_run(tmp_path, commit_interval_s=0.001) as (writer, path):
         writer.put_particles(particle_rows())
-        writer.put_masks(1, np.ones((4, 5), np.int32), np.ones((4, 5), np.float32))
+        writer.put_masks(MaskVersion(1, 0, ""), np.ones((4, 5), np.int32), np.ones((4, 5), np.float32))
         for i in range(5):
             writer.put_chunk(*frames(20 * i, 20)).result(WAIT_S)
         writer.put_events([event(0.5)]).result(WAIT_S)
