@@ -35,7 +35,10 @@ def masks(
     expected: int | None,
     as_json: bool,
 ) -> None:
-    """The versions of the masks of RUN_ID, else of the run in progress, else of the newest; with edits, the next one."""
+    """The versions of the masks of RUN_ID, or with edits the next one.
+
+    Without RUN_ID: of the run in progress, else of the newest.
+    """
     body = _change(removed, edits, expected)
 
     async def conversation(client: Client) -> Any:

@@ -62,7 +62,7 @@ class Reference:
     swing: np.ndarray
     """(P,) swing in the first such half; NaN for particles still in that."""
     seen: np.ndarray
-    """(P,) bool: false for particles that came later and have had no such half yet."""
+    """(P,) bool: false for particles not known in any such half yet: that came later, above all."""
 
 
 class CycleBook:
@@ -171,7 +171,7 @@ class CycleBook:
         if not np.isfinite(current) or len(self._references) >= MAX_REFERENCES:
             return np.full(len(self._particle_id), np.nan)
         reference = np.where(moves, curves.swing, np.nan)
-        self._references.append(Reference(sign, current, reference, np.ones(len(reference), bool)))
+        self._references.append(Reference(sign, current, reference, curves.known.copy()))
         return reference / reference
 
 

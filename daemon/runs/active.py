@@ -106,11 +106,15 @@ class ActiveRun:
         done: Future[T] = Future()
 
         def carry_out(recorder: Recorder) -> None:
+            waited_for = done.set_running_or_notify_cancel()
             try:
-                done.set_result(work(recorder))
+                result = work(recorder)
             except Exception as error:
-                done.set_exception(error)
+                if waited_for:
+                    done.set_exception(error)
                 raise
+            if waited_for:
+                done.set_result(result)
 
         async def carried_out() -> T:
             await self._queue.put(carry_out)
@@ -124,7 +128,7 @@ class ActiveRun:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        if not done.done():
+        if not done.done() or done.cancelled():
             raise RunError(RunReason.NOT_RUNNING, f"run '{self.summary.run_id}' has ended")
         return done.result()
 

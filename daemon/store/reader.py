@@ -163,8 +163,13 @@ class RunReader(_Reader):
         return None if row is None else self._image(row, "labels", "int32")
 
     def reference(self, version: int | None = None) -> np.ndarray | None:
-        """(H, W) reference frame of a mask version, the newest by default; None when there is none."""
-        row = self._mask_row(version, "reference is not null and version <= ifnull(?, version)")
+        """(H, W) reference frame of a mask version, the newest by default; None when there is none.
+
+        Versions share the reference of the one before unless they have their own.
+        """
+        row = self._mask_row(version)
+        if row is not None and row["reference"] is None:
+            row = self._mask_row(row["version"], "reference is not null and version < ?")
         return None if row is None else self._image(row, "reference", row["reference_dtype"])
 
     def frames(self, from_s: float | None = None, to_s: float | None = None) -> dict[str, np.ndarray]:
