@@ -222,6 +222,15 @@ def test_a_chunk_holds_frames_of_one_version_of_the_masks(grown_path):
     assert {0, 40, 55, 60} <= set(starts)
 
 
+def test_sql_alone_finds_the_version_of_a_chunk(grown_path):
+    """As docs/store.md does it."""
+    sql = "select first_frame, max(version) from chunks join masks on from_frame <= first_frame group by chunk_id"
+    with sqlite3.connect(f"file:{grown_path}?mode=ro", uri=True) as conn:
+        found = dict(conn.execute(sql).fetchall())
+    conn.close()
+    assert {first: found[first] for first in (0, 40, 55, 60)} == {0: 1, 40: 2, 55: 3, 60: 4}
+
+
 def test_versions_of_the_masks_come_back(grown_path):
     with RunReader(grown_path) as run:
         versions = run.mask_versions()
