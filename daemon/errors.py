@@ -32,6 +32,8 @@ __all__ = [
     "ExperimentError",
     "ExperimentReason",
     "InstrumentError",
+    "MaskError",
+    "MaskReason",
     "PotentiostatError",
     "Reason",
     "RecordingError",
@@ -96,6 +98,21 @@ class RunReason(Reason):
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
     INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
     INTERRUPTED = ("run.interrupted", "The service ended before the run did; what was measured until then is stored.")
+
+
+class MaskReason(Reason):
+    """Why the masks of a run cannot be edited, or shown. An edit that is refused changes nothing."""
+
+    NO_PARTICLE = ("masks.no_such_particle", "Read the masks again: name a particle that the newest version has.")
+    BAD_OUTLINE = ("masks.bad_outline", "Draw one closed outline of at least three points around one area.")
+    NEAR_EDGE = ("masks.near_edge", "Keep the outline within the bounds named: the scene drifts.")
+    BAD_AREA = ("masks.bad_area", "Draw it within `min_area_px` and `max_area_px` of the run's recipe.")
+    OVERLAP = ("masks.overlap", "Draw around the particle named, or remove or replace it before in the same request.")
+    TOO_MANY_EDITS = ("masks.too_many_edits", "Send them in several requests.")
+    NONE_LEFT = ("masks.none_left", "Leave at least one particle, or stop the run.")
+    STALE = ("masks.stale", "Read the newest version, then edit that.")
+    BASELINE = ("masks.baseline", "Wait until the run's `baseline_known` in the status is true.")
+    NO_VERSION = ("masks.no_such_version", "List the versions of the run's masks.")
 
 
 class EngineReason(Reason):
@@ -163,6 +180,10 @@ class ExperimentError(InstrumentError):
 
 class RunError(InstrumentError):
     """The run cannot be started, found or changed."""
+
+
+class MaskError(InstrumentError):
+    """The masks of a run cannot be edited, or shown."""
 
 
 class EngineError(InstrumentError):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from daemon.mask_edits import MaskChange, MaskVersion
 from daemon.recipe import ExperimentSpec, Recipe
 
 PartState = Literal["starting", "ready", "degraded", "failed", "stopped"]
@@ -64,6 +65,12 @@ class Runs(Protocol):
 
     async def stop(self, run_id: str, reason: str = "") -> RunSummary:
         """Stop a run, cell off first, everything measured so far stored. Raises `RunError`."""
+
+    async def edit_masks(self, run_id: str, change: MaskChange, actor: str) -> MaskVersion:
+        """Edit the masks of the run in progress, all edits or none; returns once they are in effect and on disk.
+
+        Raises `MaskError`, `RunError`, `EngineError`.
+        """
 
     async def wait_running(self, run_id: str) -> RunSummary:
         """Wait until the run left `preparing`. Raises `RunError` when it failed."""

@@ -55,7 +55,7 @@ class ExperimentSpec(Strict):
 
 
 class MaskSettings(Strict):
-    """How particles are found, once, when a run starts."""
+    """How particles are found, once, when a run starts; edits keep to its bounds."""
 
     threshold_sigma: Positive = 5.0
     """A pixel belongs to a particle when it stands this many standard deviations above the local background."""

@@ -103,6 +103,24 @@ class Service:
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             return json.load(reply)
 
+    def patch(self, path: str, body: Any, timeout_s: float = 30.0) -> Any:
+        """The JSON of a PATCH."""
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method="PATCH")
+        with urllib.request.urlopen(request, timeout=timeout_s) as reply:
+            return json.load(reply)
+
+    def finished(self, answer: Any, timeout_s: float = 60.0) -> Any:
+        """The result of an answer that may be an operation under way."""
+        deadline = time.monotonic() + timeout_s
+        while "operation_id" in answer:
+            if answer["state"] == "done":
+                return answer["result"]
+            assert answer["state"] in ("pending", "running") and time.monotonic() < deadline, answer
+            time.sleep(0.1)
+            answer = self.get(answer["url"])
+        return answer
+
     def wait_for(self, condition: Any, timeout_s: float = 30.0) -> Any:
         """Poll `condition(status)` until it gives something true; that, or an error with the last status."""
         deadline = time.monotonic() + timeout_s

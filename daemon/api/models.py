@@ -163,7 +163,7 @@ class OperationReply(Answer):
 
     operation_id: str
     kind: str
-    """`run.start`, `run.stop`, `run.export`, `camera.configure`, `calibration.dark`, `calibration.flat`,
+    """`run.start`, `run.stop`, `run.masks`, `run.export`, `camera.configure`, `calibration.dark`, `calibration.flat`,
     `cell.experiment`, `selftest` or `bundle`."""
     state: Literal["pending", "running", "done", "failed", "cancelled"]
     progress: float = Field(ge=0, le=1)
@@ -210,6 +210,56 @@ class ParticleList(Answer):
 
     run_id: str
     particles: list[ParticleRow]
+
+
+class MaskVersionReply(Answer):
+    """One version of a run's masks."""
+
+    version: int
+    from_frame: int
+    """Number of the first frame measured by it."""
+    utc: str
+    """Wall clock when it took effect, ISO 8601; empty in files of an earlier version of the software."""
+    actor: str
+    """Who edited, as the audit names it; empty for the first."""
+    edits: list[dict[str, Any]]
+    """As asked for, with the `new_particle_id` that each made."""
+    particles: int
+    """Particles that are measured."""
+
+
+class MaskEditReply(MaskVersionReply):
+    """The version that edits made."""
+
+    run_id: str
+
+
+class MaskOutline(Answer):
+    """One particle of a version."""
+
+    particle_id: int
+    parent_id: int | None
+    """The particle that it replaced."""
+    state: Literal["active", "partial", "dead", "lost"]
+    """What it is now, not when the version was made."""
+    outline_px: list[list[float]]
+    """Corners of its pixels' outline, [y, x] in the reference frame; sent back they give exactly these pixels."""
+
+
+class MaskVersionList(Answer):
+    """The versions of a run's masks, oldest first, or with `version` that one and its outlines."""
+
+    run_id: str
+    versions: list[MaskVersionReply] | None = None
+    version: int | None = None
+    from_frame: int | None = None
+    utc: str | None = None
+    actor: str | None = None
+    edits: list[dict[str, Any]] | None = None
+    particles: int | None = None
+    height_px: int | None = None
+    width_px: int | None = None
+    outlines: list[MaskOutline] | None = None
 
 
 class Trace(Answer):

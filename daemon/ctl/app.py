@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("daemon.ctl.runs:stop", "Stop a run: cell off first, all results kept."),
     "events": ("daemon.ctl.events:events", "Events of all runs, with --follow as they come."),
     "particles": ("daemon.ctl.results:particles", "The particles of a run."),
+    "masks": ("daemon.ctl.masks:masks", "The versions of a run's masks; with edits, the next one."),
     "trace": ("daemon.ctl.results:trace", "One particle's series."),
     "frame": ("daemon.ctl.results:frame", "The newest frame as a picture."),
     "cell": ("daemon.ctl.cell:cell", "Pause, resume or switch off the cell, or run an experiment."),

@@ -53,6 +53,15 @@ class StepDetector:
         self._alarm_frame[:] = NEVER
         self._now = 0
 
+    def go_on_from(self, before: StepDetector, kept: np.ndarray) -> None:
+        """Take over what `before` has learnt: column k is its column `kept[k]`, or begins here where that is -1."""
+        here = np.flatnonzero(kept >= 0)
+        there = kept[here]
+        self._values[here], self._counts[here] = before._values[there], before._counts[there]
+        self._history[:, here] = before._history[:, there]
+        self._alarm_frame[here] = before._alarm_frame[there]
+        self._common[:], self._frames[:], self._now = before._common, before._frames, before._now
+
     def add(self, frame: np.ndarray, contrast: np.ndarray, sigma: np.ndarray, flags: np.ndarray) -> list[Detection]:
         """Take n frames in order; returns the steps they settled, oldest first.
 

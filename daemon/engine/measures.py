@@ -5,8 +5,9 @@ Arrays are indexed by position in the run's `MaskSet` (0..P-1), never by particl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,10 @@ class ParticleFlag(IntFlag):
 
 @dataclass
 class MaskSet:
-    """The particles of a run: found once, then fixed.
+    """The particles of a run: found once, then changed only by an operator's edits, each a version of its own.
 
-    `labels` is (H, W) int32: 0 background, i + 1 the particle at index i. `table` holds one array of length P for each
+    `labels` is (H, W) int32: 0 background, i + 1 the particle at index i. A particle keeps its index and its id for the
+    whole run; one that was removed has no pixels any more. `table` holds one array of length P for each
     shape column of the `particles` export (`area_px`, `equivalent_diameter_um`, ... NaN where the pixel size is
     unknown). `psf_sigma_px` is the blur the segmentation assumed or measured.
     """
@@ -65,11 +67,41 @@ class MaskSet:
     """(H, W) bool: light of what was found but is no particle of the run (cut by the frame's edge, too small or too
     large); no background is read there. None: nowhere.
     """
+    active: np.ndarray | None = None
+    """(P,) bool: false for particles that an operator removed. None: all are there."""
+    parent_id: np.ndarray | None = None
+    """(P,) int64: the particle that each replaced, 0 for none. None: none replaced another."""
 
     @property
     def count(self) -> int:
-        """Number of particles, P."""
+        """Number of particles, P, the removed ones included."""
         return len(self.particle_id)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(K,) indices of the particles that are there: the columns of what the engine measures."""
+        return np.arange(self.count) if self.active is None else np.flatnonzero(self.active)
+
+    def measured(self) -> MaskSet:
+        """The same particles without the removed ones, (K,) each: what an operator is compiled from."""
+        if self.active is None:
+            return self
+        keep = self.positions
+        number = np.zeros(self.count + 1, np.int32)
+        number[keep + 1] = np.arange(1, len(keep) + 1)
+        parents = None if self.parent_id is None else self.parent_id[keep]
+        return replace(
+            self, labels=number[self.labels], particle_id=self.particle_id[keep], y_px=self.y_px[keep],
+            x_px=self.x_px[keep], table={name: column[keep] for name, column in self.table.items()}, active=None,
+            parent_id=parents,
+        )  # fmt: skip
+
+
+def kept_columns(before: MaskSet, after: MaskSet) -> np.ndarray:
+    """(K',) int32: for each particle measured by `after`, its column in what `before` measured; -1 for a new one."""
+    column = np.full(max(before.count, after.count), -1, np.int32)
+    column[before.positions] = np.arange(len(before.positions))
+    return column[after.positions]
 
 
 @dataclass(frozen=True)
@@ -138,6 +170,38 @@ class MeasureBatch:
     """(N, P, 8) like `layer_flux_e`, by eighths of the area along the major axis; None from an older source."""
     camera_t0_s: float = float("nan")
     """The run's first frame on the camera's own clock: `t_s` counts from it."""
+    mask_version: int = 1
+    """Version of the masks that all of these frames were measured by."""
+    baseline_end_frame: int = 0
+    """Number of the first frame behind the baseline that F0 was last measured in."""
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def spread(self, masks: MaskSet) -> MeasureBatch:
+        """The batch with a column for each particle of `masks`, P in all; nothing is known of the removed ones."""
+        if masks.active is None:
+            return self
+        place = masks.positions
+        wide: dict[str, Any] = {name: _spread(getattr(self, name), place, masks.count) for name in WIDE}
+        for name in ("baseline_flux_e", "baseline_layer_flux_e"):
+            known = getattr(self, name)
+            wide[name] = None if known is None else _spread(known[None], place, masks.count)[0]
+        if self.axial_flux_e is not None:
+            wide["axial_flux_e"] = _spread(self.axial_flux_e, place, masks.count)
+        moved = [replace(found, index=int(place[found.index])) for found in self.detections]
+        return replace(self, detections=moved, **wide)
+
+
+WIDE = (
+    "flux_e", "flux_sigma_e", "layer_flux_e", "layer_sigma_e", "centroid_y_px", "centroid_x_px", "particle_flags",
+)  # fmt: skip
+"""Fields of a batch with a column for each particle."""
+
+
+def _spread(values: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
+    """(N, K, ...) to (N, P, ...): NaN, or 0 in integers, in the columns not in `place`."""
+    values = np.asarray(values)
+    wide = np.full((len(values), count, *values.shape[2:]), np.nan if values.dtype.kind == "f" else 0, values.dtype)
+    wide[:, place] = values
+    return wide

@@ -55,6 +55,13 @@ class Photometer:
         state[:, MEMORY] = np.minimum(frames, BACKGROUND_FRAMES)
         return state
 
+    def go_on_from(self, before: Photometer, kept: np.ndarray) -> None:
+        """Take over the backgrounds of particles that another operator measured: column k is its column `kept[k]`, and
+        -1 one that is new.
+        """
+        known = kept >= 0
+        self._background[known] = before._background[kept[known]]
+
     def look(self, frame: np.ndarray, base_y: int, base_x: int) -> np.ndarray:
         """Sum a frame that the collector opened, under a whole-pixel shift: (4,) functionals of drift, blur and
         likeness under the reference's illumination.

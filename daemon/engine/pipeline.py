@@ -13,6 +13,7 @@ from daemon.engine.operator import Operator
 from daemon.engine.photometer import Photometer
 from daemon.engine.registration import Registration
 from daemon.engine.shift import Shift
+from daemon.errors import MaskError, MaskReason
 from hw.camera.contract import FrameStamp, PixelFormat
 from kernels.photometry import AXIAL, AXIAL_BINS, CENTROID_X, CENTROID_Y, FLUX, LAYER, LAYER_SIGMA, SIGMA
 
@@ -44,6 +45,10 @@ class JumpWatch:
         self._last = np.nan
         self._variance = least**2
 
+    def restart(self) -> None:
+        """The next value is measured another way: it may differ."""
+        self._last = np.nan
+
     def __call__(self, value: float, *, after_gap: bool) -> bool:
         """True when `value` left the one before by 8 running sigmas of such differences, and at least the smallest
         worth naming. Over a gap in the frames a walk looks like a jump, so nothing is said.
@@ -62,8 +67,9 @@ class JumpWatch:
 class Pipeline:
     """Measures frames of one run. Not thread-safe; holds one batch at a time.
 
-    These continue an interrupted run: `baseline`, (P,) and (P, 4) F0 of fluxes and layers; `first_t_s`, camera time of
-    its first frame; `last_stamp`, run time and host time of its last one.
+    These continue an interrupted run: `baseline`, (P,) and (P, 4) F0 of fluxes and layers, NaN for particles whose
+    baseline begins now; `first_t_s`, camera time of its first frame; `last_stamp`, run time and host time of its last
+    one.
     """
 
     def __init__(
@@ -74,8 +80,10 @@ class Pipeline:
         first_frame: int = 0,
         first_t_s: float | None = None,
         last_stamp: tuple[float, float] | None = None,
+        mask_version: int = 1,
     ) -> None:
         self.operator = operator
+        self._mask_version = mask_version
         self._settings = settings
         pixel_format = PixelFormat(settings.pixel_format)
         self._collector = Collector(operator, pixel_format, settings.bit_depth, settings.dark_map, settings.flat_map)
@@ -106,6 +114,26 @@ class Pipeline:
     def drift_px(self) -> tuple[float, float]:
         """Latest drift (y, x) relative to the reference."""
         return self._registration.drift_px
+
+    def with_masks(self, operator: Operator, kept: np.ndarray, mask_version: int) -> Pipeline:
+        """A pipeline that goes on with the next frame by other masks of the same reference; `take` the batch before.
+
+        `kept` (P',) int: the column that each new one was so far, or -1 for a particle whose baseline begins now.
+        Raises `MaskError` (BASELINE) while F0 is still being measured.
+        """
+        known = self._baseline.of(kept)
+        after = Pipeline(
+            operator, self._settings, known, self.next_frame, self._t0_s, self._last_stamp, mask_version
+        )  # fmt: skip
+        after._registration.go_on_from(self._registration)
+        after._photometer.go_on_from(self._photometer, kept)
+        after._detector.go_on_from(self._detector, kept)
+        after._illumination_watch, after._focus_watch = self._illumination_watch, self._focus_watch
+        for watch in (after._illumination_watch, after._focus_watch):
+            watch.restart()
+        after._last_sample, after._last_block = self._last_sample, self._last_block
+        after._interrupted = self._interrupted
+        return after
 
     def close_baseline(self) -> None:
         """Settle for the baseline frames there are: the run ends before its baseline does."""
@@ -154,10 +182,12 @@ class Pipeline:
         batch.axial_flux_e = np.ascontiguousarray(measures[:, :, axial])
         batch.flags = batch.flags.astype(np.uint32)
         batch.camera_t0_s = self._t0_s if self._t0_s is not None else float("nan")
+        batch.mask_version = self._mask_version
         self._baseline.settle()
         if self._baseline.flux_e is not None:
             batch.baseline_flux_e = self._baseline.flux_e
             batch.baseline_layer_flux_e = self._baseline.layer_flux_e
+            batch.baseline_end_frame = self._baseline.end_frame
             batch.detections = self._detect(batch, self._baseline.flux_e)
         return batch
 
@@ -206,33 +236,52 @@ class Pipeline:
         return flags
 
     def _detect(self, batch: MeasureBatch, baseline_flux_e: np.ndarray) -> list:
-        # the frames behind the baseline, however they are batched
-        rows = slice(int(np.searchsorted(batch.frame, self._baseline.end_frame)), None)
+        # the frames behind each particle's baseline, however they are batched
+        late, begun = self._baseline.late, int(np.searchsorted(batch.frame, self._baseline.end_frame))
+        rows = slice(begun if late is None else 0, None)
         with np.errstate(divide="ignore", invalid="ignore"):
             contrast = batch.flux_e[rows] / baseline_flux_e - 1.0
             sigma = batch.flux_sigma_e[rows] / np.abs(baseline_flux_e)
+        if late is not None:
+            contrast[:begun, late] = np.nan
         return self._detector.add(batch.frame[rows], contrast, sigma, batch.particle_flags[rows])
 
 
 class Baseline:
-    """F0: the mean of each particle's flux over the first `seconds`, and at least `min_frames` measured frames."""
+    """F0: the mean of each particle's flux over the first `seconds`, and at least `min_frames` measured frames.
+
+    Of a `known` F0 (fluxes (P,) and layers (P, 4)) only what is NaN is measured, from the next frame on.
+    """
 
     def __init__(self, seconds: float, min_frames: int, known: tuple[np.ndarray, np.ndarray] | None) -> None:
         self._seconds = seconds
         self._min_frames = min_frames
         self.flux_e: np.ndarray | None = known[0] if known is not None else None
         self.layer_flux_e: np.ndarray | None = known[1] if known is not None else None
+        self.late: np.ndarray | None = np.isnan(known[0]) if known is not None else None
+        """(P,) bool: the particles that this baseline is of, in a run that has its F0; None: all."""
+        self._begin_t_s = 0.0 if known is None else np.nan
         self._collected: list[tuple[np.ndarray, np.ndarray]] = []
-        self._complete = known is not None
+        self._complete = self.late is not None and not self.late.any()
         self.end_frame = 0
         """Number of the first frame that does not belong to the baseline."""
+
+    def of(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """F0 in other columns: column k is column `kept[k]` here, NaN where that is -1. Raises `MaskError`."""
+        if self.flux_e is None or self.layer_flux_e is None:
+            raise MaskError(MaskReason.BASELINE, "the run's baseline is still being measured")
+        flux_e, layer_flux_e = self.flux_e[kept], self.layer_flux_e[kept]
+        flux_e[kept < 0], layer_flux_e[kept < 0] = np.nan, np.nan
+        return flux_e, layer_flux_e
 
     def add(self, frame: int, t_s: float, measures: np.ndarray) -> None:
         """Collect a measured frame while the baseline lasts."""
         if self._complete:
             return
+        if np.isnan(self._begin_t_s):
+            self._begin_t_s = t_s
         self.end_frame = frame
-        if t_s > self._seconds and len(self._collected) >= self._min_frames:
+        if t_s - self._begin_t_s > self._seconds and len(self._collected) >= self._min_frames:
             self._complete = True
             return
         self.end_frame += 1
@@ -240,12 +289,15 @@ class Baseline:
 
     def settle(self, force: bool = False) -> None:
         """Compute F0 once the baseline is complete, or now when forced (a run shorter than its baseline)."""
-        if self.flux_e is not None or not self._collected or not (self._complete or force):
+        if not self._collected or not (self._complete or force):
             return
         self._complete = True
-        self.flux_e = _mean([row[0] for row in self._collected])
-        self.layer_flux_e = _mean([row[1] for row in self._collected])
+        flux_e, layer_flux_e = (_mean([row[i] for row in self._collected]) for i in (0, 1))
         self._collected = []
+        if self.late is not None and self.flux_e is not None and self.layer_flux_e is not None:
+            flux_e = np.where(self.late, flux_e, self.flux_e)
+            layer_flux_e = np.where(self.late[:, None], layer_flux_e, self.layer_flux_e)
+        self.flux_e, self.layer_flux_e = flux_e, layer_flux_e
 
 
 def _mean(arrays: list[np.ndarray]) -> np.ndarray:

@@ -67,6 +67,10 @@ class Registration:
         self._scene = Scene.of(operator, self._inside)
         self.sigma_px = self._scene.sigma_px
 
+    def go_on_from(self, before: Registration) -> None:
+        """Begin at the drift where another operator of the same reference left off."""
+        self._last = before._last
+
     @property
     def usable(self) -> bool:
         """False for a scene without enough structure to register."""

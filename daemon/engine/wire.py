@@ -12,7 +12,8 @@ from daemon.engine.measures import Detection, MeasureBatch
 from daemon.engine.operator import Operator
 from daemon.engine.pipeline import PipelineSettings
 
-BATCH_ARRAYS = tuple(f.name for f in fields(MeasureBatch) if f.name not in ("detections", "camera_t0_s"))
+BATCH_SCALARS = ("camera_t0_s", "mask_version", "baseline_end_frame")
+BATCH_ARRAYS = tuple(f.name for f in fields(MeasureBatch) if f.name not in ("detections", *BATCH_SCALARS))
 OPTIONAL_MAPS = ("dark_map", "flat_map")
 
 
@@ -20,13 +21,15 @@ def batch_message(batch: MeasureBatch) -> Message:
     """A batch, ready to cross to the daemon."""
     arrays = {name: getattr(batch, name) for name in BATCH_ARRAYS if getattr(batch, name) is not None}
     detections = [asdict(detection) for detection in batch.detections]
-    return Message("batch", {"detections": detections, "camera_t0_s": batch.camera_t0_s}, arrays)
+    scalars = {name: getattr(batch, name) for name in BATCH_SCALARS}
+    return Message("batch", {"detections": detections, **scalars}, arrays)
 
 
 def batch_from(message: Message) -> MeasureBatch:
     """Inverse of `batch_message`; arrays are read-only."""
     detections = [Detection(**row) for row in message.fields["detections"]]
-    return MeasureBatch(**message.arrays, detections=detections, camera_t0_s=message.fields["camera_t0_s"])
+    scalars: dict[str, Any] = {name: message.fields[name] for name in BATCH_SCALARS}
+    return MeasureBatch(**(message.arrays | scalars), detections=detections)
 
 
 def measure_message(
@@ -38,10 +41,11 @@ def measure_message(
     first_t_s: float | None = None,
     last_stamp: tuple[float, float] | None = None,
     rewind: bool = True,
+    mask_version: int = 1,
 ) -> Message:
     """The order to measure a run; `rewind` false goes on from the next frame, after a restart."""
     plain: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in OPTIONAL_MAPS}
-    arrays = {f"operator.{name}": array for name, array in operator.arrays().items()}
+    arrays = _operator_arrays(operator)
     for name in OPTIONAL_MAPS:
         if getattr(settings, name) is not None:
             arrays[name] = getattr(settings, name)
@@ -49,7 +53,7 @@ def measure_message(
         arrays["baseline.flux"], arrays["baseline.layers"] = baseline
     order = {
         "settings": plain, "first_frame": first_frame, "first_t_s": first_t_s, "last_stamp": last_stamp,
-        "rewind": rewind,
+        "rewind": rewind, "mask_version": mask_version,
     }  # fmt: skip
     return Message("measure", order, arrays)
 
@@ -57,15 +61,36 @@ def measure_message(
 def measure_order(message: Message) -> dict[str, Any]:
     """Inverse of `measure_message`: the keyword arguments of `Pipeline`."""
     arrays = message.arrays
-    operator = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
     maps: dict[str, Any] = {name: arrays[name] for name in OPTIONAL_MAPS if name in arrays}
     baseline = (arrays["baseline.flux"], arrays["baseline.layers"]) if "baseline.flux" in arrays else None
     last_stamp = message.fields["last_stamp"]
     return {
-        "operator": Operator.from_arrays(operator),
+        "operator": _operator_from(arrays),
         "settings": PipelineSettings(**message.fields["settings"], **maps),
         "baseline": baseline,
         "first_frame": message.fields["first_frame"],
         "first_t_s": message.fields["first_t_s"],
         "last_stamp": tuple(last_stamp) if last_stamp is not None else None,
+        "mask_version": message.fields["mask_version"],
     }
+
+
+def masks_message(operator: Operator, kept: np.ndarray, mask_version: int) -> Message:
+    """The order to go on with other masks from the next frame; see `Pipeline.with_masks`."""
+    return Message("masks", {"mask_version": mask_version}, {"kept": kept, **_operator_arrays(operator)})
+
+
+def masks_order(message: Message) -> dict[str, Any]:
+    """Inverse of `masks_message`: the keyword arguments of `Pipeline.with_masks`."""
+    arrays = message.arrays
+    version = message.fields["mask_version"]
+    return {"operator": _operator_from(arrays), "kept": arrays["kept"], "mask_version": version}
+
+
+def _operator_arrays(operator: Operator) -> dict[str, np.ndarray]:
+    return {f"operator.{name}": array for name, array in operator.arrays().items()}
+
+
+def _operator_from(arrays: dict[str, np.ndarray]) -> Operator:
+    own = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
+    return Operator.from_arrays(own)

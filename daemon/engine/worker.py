@@ -14,8 +14,16 @@ import numpy as np
 from daemon.engine.acquisition import Acquisition
 from daemon.engine.link import Message
 from daemon.engine.pipeline import Pipeline
-from daemon.engine.wire import batch_message, measure_order
-from daemon.errors import CameraError, CameraReason, EngineError, EngineReason, InstrumentError
+from daemon.engine.wire import batch_message, masks_order, measure_order
+from daemon.errors import (
+    CameraError,
+    CameraReason,
+    EngineError,
+    EngineReason,
+    InstrumentError,
+    RunError,
+    RunReason,
+)
 from daemon.service.memory import release_free_memory
 from hw.camera.contract import FrameStamp
 from kernels.calibrate import accumulate
@@ -121,6 +129,7 @@ class Worker(threading.Thread):
         self._busy_s = 0.0
         self._handlers: dict[str, Callable[[Message], None]] = {
             "measure": self._on_measure,
+            "masks": self._on_masks,
             "finish": self._on_finish,
             "capture": self._on_capture,
             "preview": self._on_preview,
@@ -267,6 +276,14 @@ class Worker(threading.Thread):
         release_free_memory()
         self._reply(message)
 
+    def _on_masks(self, message: Message) -> None:
+        """Send what the old masks measured, go on by the new ones; the reply names their first frame."""
+        if self._pipeline is None:
+            raise RunError(RunReason.NOT_RUNNING, "the engine is not measuring")
+        self._send_batch()
+        self._pipeline = self._pipeline.with_masks(**masks_order(message))
+        self._reply(message, from_frame=self._pipeline.next_frame)
+
     def _on_finish(self, message: Message) -> None:
         if self._pipeline is not None:
             self._pipeline.close_baseline()
@@ -289,5 +306,5 @@ class Worker(threading.Thread):
         fields = {"request": request, "code": error.code, "detail": error.detail, "remedy": error.remedy}
         self._outbox.put(Message("reply", fields))
 
-    def _reply(self, message: Message) -> None:
-        self._outbox.put(Message("reply", {"request": message.fields["request"]}))
+    def _reply(self, message: Message, **fields: Any) -> None:
+        self._outbox.put(Message("reply", {"request": message.fields["request"], **fields}))

@@ -6,6 +6,7 @@ from collections import deque
 
 import numpy as np
 
+from daemon.photometry.blocks import grown
 from daemon.photometry.curves import HalfCurves
 from daemon.tables import PARTICLE_STATES
 
@@ -55,6 +56,13 @@ class Activity:
     def states(self) -> np.ndarray:
         """(P,) int8: active, partial or dead."""
         return self._states
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles, active until two halves have shown otherwise."""
+        self._states = grown(self._states, particles, ACTIVE)
+        for seen in (self._still, self._behind):
+            for place, each in enumerate(seen):
+                seen[place] = grown(each, particles, False)
 
     def add(self, curves: HalfCurves, layer_sigma_ratio: np.ndarray) -> None:
         """Take one half in which the ensemble may have swung; one in which it did not is left out."""

@@ -5,7 +5,8 @@ Sums run frame by frame in order, so results do not depend on how frames were ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,23 @@ from daemon.engine.measures import LAYERS
 
 VALUES = 1 + len(LAYERS)
 """Values kept a particle: its contrast, then those of its layers."""
+
+T = TypeVar("T")
+
+
+def grown(values: np.ndarray, particles: int, fill: float, axis: int = 0) -> np.ndarray:
+    """`values` with room for `particles` along `axis`, `fill` for those that came later."""
+    missing = [(0, 0)] * values.ndim
+    missing[axis] = (0, particles - values.shape[axis])
+    return np.pad(values, missing, constant_values=fill)
+
+
+def all_grown(record: T, particles: int) -> T:
+    """A dataclass with every (P, ...) array grown: NaN, or false, for particles that came later."""
+    each: Any = record
+    arrays = {f.name: getattr(each, f.name) for f in fields(each) if isinstance(getattr(each, f.name), np.ndarray)}
+    wide = {name: grown(a, particles, False if a.dtype == bool else np.nan) for name, a in arrays.items()}
+    return replace(each, **wide)
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,13 @@ class BlockMeans:
         self._sums = np.zeros(self._shape)
         self._counts = np.zeros(self._shape)
         self._variance = np.zeros(self._shape[0])
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles, unmeasured until now."""
+        self._shape = (particles, VALUES)
+        self._sums, self._counts, self._variance = (
+            grown(sums, particles, 0.0) for sums in (self._sums, self._counts, self._variance)
+        )
 
     def add(self, t_s: float, values: np.ndarray, measured: np.ndarray, variance: np.ndarray) -> Block | None:
         """Take one frame: (P, 5) values with 0 where `measured` is false, (P,) variance likewise.
@@ -86,9 +111,19 @@ class History:
         self._size = 0
         self._stride = 1
         self._group: list[Block] = []
+        self.whole = np.ones(particles, bool)
+        """(P,) false for particles that came after its first point: what they did is only a part."""
 
     def __len__(self) -> int:
         return self._size
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles, unmeasured until now."""
+        begun = bool(self._size or self._group)
+        self.whole = grown(self.whole, particles, not begun)
+        self._values = grown(self._values, particles, np.nan, axis=1)
+        self._variance = grown(self._variance, particles, np.nan, axis=1)
+        self._group = [all_grown(block, particles) for block in self._group]
 
     @property
     def t_s(self) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from daemon.engine.measures import Detection, FrameFlag, ParticleFlag
 from daemon.events import Event, EventKind
+from daemon.photometry.blocks import grown
 
 TOGETHER_S = 0.3
 TOGETHER_FRAMES = 3
@@ -160,6 +161,15 @@ class ParticleEpisodes:
         self._saturated_t_s = np.full(count, -np.inf)
         self._quiet = True
 
+    def grow(self, particle_id: np.ndarray) -> None:
+        """Go on with more particles."""
+        count = len(particle_id)
+        self._particle_id = particle_id
+        self.lost = grown(self.lost, count, False)
+        self._edge_t_s = grown(self._edge_t_s, count, np.nan)
+        self._edge_frames = grown(self._edge_frames, count, 0)
+        self._saturated_t_s = grown(self._saturated_t_s, count, -np.inf)
+
     def add(self, facts: FrameFacts, flags: np.ndarray) -> list[Event]:
         """Take one frame's particle flags (P,)."""
         if facts.flags & NOTHING or (self._quiet and not flags.any()):
@@ -195,6 +205,10 @@ class EventBudget:
         self._left = self.burst
         self.suppressed = 0
         self._untold = 0
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles."""
+        self.burst = BURST_EVENTS + BURST_PER_PARTICLE * particles
 
     def frame(self) -> None:
         """One more frame has passed."""

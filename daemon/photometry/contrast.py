@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from daemon.engine.measures import LAYERS, MeasureBatch
-from daemon.photometry.blocks import VALUES, finite_mean
+from daemon.photometry.blocks import VALUES, finite_mean, grown
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 
 MIN_BASELINE_FRAMES = 5
@@ -47,7 +47,8 @@ class ContrastMaker:
     """Holds batches back until the engine gives F0, then turns each into contrasts.
 
     At most `buffer_bytes` are held: beyond that, and at the end of a run too short for its baseline, F0 is the mean of
-    what was held, and stays so.
+    what was held, and stays so. Only a particle without F0, one that came later above all, takes one that the engine
+    gives later: its contrasts begin behind the baseline it was measured in.
     """
 
     def __init__(self, particles: int, buffer_bytes: int) -> None:
@@ -60,6 +61,15 @@ class ContrastMaker:
         self.truncated = False
         """F0 is the mean of a baseline cut short by memory or by the end of the run."""
         self._layer_flux_e = np.zeros((particles, len(LAYERS)))
+        self._late: np.ndarray | None = None
+        self._late_frame = 0
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles, without F0 until the engine gives it; what is held must have been released."""
+        self._particles = particles
+        self._layer_flux_e = grown(self._layer_flux_e, particles, np.nan)
+        if self.flux_e is not None:
+            self.flux_e = grown(self.flux_e, particles, np.nan)
 
     def add(self, batch: MeasureBatch) -> list[Contrasts]:
         """The contrasts that can be given now, in order."""
@@ -67,6 +77,8 @@ class ContrastMaker:
         self._held_bytes += sum(getattr(getattr(batch, field.name), "nbytes", 0) for field in fields(batch))
         if self.flux_e is None and batch.baseline_flux_e is not None:
             self._set(batch.baseline_flux_e, batch.baseline_layer_flux_e)
+        elif self.flux_e is not None and batch.baseline_flux_e is not None:
+            self._set_late(batch)
         if self.flux_e is None and self._held_bytes > self._buffer_bytes:
             self._set_from_held()
         return self._release() if self.flux_e is not None else []
@@ -81,6 +93,18 @@ class ContrastMaker:
         self.flux_e = _divisor(flux_e)
         unknown = np.full((self._particles, len(LAYERS)), np.nan)
         self._layer_flux_e = unknown if layer_flux_e is None else _divisor(layer_flux_e)
+
+    def _set_late(self, batch: MeasureBatch) -> None:
+        """F0 of particles that had none; their contrasts of the baseline's own frames stay unknown."""
+        flux_e = _divisor(np.asarray(batch.baseline_flux_e))
+        known_e = np.asarray(self.flux_e)
+        late = np.isnan(known_e) & np.isfinite(flux_e)
+        if not late.any():
+            return
+        self.flux_e = np.where(late, flux_e, known_e)
+        if batch.baseline_layer_flux_e is not None:
+            self._layer_flux_e = np.where(late[:, None], _divisor(batch.baseline_layer_flux_e), self._layer_flux_e)
+        self._late, self._late_frame = late, batch.baseline_end_frame
 
     def _set_from_held(self) -> None:
         self.truncated = True
@@ -103,6 +127,10 @@ class ContrastMaker:
         values[~np.isfinite(values)] = np.nan
         sigma = np.asarray(batch.flux_sigma_e) / np.abs(flux_e)
         layer_sigma = np.asarray(batch.layer_sigma_e) / np.abs(self._layer_flux_e)
+        if self._late is not None:
+            own = slice(0, int(np.searchsorted(batch.frame, self._late_frame))), self._late
+            values[own], sigma[own], layer_sigma[own] = np.nan, np.nan, np.nan
+            self._late = None
         return Contrasts(batch, values, sigma, layer_sigma)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from daemon.photometry.blocks import History, finite_mean
+from daemon.photometry.blocks import History, finite_mean, grown
 from daemon.photometry.halves import Half
 
 MIN_POINTS = 4
@@ -37,10 +38,19 @@ class HalfCurves:
     sigma: np.ndarray
     """(P,) standard deviation of `smooth`."""
     known: np.ndarray
-    """(P,) bool: measured often enough."""
+    """(P,) bool: there from the start, and measured often enough."""
     voltage_v: np.ndarray
     current_ma: np.ndarray
     charge_mah: np.ndarray
+
+    def grown(self, particles: int) -> HalfCurves:
+        """The same with more particles, not `known`."""
+        wide: dict[str, Any] = {
+            name: grown(getattr(self, name), particles, fill, axis=1)
+            for name, fill in (("contrast", 0.0), ("layers", np.nan), ("smooth", 0.0))
+        }
+        own: dict[str, Any] = {name: grown(getattr(self, name), particles, np.nan) for name in ("block_sigma", "sigma")}
+        return replace(self, known=grown(self.known, particles, False), **wide, **own)
 
     @property
     def driven(self) -> np.ndarray:
@@ -79,7 +89,7 @@ def half_curves(half: Half, history: History) -> HalfCurves | None:
     if len(history) < MIN_POINTS:
         return None
     t_s = history.t_s.copy()
-    contrast, known = _filled(t_s, history.contrast.astype(float))
+    contrast, known = _filled(t_s, history.contrast.astype(float), history.whole)
     block_sigma = _block_sigma(history.contrast.astype(float), history.variance.astype(float))
     window = max(3, len(t_s) // SMOOTH_SHARE | 1)
     smooth = _moving_line(contrast, window) if contrast.size else contrast
@@ -113,9 +123,9 @@ def _moving_line(values: np.ndarray, window: int) -> np.ndarray:
     return smooth
 
 
-def _filled(t_s: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _filled(t_s: np.ndarray, contrast: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(contrast)
-    known = finite.mean(axis=0) >= MIN_MEASURED
+    known = whole & (finite.mean(axis=0) >= MIN_MEASURED)
     filled = np.where(known, contrast, 0.0)
     for column in np.flatnonzero(known & ~finite.all(axis=0)):
         good = finite[:, column]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daemon.photometry.activity import binned_range, noise_range
+from daemon.photometry.blocks import all_grown
 from daemon.photometry.curves import HalfCurves, first_crossing
 
 ONSET, RATE_LOW, MIDDLE, RATE_HIGH, COMPLETE = 0.05, 0.20, 0.50, 0.80, 0.95
@@ -52,6 +53,18 @@ class HalfMeasures:
         return np.abs(soc(self.high) - soc(self.low)) / np.where(self.span_s > 0, self.span_s, np.nan) * 3600.0
 
 
+@dataclass
+class Reference:
+    """What later halves of one kind and rate are compared with."""
+
+    sign: int
+    current_ma: float
+    swing: np.ndarray
+    """(P,) swing in the first such half; NaN for particles still in that."""
+    seen: np.ndarray
+    """(P,) bool: false for particles not known in any such half yet: that came later, above all."""
+
+
 class CycleBook:
     """Measures finished halves and keeps what later ones are compared with. Weights are the particles' areas."""
 
@@ -60,7 +73,18 @@ class CycleBook:
         self._weights = weights
         self.kept: deque[HalfMeasures] = deque(maxlen=KEPT_HALVES)
         self._previous: HalfCurves | None = None
-        self._references: list[tuple[int, float, np.ndarray]] = []
+        self._references: list[Reference] = []
+
+    def grow(self, particle_id: np.ndarray, weights: np.ndarray) -> None:
+        """Go on with more particles, unknown in the halves so far; each is compared with its own first half."""
+        count = len(particle_id)
+        self._particle_id, self._weights = particle_id, weights
+        kept = [all_grown(measures, count) for measures in self.kept]
+        self.kept.clear()
+        self.kept.extend(kept)
+        if self._previous is not None:
+            self._previous = self._previous.grown(count)
+        self._references = [all_grown(reference, count) for reference in self._references]
 
     def add(self, curves: HalfCurves, alive: np.ndarray) -> HalfMeasures:
         """Measure one half; `alive` (P,) bool are the particles not dead."""
@@ -138,13 +162,16 @@ class CycleBook:
     def _retention(self, curves: HalfCurves, moves: np.ndarray) -> np.ndarray:
         """Swing over the swing in the first half of the same kind and rate; NaN for particles still in that."""
         sign, current = curves.half.sign, curves.half.mean_current_ma
-        for known_sign, known_current, swing in self._references:
-            if sign == known_sign and abs(current - known_current) <= SAME_RATE * known_current:
-                return curves.swing / swing
+        for known in self._references:
+            if sign == known.sign and abs(current - known.current_ma) <= SAME_RATE * known.current_ma:
+                first = curves.known & ~known.seen
+                known.swing = np.where(first & moves, curves.swing, known.swing)
+                known.seen |= first
+                return curves.swing / known.swing
         if not np.isfinite(current) or len(self._references) >= MAX_REFERENCES:
             return np.full(len(self._particle_id), np.nan)
         reference = np.where(moves, curves.swing, np.nan)
-        self._references.append((sign, current, reference))
+        self._references.append(Reference(sign, current, reference, curves.known.copy()))
         return reference / reference
 
 

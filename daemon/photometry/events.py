@@ -34,6 +34,13 @@ class EventReader:
         self._detections: dict[int, list[Detection]] = {}
         self.phases = PhaseTracker(particle_id)
 
+    def grow(self, particle_id: np.ndarray) -> None:
+        """Go on with more particles."""
+        self._particle_id = particle_id
+        self._episodes.grow(particle_id)
+        self._budget.grow(len(particle_id))
+        self.phases.grow(particle_id)
+
     @property
     def lost(self) -> np.ndarray:
         """(P,) bool."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from daemon.events import Event, EventKind
+from daemon.photometry.blocks import grown
 
 ONSET, COMPLETE = 0.05, 0.95
 MARGIN_LEAST, MARGIN_MOST = 0.01, 0.04
@@ -29,6 +30,14 @@ class PhaseTracker:
         self._span = np.zeros(len(particle_id))
         self.active = False
         """Whether any particle is followed."""
+
+    def grow(self, particle_id: np.ndarray) -> None:
+        """Go on with more particles, whose end members are not known yet."""
+        count = len(particle_id)
+        self._particle_id = particle_id
+        self._side = grown(self._side, count, UNKNOWN)
+        self._left_t_s = grown(self._left_t_s, count, np.nan)
+        self._span = grown(self._span, count, 0.0)
 
     def calibrate(self, two_phase: np.ndarray, span: np.ndarray) -> None:
         """Follow the particles `two_phase` (P,), with `span` the contrast between discharged and charged end."""

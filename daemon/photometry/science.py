@@ -14,7 +14,7 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.photometry.activity import ACTIVE, DEAD, LOST, MIN_CHARGE_SHARE, Activity
-from daemon.photometry.blocks import Block, BlockMeans, History, finite_mean
+from daemon.photometry.blocks import Block, BlockMeans, History, all_grown, finite_mean, grown
 from daemon.photometry.contrast import ContrastMaker, Contrasts
 from daemon.photometry.curves import HalfCurves, half_curves
 from daemon.photometry.cycles import CycleBook
@@ -69,7 +69,11 @@ class Science:
         self._table = SocTable({}, count)
         self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
         self._ratio_sums = np.zeros((count, 5))
-        self._told: tuple[np.ndarray, np.ndarray] | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._removed = np.zeros(count, bool)
+        self._told_states = np.full(count, -1, np.int8)
+        self._told_kinds = self._kinds
+        self._told_brightness = np.zeros(count, bool)
         self._rate_cv = float("nan")
         self._unusual: list[dict[str, Any]] = []
         self._ensemble_t_s = -np.inf
@@ -82,7 +86,31 @@ class Science:
     @property
     def states(self) -> np.ndarray:
         """(P,) int8 indices into `PARTICLE_STATES`. Until a half has ended `active` means not shown otherwise."""
-        return np.where(self._events.lost, LOST, self._activity.states).astype(np.int8)
+        return np.where(self._events.lost | self._removed, LOST, self._activity.states).astype(np.int8)
+
+    def change_masks(self, masks: MaskSet) -> ScienceUpdate:
+        """Go on with the next version of the masks: removed particles are lost, new ones are appended.
+
+        To be called between two batches, once F0 is known.
+        """
+        count = masks.count
+        self._particle_id, self._weights = np.asarray(masks.particle_id), _areas(masks)
+        self._removed = np.zeros(count, bool) if masks.active is None else ~masks.active
+        for part in (self._contrasts, self._blocks, self._history, self._calibrator, self._activity):
+            part.grow(count)
+        self._waiting = deque(all_grown(block, count) for block in self._waiting)
+        self._book.grow(self._particle_id, self._weights)
+        self._events.grow(self._particle_id)
+        self._table = SocTable(dict(enumerate(self._rows)), count)
+        self._kinds = grown(self._kinds, count, CALIBRATIONS.index("none"))
+        self._ratio_sums = grown(self._ratio_sums, count, 0.0)
+        self._told_states = grown(self._told_states, count, -1)
+        self._told_kinds = grown(self._told_kinds, count, CALIBRATIONS.index("none"))
+        self._told_brightness = grown(self._told_brightness, count, False)
+        self.soc_now = grown(self.soc_now, count, np.nan)
+        update = ScienceUpdate()
+        self._tell_particles(update)
+        return update
 
     def add_cell(self, rows: list[CellRow]) -> None:
         """Take samples in order, `t_s` already on the run's clock. Results follow with the next frames."""
@@ -246,7 +274,7 @@ class Science:
 
     def _calibrate(self, update: ScienceUpdate) -> None:
         dead = self._activity.states == DEAD
-        rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
+        rows = self._rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
         self._table = SocTable(dict(enumerate(rows)), len(rows))
         self._kinds = np.array([CALIBRATIONS.index(row["kind"]) for row in rows], np.int8)
         spans = np.array([_span(row) for row in rows])
@@ -259,22 +287,24 @@ class Science:
         return np.sqrt(self._ratio_sums[:, 1:] / np.where(own > 0, own, np.nan))
 
     def _tell_particles(self, update: ScienceUpdate) -> None:
-        """Rows of all particles for the first time, then of those that changed."""
-        if self._contrasts.flux_e is None:
+        """Rows of all particles for the first time, then of those that changed; the brightness once F0 is known."""
+        flux_e = self._contrasts.flux_e
+        if flux_e is None:
             return
         states, kinds = self.states, self._kinds
-        first = self._told is None
-        told_states, told_kinds = self._told or (states, kinds)
-        self._told = (states, kinds)
-        changed = (states != told_states) | (kinds != told_kinds)
-        for index in range(len(states)) if first else np.flatnonzero(changed).tolist():
+        fresh = self._told_states < 0
+        bright = ~self._told_brightness & (fresh | np.isfinite(flux_e))
+        changed = bright | (states != self._told_states) | (kinds != self._told_kinds)
+        self._told_states, self._told_kinds = states, kinds
+        self._told_brightness = self._told_brightness | np.isfinite(flux_e)
+        for index in np.flatnonzero(changed).tolist():
             row = {
                 "particle_id": int(self._particle_id[index]),
                 "state": PARTICLE_STATES[states[index]],
                 "calibration": CALIBRATIONS[kinds[index]],
             }
-            if first:
-                row |= {"front_mode": "none", "brightness_e": float(self._contrasts.flux_e[index])}
+            if bright[index]:
+                row |= {"front_mode": "none", "brightness_e": float(flux_e[index])}
             update.particles.append(row)
 
 

@@ -26,7 +26,7 @@ from daemon.photometry.anchors import (
     rest_anchor,
     slow_anchors,
 )
-from daemon.photometry.blocks import finite_mean
+from daemon.photometry.blocks import all_grown, finite_mean
 from daemon.photometry.curves import HalfCurves
 
 SLOW_C_RATE = 0.055
@@ -87,6 +87,14 @@ class Calibrator:
         self._ends: deque[Anchor] = deque(maxlen=16)
         self._middles: deque[Anchor] = deque(maxlen=4)
         self._folds: deque[Folds] = deque(maxlen=2)
+
+    def grow(self, particles: int) -> None:
+        """Go on with more particles, of which nothing is known yet."""
+        self._particles = particles
+        everything: list[deque[Any]] = [self._anchors, self._ends, self._middles, self._folds]
+        for kept in everything:
+            for place, each in enumerate(kept):
+                kept[place] = all_grown(each, particles)
 
     def add(self, curves: HalfCurves) -> None:
         """Take one finished half, or the lead-in before the first current (for its rest only)."""

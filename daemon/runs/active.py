@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MeasureBatch
+from daemon.errors import RunError, RunReason
 from daemon.events import Event
 from daemon.parts import RunSummary
 from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
-from daemon.runs.prepare import Prepared
+from daemon.runs.prepare import Prepared, Reference
 from daemon.runs.recorder import Recorder
 from daemon.store.writer import StoreWriter
 
 QUEUE_ITEMS = 512  # batches and cell rows: 25 s at 20 batches a second
+T = TypeVar("T")
+
 HELD_ROWS = 20_000  # cell rows waiting for the run's first frame
 
 
@@ -46,8 +47,8 @@ class ActiveRun:
         self.recorder: Recorder | None = None
         self.clock: ClockRelation | None = None
         self.camera_t0_s = float("nan")
-        self.maps: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-        """Dark and flat frames in use."""
+        self.reference: Reference | None = None
+        """What the masks were found in, and are compiled from again when they are edited."""
         self.dropped_frames = 0
         self.running = asyncio.Event()
         self.finished = asyncio.Event()
@@ -99,6 +100,37 @@ class ActiveRun:
     def add_events(self, events: list[Event]) -> None:
         """Queue the instrument's own events."""
         self._offer(lambda recorder: recorder.record(events))
+
+    async def behind(self, work: Callable[[Recorder], T]) -> T:
+        """Call `work` in the science thread behind everything that waits for it. Raises `RunError` (NOT_RUNNING)."""
+        done: Future[T] = Future()
+
+        def carry_out(recorder: Recorder) -> None:
+            waited_for = done.set_running_or_notify_cancel()
+            try:
+                result = work(recorder)
+            except Exception as error:
+                if waited_for:
+                    done.set_exception(error)
+                raise
+            if waited_for:
+                done.set_result(result)
+
+        async def carried_out() -> T:
+            await self._queue.put(carry_out)
+            return await asyncio.wrap_future(done)
+
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(carried_out())]
+        waits.append(asyncio.ensure_future(self.finished.wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if not done.done() or done.cancelled():
+            raise RunError(RunReason.NOT_RUNNING, f"run '{self.summary.run_id}' has ended")
+        return done.result()
 
     def _offer(self, work: Callable[[Recorder], None]) -> bool:
         try:

@@ -20,10 +20,12 @@ from daemon.engine.link import Message
 from daemon.engine.measures import MeasureBatch
 from daemon.errors import InstrumentError, RunError, RunReason, StoreError, StoreReason
 from daemon.events import Event, EventKind
+from daemon.mask_edits import MaskChange, MaskVersion
 from daemon.parts import CellControl, RunState, RunSummary
 from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun, Ending
+from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
 from daemon.runs.setup import CAMERA_WAIT_S, RunSetup, stored
 from daemon.store.paths import StateLayout
@@ -62,6 +64,7 @@ class RunManager:
         self._engine, self._cell = engine, cell
         self._writer, self._publish_now = writer, publish
         self._setup = RunSetup(settings, paths, engine, cell_info, writer, self._publish)
+        self._masks = MaskEditor(self._setup)
         self._active: ActiveRun | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,6 +134,19 @@ class RunManager:
         if active.summary.state == "failed" and self.problem is not None:
             raise self.problem
         return active.summary
+
+    async def edit_masks(self, run_id: str, change: MaskChange, actor: str) -> MaskVersion:
+        """Edit the masks of the run in progress: in effect, and on disk, when this returns. Raises `MaskError`,
+        `RunError`.
+        """
+        active = self._active
+        if active is None or active.summary.run_id != run_id:
+            await self.get(run_id)
+            raise RunError(RunReason.NOT_RUNNING, f"run '{run_id}' is not in progress")
+        about = await self._masks.edit(active, change, actor)
+        if active.prepared is not None:
+            self._update(active, particles=active.prepared.masks.count)
+        return about
 
     async def list(self, limit: int = 100) -> Summaries:
         """Newest first."""

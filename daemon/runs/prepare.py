@@ -1,4 +1,5 @@
-"""From a reference image to everything the engine needs: noise model, masks, compiled operator. Once a run.
+"""From a reference image to everything the engine needs: noise model, masks, compiled operator. Once a run, and once
+more for each edit of its masks.
 
 Live it runs in a process of its own (``python -m daemon.runs.prepare FD``): the segmentation libraries would cost the
 daemon a hundred megabytes and a second of its event loop.
@@ -17,8 +18,11 @@ from daemon.engine.link import Message, receive, send
 from daemon.engine.measures import MaskSet, NoiseModel
 from daemon.engine.operator import Operator
 from daemon.errors import InstrumentError
+from daemon.mask_edits import EDITS, MaskEdit
 from daemon.photometry.noise import NoiseHints, resolve_noise
 from daemon.recipe import MaskSettings
+
+OPTIONAL_ARRAYS = ("excluded", "active", "parent_id")
 
 
 @dataclass
@@ -56,9 +60,7 @@ def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     if reference.dark_map is not None:
         hints = NoiseHints(hints.gain_e_per_dn, hints.read_noise_e, float(np.mean(reference.dark_map)))
     noise = resolve_noise(hints, reference.mean_dn, reference.variance_dn2, reference.bit_depth, reference.frames)
-    dark = noise.dark_dn if reference.dark_map is None else reference.dark_map
-    flat = 1.0 if reference.flat_map is None else reference.flat_map
-    level_dn = ((reference.mean_dn - dark) / flat).astype(np.float32)
+    level_dn = _level(reference, noise)
     defects = find_defects(level_dn * np.float32(noise.gain_e_per_dn), noise, reference.frames)
     repair(level_dn, defects)
     masks = find_particles(
@@ -66,6 +68,38 @@ def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     )
     operator = compile_operator(level_dn * np.float32(noise.gain_e_per_dn), masks, noise, reference.frames, defects)
     return Prepared(masks, operator, noise)
+
+
+def edit(
+    reference: Reference,
+    masks: MaskSet,
+    noise: NoiseModel,
+    defects: np.ndarray,
+    edits: list[MaskEdit],
+    settings: MaskSettings,
+) -> tuple[Prepared, list[int | None]]:
+    """Carry out edits of `masks` and compile them from the same reference, of which `variance_dn2` is not read.
+
+    Noise and bad pixels stay those of the run. The second value is the id of the particle that each edit made. Raises
+    `MaskError`.
+    """
+    from daemon.photometry.compile import compile_operator
+    from daemon.photometry.defects import repair
+    from daemon.photometry.edits import edit_masks
+
+    level_dn = _level(reference, noise)
+    repair(level_dn, defects)
+    edited, made = edit_masks(masks, edits, level_dn + np.float32(noise.dark_dn), noise, settings)
+    level_e = level_dn * np.float32(noise.gain_e_per_dn)
+    operator = compile_operator(level_e, edited.measured(), noise, reference.frames, defects)
+    return Prepared(edited, operator, noise), made
+
+
+def _level(reference: Reference, noise: NoiseModel) -> np.ndarray:
+    """(H, W) float32 DN above the dark level, the flat field divided out."""
+    dark = noise.dark_dn if reference.dark_map is None else reference.dark_map
+    flat = 1.0 if reference.flat_map is None else reference.flat_map
+    return ((reference.mean_dn - dark) / flat).astype(np.float32)
 
 
 def reference_message(reference: Reference, settings: MaskSettings) -> Message:
@@ -84,42 +118,85 @@ def reference_message(reference: Reference, settings: MaskSettings) -> Message:
     return Message("prepare", fields, arrays)
 
 
+def edit_message(reference: Reference, before: Prepared, edits: list[MaskEdit], settings: MaskSettings) -> Message:
+    """The order for the preparing process to edit masks."""
+    order = reference_message(reference, settings)
+    fields, arrays = _masks_parts(before.masks)
+    arrays |= {f"reference.{name}": array for name, array in order.arrays.items()}
+    arrays["defects"] = before.operator.defects
+    fields |= {"reference": order.fields, "noise": asdict(before.noise)}
+    return Message("edit", fields | {"edits": EDITS.dump_python(edits, mode="json")}, arrays)
+
+
+def edited_from(message: Message) -> tuple[Prepared, list[int | None]]:
+    """The preparing process' answer to that."""
+    return prepared_from(message), message.fields["made"]
+
+
 def prepared_from(message: Message) -> Prepared:
     """The preparing process' answer."""
+    arrays = message.arrays
+    operator = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
+    return Prepared(_masks_from(message), Operator.from_arrays(operator), NoiseModel(**message.fields["noise"]))
+
+
+def _masks_from(message: Message) -> MaskSet:
     arrays, fields = message.arrays, message.fields
     table = {name.removeprefix("table."): array for name, array in arrays.items() if name.startswith("table.")}
-    operator = {name.removeprefix("operator."): array for name, array in arrays.items() if name.startswith("operator.")}
-    masks = MaskSet(
+    return MaskSet(
         arrays["labels"], arrays["particle_id"], arrays["y_px"], arrays["x_px"], table, fields["psf_sigma_px"],
-        fields["pixel_size_nm"], fields["version"], arrays.get("excluded"),
+        fields["pixel_size_nm"], fields["version"], **{name: arrays.get(name) for name in OPTIONAL_ARRAYS},
     )  # fmt: skip
-    return Prepared(masks, Operator.from_arrays(operator), NoiseModel(**fields["noise"]))
 
 
 def _prepared_message(prepared: Prepared) -> Message:
-    masks = prepared.masks
-    arrays = {name: getattr(masks, name) for name in ("labels", "particle_id", "y_px", "x_px")}
-    if masks.excluded is not None:
-        arrays["excluded"] = masks.excluded
-    arrays |= {f"table.{name}": array for name, array in masks.table.items()}
+    fields, arrays = _masks_parts(prepared.masks)
     arrays |= {f"operator.{name}": array for name, array in prepared.operator.arrays().items()}
-    fields = {
-        "psf_sigma_px": masks.psf_sigma_px,
-        "pixel_size_nm": masks.pixel_size_nm,
-        "version": masks.version,
-        "noise": asdict(prepared.noise),
-    }
-    return Message("prepared", fields, arrays)
+    return Message("prepared", fields | {"noise": asdict(prepared.noise)}, arrays)
 
 
-def _answer(order: Message) -> Message:
-    fields, arrays = order.fields, order.arrays
-    reference = Reference(
+def _masks_parts(masks: MaskSet) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Masks as plain fields and arrays; `_masks_from` puts them together."""
+    arrays = {name: getattr(masks, name) for name in ("labels", "particle_id", "y_px", "x_px")}
+    arrays |= {name: getattr(masks, name) for name in OPTIONAL_ARRAYS if getattr(masks, name) is not None}
+    arrays |= {f"table.{name}": array for name, array in masks.table.items()}
+    return {name: getattr(masks, name) for name in ("psf_sigma_px", "pixel_size_nm", "version")}, arrays
+
+
+def _reference_from(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reference:
+    return Reference(
         arrays["mean_dn"], arrays["variance_dn2"], fields["frames"], fields["bit_depth"],
         NoiseHints(**fields["hints"]), fields["pixel_size_nm"], arrays.get("dark_map"), arrays.get("flat_map"),
     )  # fmt: skip
+
+
+def _prepare_order(order: Message) -> Message:
+    reference = _reference_from(order.fields, order.arrays)
+    return _prepared_message(prepare(reference, MaskSettings(**order.fields["masks"])))
+
+
+def _edit_order(order: Message) -> Message:
+    fields, arrays = order.fields, order.arrays
+    own = {name.removeprefix("reference."): array for name, array in arrays.items() if name.startswith("reference.")}
+    prepared, made = edit(
+        _reference_from(fields["reference"], own),
+        _masks_from(order),
+        NoiseModel(**fields["noise"]),
+        np.array(arrays["defects"]),
+        EDITS.validate_python(fields["edits"]),
+        MaskSettings(**fields["reference"]["masks"]),
+    )
+    answer = _prepared_message(prepared)
+    answer.fields["made"] = made
+    return answer
+
+
+ORDERS = {"prepare": _prepare_order, "edit": _edit_order}
+
+
+def _answer(order: Message) -> Message:
     try:
-        return _prepared_message(prepare(reference, MaskSettings(**fields["masks"])))
+        return ORDERS[order.kind](order)
     except InstrumentError as error:
         return Message("failed", {"code": error.code, "detail": error.detail})
 

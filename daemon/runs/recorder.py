@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.events import Event
+from daemon.mask_edits import MaskVersion
 from daemon.photometry.science import Science, ScienceSettings
 from daemon.photometry.update import ScienceUpdate
+from daemon.store.operations import utc_now
 from daemon.store.writer import StoreWriter
 from daemon.tables import PARTICLES
 
@@ -45,14 +48,50 @@ class Recorder:
         self.last_frame = -1
         self.last_t_s = self.last_host_t_s = 0.0
         self.baseline: tuple[np.ndarray, np.ndarray] | None = None
+        """F0 of particles and layers, (P,) and (P, 4), once the engine knows it."""
+        self._about = MaskVersion(masks.version, 0, "")
+        self._coming: dict[int, tuple[MaskSet, MaskVersion]] = {}
+        self._masks_stored: Future[None] = Future()
 
     def open(self, reference_dn: np.ndarray) -> None:
         """Store what the run starts from: particles and masks."""
-        self._writer.put_particles(particle_rows(self.masks))
-        self._writer.put_masks(self.masks.version, self.masks.labels, reference_dn)
+        masks = self.masks
+        self._about = MaskVersion(masks.version, 0, utc_now(), particles=len(masks.positions))
+        self._writer.put_particles(particle_rows(masks))
+        self._masks_stored = self._writer.put_masks(self._about, masks.labels, reference_dn)
+
+    @property
+    def about_masks(self) -> MaskVersion:
+        """The version of the masks in effect."""
+        return self._about
+
+    def expect(self, masks: MaskSet, about: MaskVersion) -> None:
+        """Be ready for batches measured by the next version of the masks. Any thread."""
+        self._coming[masks.version] = (masks, about)
+
+    def change_masks(self, version: int, from_frame: int) -> Future[None]:
+        """Go on with an expected version, which measured every frame from `from_frame` on; done when it is on disk.
+
+        Whichever knows first says so, the engine's reply or the first batch; saying it again changes nothing.
+        """
+        if version != self._about.version:
+            masks, about = self._coming.pop(version)
+            rows = particle_rows(masks)[self.masks.count :]
+            self.masks, self._about = masks, replace(about, utc=utc_now(), from_frame=from_frame)
+            if rows:
+                self._writer.put_particles(rows)
+            self._masks_stored = self._writer.put_masks(self._about, masks.labels)
+            self._store(self.science.change_masks(masks))
+        elif from_frame < self._about.from_frame:  # an engine that died took the first frames with it
+            self._about = replace(self._about, from_frame=from_frame)
+            self._masks_stored = self._writer.put_masks(self._about, self.masks.labels)
+        return self._masks_stored
 
     def add(self, batch: MeasureBatch) -> None:
         """Digest one batch of frames."""
+        if batch.mask_version != self._about.version or batch.frame[0] < self._about.from_frame:
+            self.change_masks(batch.mask_version, int(batch.frame[0]))
+        batch = batch.spread(self.masks)
         if batch.baseline_flux_e is not None and batch.baseline_layer_flux_e is not None:
             self.baseline = (batch.baseline_flux_e, batch.baseline_layer_flux_e)
         self.frames += len(batch)
@@ -76,7 +115,8 @@ class Recorder:
     def _store(self, update: ScienceUpdate) -> None:
         writer = self._writer
         if update.frame_columns is not None and update.particle_columns is not None:
-            writer.put_chunk(update.frame_columns, update.particle_columns, wait_s=self._chunk_wait_s)
+            columns = (update.frame_columns, update.particle_columns)
+            writer.put_chunk(*columns, wait_s=self._chunk_wait_s, mask_version=self.masks.version)
         for rows, put in (
             (update.cycles, writer.put_cycles),
             (update.ensemble, writer.put_ensemble),
@@ -106,7 +146,7 @@ def particle_rows(masks: MaskSet) -> list[dict[str, Any]]:
         row |= TEXT_DEFAULTS
         row |= {
             "particle_id": int(masks.particle_id[i]),
-            "parent_id": None,
+            "parent_id": (int(masks.parent_id[i]) or None) if masks.parent_id is not None else None,
             "y_px": float(masks.y_px[i]),
             "x_px": float(masks.x_px[i]),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +15,24 @@ from daemon.config import Settings
 from daemon.diagnostics.checks.clock import is_synchronised
 from daemon.engine.child import ask
 from daemon.engine.host import EngineHost
+from daemon.engine.link import Message
+from daemon.engine.measures import MaskSet, kept_columns
 from daemon.engine.pipeline import PipelineSettings
-from daemon.engine.wire import measure_message
-from daemon.errors import EngineError, EngineReason, RunError, StoreError, StoreReason, all_reasons
+from daemon.engine.wire import masks_message, measure_message
+from daemon.errors import (
+    EngineError,
+    EngineReason,
+    InstrumentError,
+    MaskError,
+    RunError,
+    RunReason,
+    StoreError,
+    StoreReason,
+    all_reasons,
+)
 from daemon.events import Event
+from daemon.mask_edits import MaskEdit
+from daemon.photometry.blocks import grown
 from daemon.photometry.clock import ClockRelation
 from daemon.photometry.noise import NoiseHints
 from daemon.photometry.science import ScienceSettings
@@ -25,7 +40,14 @@ from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun
 from daemon.runs.baseline import baseline_seconds
 from daemon.runs.metadata import run_metadata
-from daemon.runs.prepare import Prepared, Reference, prepared_from, reference_message
+from daemon.runs.prepare import (
+    Prepared,
+    Reference,
+    edit_message,
+    edited_from,
+    prepared_from,
+    reference_message,
+)
 from daemon.runs.recorder import Recorder
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader
@@ -92,12 +114,7 @@ class RunSetup:
     async def prepare(self, reference: Reference, recipe: Recipe) -> Prepared:
         """Noise, particles and operator, found in a process of its own. Raises `RunError`, `EngineError`."""
         answer = await ask("daemon.runs.prepare", reference_message(reference, recipe.masks), PREPARE_S)
-        if answer is None:
-            raise EngineError(EngineReason.DIED, f"finding the particles failed or took more than {PREPARE_S:g} s")
-        if answer.kind == "failed":
-            reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
-            raise RunError(reason, answer.fields["detail"])
-        return prepared_from(answer)
+        return prepared_from(_answered(answer, "finding the particles", RunError))
 
     async def create(self, active: ActiveRun, info: CameraInfo, prepared: Prepared, reference: Reference) -> None:
         """The run's file, its science and its clock."""
@@ -132,31 +149,53 @@ class RunSetup:
 
     async def measure(self, active: ActiveRun, info: CameraInfo, prepared: Prepared, reference: Reference) -> None:
         """Order the engine to measure from the next frame on."""
-        settings = self._pipeline_settings(active, info, reference.dark_map, reference.flat_map)
-        active.maps = (reference.dark_map, reference.flat_map)
+        settings = self._pipeline_settings(active, info, reference)
+        nothing = np.empty((0, 0), np.float32)  # the noise is known now, its evidence need not stay in memory
+        active.reference = replace(reference, variance_dn2=nothing)
         await self._engine.request(measure_message(prepared.operator, settings), CAMERA_WAIT_S)
 
     async def resume(self, active: ActiveRun) -> None:
         """Give a restarted engine the run it lost: same masks, same F0, frames numbered on."""
-        recorder, prepared = active.recorder, active.prepared
-        if recorder is None or prepared is None:
+        recorder, prepared, reference = active.recorder, active.prepared, active.reference
+        if recorder is None or prepared is None or reference is None:
             return
         info = await self._engine.camera(CAMERA_WAIT_S)
         t0_s = active.camera_t0_s
         message = measure_message(
             prepared.operator,
-            self._pipeline_settings(active, info, *active.maps),
-            baseline=recorder.baseline,
+            self._pipeline_settings(active, info, reference),
+            baseline=_baseline_of(prepared.masks, recorder.baseline),
             first_frame=recorder.last_frame + 1,
             first_t_s=t0_s if np.isfinite(t0_s) else None,
             last_stamp=(recorder.last_t_s, recorder.last_host_t_s) if recorder.frames else None,
             rewind=False,
+            mask_version=prepared.masks.version,
         )
         await self._engine.request(message, CAMERA_WAIT_S)
 
-    def _pipeline_settings(
-        self, active: ActiveRun, info: CameraInfo, dark_map: np.ndarray | None, flat_map: np.ndarray | None
-    ) -> PipelineSettings:
+    async def edit(
+        self, active: ActiveRun, before: Prepared, edits: list[MaskEdit]
+    ) -> tuple[Prepared, list[int | None]]:
+        """The masks with edits carried out and compiled, in a process of its own, and the ids that each edit made.
+
+        Nothing is changed yet. Raises `MaskError`, `EngineError`.
+        """
+        if active.reference is None:
+            raise RunError(RunReason.NOT_RUNNING, f"run '{active.summary.run_id}' does not measure yet")
+        order = edit_message(active.reference, before, edits, active.recipe.masks)
+        return edited_from(
+            _answered(await ask("daemon.runs.prepare", order, PREPARE_S), "editing the masks", MaskError)
+        )
+
+    async def change_masks(self, before: Prepared, after: Prepared) -> int:
+        """Order the engine to go on by other masks; the number of the first frame that they measure."""
+        kept = kept_columns(before.masks, after.masks)
+        # longer than the silence after which a hung engine is ended: an order cannot be left undecided
+        limit_s = max(CAMERA_WAIT_S, 2.0 * self._settings.engine.silence_s)
+        reply = await self._engine.request(masks_message(after.operator, kept, after.masks.version), limit_s)
+        return int(reply.fields["from_frame"])
+
+    def _pipeline_settings(self, active: ActiveRun, info: CameraInfo, reference: Reference) -> PipelineSettings:
         cell = self._cell_info()
         # an accelerated twin stamps its frames further apart than they come
         rate = cell.clock_rate if cell is not None and cell.clock_id and cell.clock_id == info.clock_id else 1.0
@@ -166,6 +205,26 @@ class RunSetup:
             frame_rate_hz=info.frame_rate_hz / rate,
             baseline_s=baseline_seconds(active.recipe.baseline_s, None),
             false_alarms_per_day=self._settings.engine.step_false_alarms_per_day,
-            dark_map=dark_map,
-            flat_map=flat_map,
+            dark_map=reference.dark_map,
+            flat_map=reference.flat_map,
         )
+
+
+def _answered(answer: Message | None, what: str, kind: type[InstrumentError]) -> Message:
+    """The preparing process' answer. Raises an error of `kind` with its reason, or `EngineError` when it died."""
+    if answer is None:
+        raise EngineError(EngineReason.DIED, f"{what} failed or took more than {PREPARE_S:g} s")
+    if answer.kind == "failed":
+        reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
+        raise kind(reason, answer.fields["detail"])
+    return answer
+
+
+def _baseline_of(
+    masks: MaskSet, baseline: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """F0 (P,) and (P, 4) in the columns that the engine measures; NaN for particles too new to have one."""
+    if baseline is None:
+        return None
+    flux_e, layer_flux_e = (grown(np.asarray(each), masks.count, np.nan)[masks.positions] for each in baseline)
+    return flux_e, layer_flux_e

@@ -20,6 +20,8 @@ class FrameBatch:
 
     frame_columns: dict[str, np.ndarray]
     particle_columns: dict[str, np.ndarray]
+    mask_version: int = 1
+    """Of the masks that measured all of these frames."""
 
     @property
     def frames(self) -> int:
@@ -37,13 +39,16 @@ class FrameBatch:
         return sum(a.nbytes for columns in (self.frame_columns, self.particle_columns) for a in columns.values())
 
 
-def checked_batch(frame_columns: dict[str, np.ndarray], particle_columns: dict[str, np.ndarray]) -> FrameBatch:
+def checked_batch(
+    frame_columns: dict[str, np.ndarray], particle_columns: dict[str, np.ndarray], mask_version: int = 1
+) -> FrameBatch:
     """A copy of the columns in their stored dtypes. Raises `ValueError` naming a column that lacks or does not fit."""
     frames = len(frame_columns["frame"])
     shape = (frames, *particle_columns["contrast"].shape[1:])
     batch = FrameBatch(
         _checked(frame_columns, CHUNK_FRAME_COLUMNS, (frames,)),
         _checked(particle_columns, CHUNK_PARTICLE_COLUMNS, shape),
+        mask_version,
     )
     if not np.isfinite(batch.frame_columns["t_s"]).all():
         raise ValueError("column 't_s' holds a time that is not finite")
@@ -88,6 +93,7 @@ class ChunkAssembler:
             return True
         return (
             batch.particles == self.batches[0].particles
+            and batch.mask_version == self.batches[0].mask_version
             and self.frames + batch.frames <= MAX_CHUNK_FRAMES
             and self.nbytes + batch.nbytes <= MAX_CHUNK_BYTES
         )

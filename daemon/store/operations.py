@@ -13,11 +13,14 @@ import numpy as np
 
 from daemon.errors import RunError, RunReason, StoreError
 from daemon.events import Event
+from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store import rows
 from daemon.store.codec import checksum, pack_array
 from daemon.store.schema import RUN, remove_files
 from daemon.store.session import OpenFile, Session
+
+MASK_FIELDS = ("version", "from_frame", "utc", "actor", "edits", "particles")
 
 logger = logging.getLogger(__name__)
 
@@ -151,16 +154,19 @@ class EventNumbering:
         ]
 
 
-def store_masks(version: int, labels: np.ndarray, reference: np.ndarray, session: Session) -> None:
-    """Label image and reference frame, compressed, with their CRCs."""
+def store_masks(about: MaskVersion, labels: np.ndarray, reference: np.ndarray | None, session: Session) -> None:
+    """A version of the masks: label image and reference frame, compressed, with their CRCs."""
     assert session.run is not None
-    packed, image = pack_array(labels), pack_array(reference)
+    packed = pack_array(labels)
     row = {
-        "version": version, "height": labels.shape[0], "width": labels.shape[1], "labels": packed,
-        "labels_crc32": checksum(packed), "reference_dtype": reference.dtype.name, "reference": image,
-        "reference_crc32": checksum(image),
+        **{name: getattr(about, name) for name in MASK_FIELDS}, "height": labels.shape[0], "width": labels.shape[1],
+        "labels": packed, "labels_crc32": checksum(packed),
     }  # fmt: skip
+    if reference is not None:
+        image = pack_array(reference)
+        row |= {"reference_dtype": reference.dtype.name, "reference": image, "reference_crc32": checksum(image)}
     rows.replace_rows(session.run.conn, "masks", tuple(row), [row])
+    rows.set_metadata(session.run.conn, {"mask_version": about.version})
 
 
 def store_instrument_calibration(kind: str, array: np.ndarray, summary: dict[str, Any], session: Session) -> None:

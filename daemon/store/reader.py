@@ -15,6 +15,7 @@ from sqlite_utils import Database
 
 from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
+from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store.codec import Per, checksum, decode_column, unpack_array
 from daemon.store.faults import translated
@@ -150,14 +151,25 @@ class RunReader(_Reader):
         """What failed: code, detail, t_s, host_t_s, utc."""
         return self._query("select * from faults order by rowid")
 
+    def mask_versions(self) -> list[MaskVersion]:
+        """Oldest first; a frame belongs to the newest version whose `from_frame` it has reached."""
+        found = self._query("select * from masks order by version")
+        with _understood(self.path, "masks"):
+            return [_mask_version(row) for row in found]
+
     def labels(self, version: int | None = None) -> np.ndarray | None:
         """(H, W) label image of a mask version, the newest by default; None when there is none."""
         row = self._mask_row(version)
         return None if row is None else self._image(row, "labels", "int32")
 
     def reference(self, version: int | None = None) -> np.ndarray | None:
-        """(H, W) reference frame of a mask version, the newest by default; None when there is none."""
+        """(H, W) reference frame of a mask version, the newest by default; None when there is none.
+
+        Versions share the reference of the one before unless they have their own.
+        """
         row = self._mask_row(version)
+        if row is not None and row["reference"] is None:
+            row = self._mask_row(row["version"], "reference is not null and version < ?")
         return None if row is None else self._image(row, "reference", row["reference_dtype"])
 
     def frames(self, from_s: float | None = None, to_s: float | None = None) -> dict[str, np.ndarray]:
@@ -256,9 +268,9 @@ class RunReader(_Reader):
             return None
         return ChunkData(row["chunk_id"], frame, particle)
 
-    def _mask_row(self, version: int | None) -> dict[str, Any] | None:
-        sql = "select * from masks where ? is null or version = ? order by version desc limit 1"
-        return next(iter(self._query(sql, (version, version))), None)
+    def _mask_row(self, version: int | None, where: str = "version = ifnull(?, version)") -> dict[str, Any] | None:
+        sql = f"select * from masks where {where} order by version desc limit 1"
+        return next(iter(self._query(sql, (version,))), None)
 
     def _image(self, row: dict[str, Any], what: str, dtype: str) -> np.ndarray:
         if checksum(row[what]) != row[f"{what}_crc32"]:
@@ -319,6 +331,18 @@ class CatalogueReader(_Reader):
         with _understood(self.path, "calibrations"):
             summary = json.loads(row["summary"]) | {"made_utc": row["made_utc"]}
         return unpack_array(kind, row["blob"], row["dtype"], (row["height"], row["width"])), summary
+
+
+def _mask_version(row: dict[str, Any]) -> MaskVersion:
+    """A row of `masks`; a file of an earlier version of the software has one, the first, and says less of it."""
+    return MaskVersion(
+        version=int(row["version"]),
+        from_frame=int(row.get("from_frame") or 0),
+        utc=row.get("utc") or "",
+        actor=row.get("actor") or "",
+        edits=json.loads(row.get("edits") or "[]"),
+        particles=int(row.get("particles") or 0),
+    )
 
 
 def _bounds(from_s: float | None, to_s: float | None) -> tuple[float, float]:

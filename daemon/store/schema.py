@@ -127,6 +127,13 @@ def _run_masks(db: Database) -> None:
     db.table("masks").create(columns, pk="version")
 
 
+@run_steps(name="0011_mask_versions")
+def _run_mask_versions(db: Database) -> None:
+    columns = {"from_frame": int, "utc": str, "actor": str, "edits": str, "particles": int}
+    for name, kind in columns.items():
+        db.table("masks").add_column(name, kind)
+
+
 @catalogue_steps(name="0001_meta")
 def _catalogue_meta(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")

@@ -17,6 +17,7 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
+from daemon.mask_edits import MaskVersion
 from daemon.parts import PartStatus, RunSummary
 from daemon.store import operations, rows
 from daemon.store.assemble import checked_batch
@@ -158,10 +159,11 @@ class StoreWriter:
         """Samples whose `t_s` is run time (camera's clock) already."""
         return self._run_rows("cell samples", rows.insert_cell_samples, list(samples))
 
-    def put_masks(self, version: int, labels: np.ndarray, reference: np.ndarray) -> Future[None]:
-        """(H, W) label image and (H, W) reference frame of a mask version."""
-        step = partial(operations.store_masks, version, labels.copy(), reference.copy())
-        return self._submit(Op("masks", run=step, nbytes=labels.nbytes + reference.nbytes))
+    def put_masks(self, about: MaskVersion, labels: np.ndarray, reference: np.ndarray | None = None) -> Future[None]:
+        """A version of the masks, at once: (H, W) label image, and the (H, W) reference frame when it is a new one."""
+        image = None if reference is None else reference.copy()
+        step = partial(operations.store_masks, about, labels.copy(), image)
+        return self._submit(Op("masks", run=step, urgent=True, nbytes=labels.nbytes * (1 if image is None else 2)))
 
     def put_chunk(
         self,
@@ -169,13 +171,16 @@ class StoreWriter:
         particle_columns: dict[str, np.ndarray],
         *,
         wait_s: float = 0.0,
+        mask_version: int = 1,
     ) -> Future[int]:
         """N frames: (N,) and (N, P) columns named as in `daemon.tables`; copied, then gathered into chunks of a second.
+
+        A chunk holds frames of one mask version only.
 
         A full queue is waited for at most `wait_s` (offline work waits, live work does not); then the frames are
         dropped, counted, and the future fails with `StoreError` (OVERLOADED). Wrong columns are a `ValueError`.
         """
-        batch = checked_batch(frame_columns, particle_columns)
+        batch = checked_batch(frame_columns, particle_columns, mask_version)
         op = Op("frames", batch=batch, nbytes=batch.nbytes)
         if not batch.frames:
             op.future.set_result(0)

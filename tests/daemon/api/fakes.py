@@ -13,8 +13,9 @@ import numpy as np
 from daemon.api.parts import ApiParts
 from daemon.cell.samples import CellRow
 from daemon.config import ApiSettings, Settings, StoreSettings, Token
-from daemon.errors import CellReason, PotentiostatError, RunError, RunReason
+from daemon.errors import CellReason, InstrumentError, PotentiostatError, RunError, RunReason
 from daemon.events import Event, EventFeed, EventKind
+from daemon.mask_edits import EDITS, MaskChange, MaskVersion
 from daemon.parts import CellState, PartStatus, Preview, RunSummary
 from daemon.recipe import ExperimentSpec, Recipe
 from daemon.store.writer import StoreWriter
@@ -35,6 +36,8 @@ class FakeRuns:
     runs: dict[str, RunSummary] = field(default_factory=dict)
     held: asyncio.Event | None = None
     stopped: list[tuple[str, str]] = field(default_factory=list)
+    edited: list[tuple[str, MaskChange, str]] = field(default_factory=list)
+    mask_problem: InstrumentError | None = None
     started: int = 0
     labels: np.ndarray | None = None
     states: np.ndarray | None = None
@@ -52,6 +55,15 @@ class FakeRuns:
         self.stopped.append((run_id, reason))
         self.runs[run_id] = replace(await self.get(run_id), state="done")
         return self.runs[run_id]
+
+    async def edit_masks(self, run_id: str, change: MaskChange, actor: str) -> MaskVersion:
+        if self.mask_problem is not None:
+            raise self.mask_problem
+        if self.held is not None:
+            await self.held.wait()
+        edits = EDITS.dump_python(change.edits, mode="json")
+        self.edited.append((run_id, change, actor))
+        return MaskVersion(2, 40, "2026-01-02T03:04:05+00:00", actor, edits, 3)
 
     async def wait_running(self, run_id: str) -> RunSummary:
         if self.held is not None:
@@ -240,6 +252,7 @@ def make_run(path: Path, frames: int = FRAMES) -> RunSummary:
     try:
         writer.create_run(path, {"run_id": path.stem})
         writer.put_particles([_particle(index) for index in range(PARTICLES)])
+        writer.put_masks(MaskVersion(1, 0, "2026-01-02T03:04:05.000+00:00", particles=3), mask_labels(), mask_labels())
         for low in range(0, frames, 150):
             writer.put_chunk(*_chunk(slice(low, min(low + 150, frames)), frames), wait_s=5.0)
         writer.put_calibrations([{
@@ -259,6 +272,14 @@ def make_run(path: Path, frames: int = FRAMES) -> RunSummary:
     finally:
         writer.stop()
     return summary(path.stem, path)
+
+
+def mask_labels() -> np.ndarray:
+    """(H, W) int32: three squares of four particles; the one at index 2 is gone."""
+    labels = np.zeros((20, 40), np.int32)
+    for index in (0, 1, 3):
+        labels[5:9, 2 + 8 * index : 6 + 8 * index] = index + 1
+    return labels
 
 
 def _particle(index: int) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from hypothesis.extra import numpy as hnp
 from daemon.engine.link import Message, receive, send
 from daemon.engine.measures import Detection, MeasureBatch
 from daemon.engine.pipeline import Pipeline, PipelineSettings
-from daemon.engine.wire import BATCH_ARRAYS, batch_from, batch_message, measure_message, measure_order
+from daemon.engine.wire import (
+    BATCH_ARRAYS,
+    batch_from,
+    batch_message,
+    masks_message,
+    masks_order,
+    measure_message,
+    measure_order,
+)
 from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
@@ -54,7 +62,8 @@ def batches(draw):
         arrays["baseline_layer_flux_e"] = draw(hnp.arrays("f8", (particles, 4), elements=NUMBERS))
     whole, number = st.integers(0, 2**53), st.floats()
     detection = st.builds(Detection, whole, whole, whole, number, number, number, number)
-    return MeasureBatch(**arrays, detections=draw(st.lists(detection, max_size=3)), camera_t0_s=draw(st.floats()))
+    scalars = {"mask_version": draw(whole), "baseline_end_frame": draw(whole), "camera_t0_s": draw(st.floats())}
+    return MeasureBatch(**arrays, detections=draw(st.lists(detection, max_size=3)), **scalars)
 
 
 @given(batches())
@@ -81,12 +90,20 @@ def test_the_order_to_measure_carries_everything_a_pipeline_takes(operator):
     baseline = (np.arange(8.0), np.arange(32.0).reshape(8, 4))
     order = crossed(
         measure_message(
-            operator, sent, baseline=baseline, first_frame=17, first_t_s=4.25, last_stamp=(1.5, 77.0), rewind=False
+            operator,
+            sent,
+            baseline=baseline,
+            first_frame=17,
+            first_t_s=4.25,
+            last_stamp=(1.5, 77.0),
+            rewind=False,
+            mask_version=3,
         )
     )
     assert (order.kind, order.fields["rewind"]) == ("measure", False)
     got = measure_order(order)
     assert (got["first_frame"], got["first_t_s"], got["last_stamp"]) == (17, 4.25, (1.5, 77.0))
+    assert got["mask_version"] == 3
     for one, other in zip(got["baseline"], baseline, strict=True):
         np.testing.assert_array_equal(one, other)
     for field in fields(PipelineSettings):
@@ -101,6 +118,14 @@ def test_what_is_not_given_stays_absent(operator):
     order = measure_order(crossed(measure_message(operator, PipelineSettings(12, 100.0, 1.0))))
     assert order["baseline"] is None and order["first_t_s"] is order["last_stamp"] is None and order["first_frame"] == 0
     assert order["settings"].dark_map is None and order["settings"].flat_map is None
+
+
+def test_the_order_of_other_masks_carries_what_the_pipeline_takes(operator):
+    kept = np.array([3, -1, 0], np.int32)
+    got = masks_order(crossed(masks_message(operator, kept, 5)))
+    assert got["mask_version"] == 5 and got["operator"].particles == 8
+    np.testing.assert_array_equal(got["kept"], kept)
+    assert all(array.flags.writeable for array in got["operator"].arrays().values() if array.ndim)
 
 
 def test_received_operators_may_be_written_to(operator):

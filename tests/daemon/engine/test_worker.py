@@ -8,9 +8,9 @@ from daemon.engine import worker as module
 from daemon.engine.link import Message
 from daemon.engine.measures import MaskSet, NoiseModel
 from daemon.engine.pipeline import PipelineSettings
-from daemon.engine.wire import batch_from, measure_message
+from daemon.engine.wire import batch_from, masks_message, measure_message
 from daemon.engine.worker import Capture, Outbox, Worker
-from daemon.errors import CameraReason, EngineError, EngineReason
+from daemon.errors import CameraReason, EngineError, EngineReason, MaskReason, RunReason
 from daemon.photometry.compile import compile_operator
 from hw.errors import CameraError
 from tests.daemon.engine.scripted import Life, Running, Script, wait_until
@@ -289,3 +289,47 @@ def test_the_variance_of_a_capture_is_the_noises_and_not_a_slow_walks():
         done = capture.add(np.rint(1000 + 0.5 * n + rng.normal(0, 9, (40, 50))).astype(np.uint16))
         assert done == (n == 399)
     assert capture.result()["variance_dn2"].mean() == pytest.approx(81.3, rel=0.02)
+
+
+def masks_order(operator, version):
+    message = masks_message(operator, np.empty(0, np.int32), version)
+    message.fields["request"] = 9
+    return message
+
+
+def reply_to(b, request):
+    return wait_until(lambda: next((m for m in b.listen() if m.fields.get("request") == request), None))
+
+
+def test_other_masks_measure_from_a_frame_on_that_the_reply_names(bench, operator):
+    known = (np.empty(0), np.empty((0, 4)))
+    with bench({"steps": range(400), "interval_s": 0.002}) as b:
+        b.worker.start()
+        b.worker.order(measure(operator, rewind=False, baseline=known))
+        b.batches(20)
+        b.worker.order(masks_order(operator, 2))
+        first = reply_to(b, 9).fields["from_frame"]
+        batches = b.batches(first + 20)
+        before = b.sent[: b.sent.index(reply_to(b, 9))]
+    numbers = np.concatenate([batch.frame for batch in batches])
+    np.testing.assert_array_equal(numbers, range(len(numbers)))
+    np.testing.assert_array_equal(np.diff(np.concatenate([batch.block_id for batch in batches])), 1)
+    for batch in batches:
+        assert ((batch.frame >= first) == (batch.mask_version == 2)).all()
+    told = [batch_from(m) for m in before if m.kind == "batch"]
+    assert sum(map(len, told)) == first, "what the old masks measured goes out before the reply"
+
+
+def test_masks_that_cannot_be_changed_are_refused_and_the_run_goes_on(bench, operator):
+    with bench({"steps": range(400), "interval_s": 0.002}) as b:
+        b.worker.start()
+        b.worker.order(masks_order(operator, 2))
+        assert reply_to(b, 9).fields["code"] == RunReason.NOT_RUNNING.code
+        b.listen().clear()
+        b.worker.order(measure(operator, rewind=False))  # the frames are black: its baseline never ends
+        b.batches(10)
+        b.worker.order(masks_order(operator, 2))
+        assert reply_to(b, 9).fields["code"] == MaskReason.BASELINE.code
+        measured = b.worker.measured
+        wait_until(lambda: b.worker.measured > measured + 10)
+        assert {batch.mask_version for batch in b.batches(measured)} == {1}

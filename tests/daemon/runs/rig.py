@@ -16,7 +16,7 @@ from daemon.engine.link import Message
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.warm import warm_kernels
-from daemon.engine.wire import measure_order
+from daemon.engine.wire import masks_order, measure_order
 from daemon.errors import InstrumentError
 from daemon.events import Event
 from daemon.runs.manager import RunManager
@@ -55,6 +55,8 @@ class FakeEngine:
         self.orders: list[Message] = []
         self.captured: list[int] = []
         self.problem: InstrumentError | None = None
+        self.refusal: InstrumentError | None = None
+        """What an order of other masks is answered with."""
         self.hold = False
         """Let captures wait for ever."""
         self.pipeline: Pipeline | None = None
@@ -80,6 +82,13 @@ class FakeEngine:
         self.orders.append(message)
         if message.kind == "measure":
             self.pipeline = Pipeline(**measure_order(message))
+        elif message.kind == "masks":
+            if self.refusal is not None:
+                raise self.refusal
+            assert self.pipeline is not None
+            self._deliver()
+            self.pipeline = self.pipeline.with_masks(**masks_order(message))
+            return Message("reply", {"from_frame": self.pipeline.next_frame})
         elif message.kind == "finish" and self.pipeline is not None:
             self.pipeline = None
         return Message("reply")
@@ -91,9 +100,12 @@ class FakeEngine:
             stamp = FrameStamp(self.shown, 50.0 + self.shown / 100, time.monotonic())
             self.pipeline.add(self._scene.expose(self._mean_e), stamp)
             self.shown += 1
-        batch = self.pipeline.take()
-        assert batch is not None
-        self.on_batch(batch)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        batch = self.pipeline.take() if self.pipeline is not None else None
+        if batch is not None:
+            self.on_batch(batch)
 
 
 class FakeCell:

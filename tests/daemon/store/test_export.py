@@ -210,3 +210,21 @@ def test_wrong_requests(run_path, tmp_path):
 def test_the_writer_and_the_readers_do_not_load_pyarrow():
     code = "import sys, daemon.store.writer, daemon.store.reader, daemon.store.export; print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_run_whose_particles_grew_has_nothing_where_they_were_not_there(tmp_path):
+    with open_run(tmp_path) as (writer, path):
+        writer.put_particles(particle_rows())
+        writer.put_chunk(*frames(0, 10))
+        writer.put_particles(particle_rows(PARTICLES + 1)[PARTICLES:])
+        writer.put_chunk(*frames(10, 10, PARTICLES + 1), mask_version=2)
+    traces = load(export_run(path, tmp_path / "out")["traces"]).to_pydict()
+    assert len(load(tmp_path / "out" / "particles.parquet")) == PARTICLES + 1
+    frame = np.array(traces["frame"])
+    assert (np.bincount(frame) == PARTICLES + 1).all()
+    late = np.array(traces["particle_id"]) == 11 + PARTICLES
+    sigma = np.array(traces["contrast_sigma"], float)
+    assert np.isnan(sigma[late & (frame < 10)]).all() and np.isfinite(sigma[late & (frame >= 10)]).all()
+    assert np.isfinite(sigma[~late]).all()
+    one = export_run(path, tmp_path / "one", particles=[11 + PARTICLES])
+    assert set(load(one["traces"])["particle_id"].to_pylist()) == {11 + PARTICLES}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from daemon.errors import StoreError, StoreReason
+from daemon.mask_edits import MaskVersion
 from daemon.store.reader import CatalogueReader, RunReader
+from daemon.store.schema import RUN, open_writing
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 from tests.daemon.store.helpers import PARTICLES, WAIT_S, event, frames, open_run, particle_rows
 
@@ -17,7 +19,7 @@ def run_path(tmp_path):
     """Five chunks of twenty frames."""
     with open_run(tmp_path, commit_interval_s=0.001) as (writer, path):
         writer.put_particles(particle_rows())
-        writer.put_masks(1, np.ones((4, 5), np.int32), np.ones((4, 5), np.float32))
+        writer.put_masks(MaskVersion(1, 0, ""), np.ones((4, 5), np.int32), np.ones((4, 5), np.float32))
         for i in range(5):
             writer.put_chunk(*frames(20 * i, 20)).result(WAIT_S)
         writer.put_events([event(0.5)]).result(WAIT_S)
@@ -180,3 +182,85 @@ def test_files_of_other_kinds_are_told_apart(run_path, tmp_path):
         with pytest.raises(StoreError) as caught:
             reader(path).open()
         assert caught.value.reason is StoreReason.NOT_A_RUN
+
+
+@pytest.fixture
+def grown_path(tmp_path):
+    """A run whose masks were edited: one particle more from frame 40 on, another from 60; 55 on only removes."""
+    versions = [(1, 0, PARTICLES), (2, 40, PARTICLES + 1), (3, 55, PARTICLES + 1), (4, 60, PARTICLES + 2)]
+    with open_run(tmp_path, commit_interval_s=5.0) as (writer, path):
+        for (version, first, count), last in zip(versions, (40, 55, 60, 80), strict=True):
+            known = 0 if version == 1 else versions[version - 2][2]
+            writer.put_particles(particle_rows(count)[known:])
+            edits = [{"action": "remove", "particle_id": version}]
+            about = MaskVersion(version, first, f"2026-01-0{version}T00:00:00+00:00", "me", edits, count - version + 1)
+            image = np.full((4, 5), 9.5, np.float32) if version == 1 else None
+            writer.put_masks(about, np.full((4, 5), version, np.int32), image)
+            for start in range(first, last, 5):
+                writer.put_chunk(*frames(start, 5, count), mask_version=version)
+    return path
+
+
+def test_earlier_frames_know_nothing_of_particles_that_came_later(grown_path):
+    with RunReader(grown_path) as run:
+        rows, values = run.particle_columns(["contrast_sigma", "flags"])
+        _, one = run.particle_columns(["contrast_sigma"], [PARTICLES])
+        ids = [row["particle_id"] for row in run.particles()]
+    assert rows["frame"].tolist() == list(range(80))
+    assert ids == list(range(11, 11 + PARTICLES + 2))
+    known = np.isfinite(values["contrast_sigma"])
+    assert known[:, :PARTICLES].all()
+    assert known[:, PARTICLES].tolist() == [n >= 40 for n in range(80)]
+    assert known[:, PARTICLES + 1].tolist() == [n >= 60 for n in range(80)]
+    assert not values["flags"][:40, PARTICLES:].any()
+    np.testing.assert_array_equal(one["contrast_sigma"][:, 0], values["contrast_sigma"][:, PARTICLES])
+
+
+def test_a_chunk_holds_frames_of_one_version_of_the_masks(grown_path):
+    with RunReader(grown_path) as run:
+        starts = [int(chunk.frame_columns["frame"][0]) for chunk in run.iter_chunks(columns=())]
+    assert {0, 40, 55, 60} <= set(starts)
+
+
+def test_sql_alone_finds_the_version_of_a_chunk(grown_path):
+    """As docs/store.md does it."""
+    sql = "select first_frame, max(version) from chunks join masks on from_frame <= first_frame group by chunk_id"
+    with sqlite3.connect(f"file:{grown_path}?mode=ro", uri=True) as conn:
+        found = dict(conn.execute(sql).fetchall())
+    conn.close()
+    assert {first: found[first] for first in (0, 40, 55, 60)} == {0: 1, 40: 2, 55: 3, 60: 4}
+
+
+def test_versions_of_the_masks_come_back(grown_path):
+    with RunReader(grown_path) as run:
+        versions = run.mask_versions()
+        assert [(each.version, each.from_frame, each.particles) for each in versions] == [
+            (1, 0, 7), (2, 40, 7), (3, 55, 6), (4, 60, 6)
+        ]  # fmt: skip
+        assert versions[1].actor == "me" and versions[1].edits == [{"action": "remove", "particle_id": 2}]
+        assert run.labels().max() == 4 and run.labels(2).max() == 2 and run.labels(9) is None
+        assert run.metadata()["mask_version"] == 4
+        for version in (None, 1, 4):  # the same reference for all of them
+            np.testing.assert_array_equal(run.reference(version), np.full((4, 5), 9.5, np.float32))
+
+
+def test_a_file_of_before_there_were_versions_is_read_too(run_path):
+    with sqlite3.connect(run_path) as conn:
+        for name in ("from_frame", "utc", "actor", "edits", "particles"):
+            conn.execute(f"alter table masks drop column {name}")
+        conn.execute("delete from _sqlite_migrations where name = '0011_mask_versions'")
+    conn.close()
+    with RunReader(run_path) as run:
+        assert run.mask_versions() == [MaskVersion(1, 0, "")]
+        assert run.labels(1) is not None and run.reference() is not None
+    open_writing(run_path, RUN).close()
+    with RunReader(run_path) as run:
+        assert run.mask_versions() == [MaskVersion(1, 0, "")]
+
+
+def test_a_version_told_again_replaces_the_earlier(tmp_path):
+    with open_run(tmp_path) as (writer, path):
+        for first in (9, 7):
+            writer.put_masks(MaskVersion(1, first, "u"), np.ones((2, 2), np.int32)).result(WAIT_S)
+    with RunReader(path) as run:
+        assert [each.from_frame for each in run.mask_versions()] == [7]

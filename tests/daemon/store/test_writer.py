@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from daemon.errors import RunError, RunReason, StoreError, StoreReason
+from daemon.mask_edits import MaskVersion
 from daemon.store import loop
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.writer import StoreWriter
@@ -35,7 +36,7 @@ def test_everything_comes_back(tmp_path):
             writer.set_metadata({"pixel_size_nm": np.float64(65.0), "unknown": float("nan")}),
             writer.put_particles(particle_rows()),
             writer.update_particles([{"particle_id": 11, "state": "dead"}]),
-            writer.put_masks(1, labels, reference),
+            writer.put_masks(MaskVersion(1, 0, ""), labels, reference),
             writer.put_cycles([cycle, {**cycle, "swing": 0.2}]),
             writer.put_ensemble([{"t_s": 1.0, "soc_mean": 0.5, "active_fraction": 1.0}]),
             writer.put_cell_samples([cell_row(0.5), cell_row(1.5)]),
