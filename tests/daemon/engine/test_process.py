@@ -2,6 +2,7 @@ import asyncio
 import logging
 import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ class InThread:
         self._life = threading.Thread(target=self._run)
 
     def _run(self):
+        module._warm(self.outbox)
         self.code = module._life(self._theirs, self.outbox)
 
     def __enter__(self):
@@ -161,6 +163,31 @@ def test_log_records_travel_and_never_wait():
     assert outbox.depth == 2
     fields = outbox.get().fields
     assert (fields["level"], fields["logger"], len(fields["text"])) == (logging.WARNING, "engine", 4000)
+
+
+async def hear_until(reader, kind):
+    """The kinds heard up to the first message of `kind`."""
+    heard = []
+    async with asyncio.timeout(120):
+        while not heard or heard[-1] != kind:
+            heard.append((await read_message(reader)).kind)
+    return heard
+
+
+async def test_a_process_that_compiled_begins_anew_with_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    ran = []
+    for _ in range(2):
+        process, reader, writer = await spawn("daemon.engine")
+        for buffer in Message("open", OPENING | {"driver": "none"}).encode():
+            writer.write(buffer)
+        heard = await hear_until(reader, "ready")
+        command = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+        ran.append((heard.count("warming"), "compiled" in command))
+        await end(process, writer, 10.0)
+    (first, anew), (again, twice) = ran
+    assert anew and not twice
+    assert first == 2 * again  # told once while compiling and once while loading
 
 
 async def test_the_process_ends_when_the_daemon_hangs_up_and_not_by_signals_to_the_group(capfd):
