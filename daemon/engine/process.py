@@ -27,6 +27,7 @@ from daemon.service.memory import release_free_memory, spare_settled_objects
 
 log = logging.getLogger("engine")
 CONFIGURE_S = 5.0
+RELEASE_PERIOD_S = 30.0
 
 
 class _LinkHandler(logging.Handler):
@@ -90,9 +91,14 @@ def _life(link: socket.socket, outbox: Outbox) -> int:
     outbox.put(Message("ready", {"pid": os.getpid()}))
     for thread in (acquisition, worker):
         threading.Thread(target=_watch, args=(thread, link), name="watch", daemon=True).start()
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep_small, args=(over,), name="memory")
+    keeper.start()
     try:
         _obey(link, acquisition, worker, outbox)
     finally:
+        over.set()
+        keeper.join()
         acquisition.quit()
         worker.quit()
         acquisition.join(5.0)
@@ -148,6 +154,12 @@ def _watch(thread: threading.Thread, link: socket.socket) -> None:
     thread.join()
     with contextlib.suppress(OSError):  # closed already: the process ends as it was told
         link.shutdown(socket.SHUT_RD)
+
+
+def _keep_small(over: threading.Event) -> None:
+    """A run's first frames load more kernels and leave their scratch behind."""
+    while not over.wait(RELEASE_PERIOD_S):
+        release_free_memory()
 
 
 def _send_all(link: socket.socket, outbox: Outbox) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from hw.camera.contract import FrameStamp
 
-
 HOT = 4  # slots in use at once without a backlog: one being filled, one being read, and some to spare
 
 

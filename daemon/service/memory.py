@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import gc
 import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 M_ARENA_MAX = -8  # from malloc.h
 ARENAS = 2  # threads here share their buffers; an arena each would keep tens of megabytes for nothing
+DIRTY = re.compile(r"^Private_Dirty: +(\d+) kB$", re.MULTILINE)
 SELDOM = "libllvmlite"  # the compiler behind numba: 65 MB of code, read while kernels load and never while they run
 
 
@@ -39,8 +41,8 @@ def release_free_memory() -> None:
 def spare_settled_objects() -> None:
     """Keep what is alive now out of the garbage collector's sight; call again when much was loaded since.
 
-    A full collection holds the interpreter while it visits every object: 100 ms with numba's half a million of them, ten
-    frames of a camera. They live as long as the process; without them it takes a millisecond.
+    A full collection holds the interpreter while it visits every object: 100 ms with numba's half a million of them,
+    ten frames of a camera. They live as long as the process; without them it takes a millisecond.
     """
     gc.unfreeze()  # so that what died since the last call is found
     gc.collect()
@@ -52,15 +54,10 @@ def unchanged_pages(smaps: str, library: str) -> Iterator[tuple[int, int]]:
 
     Only those may be given up: relocated data, written once and read-only after, would be lost.
     """
-    place: tuple[int, int] | None = None
-    for line in smaps.splitlines():
-        name, *rest = line.split()
-        if not name.endswith(":"):
-            ours = len(rest) > 4 and library in rest[4] and "w" not in rest[0]
-            start, _, end = name.partition("-")
-            place = (int(start, 16), int(end, 16)) if ours else None
-        elif place is not None and name == "Private_Dirty:" and rest[0] == "0":
-            yield place
+    for place in re.finditer(rf"^(\w+)-(\w+) r-[x-]p .*{re.escape(library)}.*$", smaps, re.MULTILINE):
+        dirty = DIRTY.search(smaps, place.end())
+        if dirty is not None and dirty[1] == "0":
+            yield int(place[1], 16), int(place[2], 16)
 
 
 def _libc() -> ctypes.CDLL:

@@ -30,7 +30,8 @@ MAX_FRAME_RATE_HZ = 1000.0
 class TwinCamera(Camera):
     """Frames come at `frame_rate_hz` of the host's time; their stamps advance by speed / frame_rate_hz simulated s.
 
-    The speed is the world's. A host that asks late finds the last frames in the camera's buffer, beyond that block ids have gaps.
+    The speed is the world's. A host that asks late finds the last frames in the camera's buffer, beyond that block ids
+    have gaps.
     """
 
     class Settings(TwinOptions):
