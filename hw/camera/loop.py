@@ -29,7 +29,7 @@ BLUR_PX, LIGHT = 0.3, 0.001  # how much focus and light change over the loop
 STEPPING = 16  # particles that take turns
 STEP_GAIN = 0.95
 MAX_FRAME_RATE_HZ = 1000.0
-CELL = {"folded_fraction": 0.0, "cracks_per_h": 0.0}  # the cell under this camera rests
+CELL: dict[str, Any] = {"folded_fraction": 0.0, "cracks_per_h": 0.0}  # the cell under this camera rests
 
 
 class LoopCamera(Camera):
@@ -87,7 +87,7 @@ class LoopCamera(Camera):
 
     def _microscope(self) -> Microscope:
         given = self._settings.model_dump()
-        shared = {name: value for name, value in given.items() if name in SampleOptions.model_fields}
+        shared: dict[str, Any] = {name: value for name, value in given.items() if name in SampleOptions.model_fields}
         try:
             sample = make_sample(SampleOptions(**shared, **CELL))
         except CrowdedError as error:
