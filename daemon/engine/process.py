@@ -16,14 +16,13 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from numba.core import event
-
 from daemon.engine.acquisition import Acquisition
 from daemon.engine.link import Message, receive, send
 from daemon.engine.warm import warm_kernels
 from daemon.engine.worker import Outbox, Worker
 from daemon.errors import CameraError
 from daemon.service.memory import release_free_memory, spare_settled_objects
+from kernels.jit import compilations
 
 log = logging.getLogger("engine")
 CONFIGURE_S = 5.0
@@ -72,11 +71,11 @@ def serve(descriptor: int, *, compiled: bool = False) -> int:
 
 def _warm(outbox: Outbox) -> int:
     """Make every kernel ready, with progress to the daemon; how many had to be compiled."""
-    with event.install_recorder("numba:compile") as record:
+    with compilations() as compiled:
         warm_kernels(
             lambda name, done, total: outbox.put(Message("warming", {"kernel": name, "done": done, "total": total}))
         )
-    return len(record.buffer)
+    return len(compiled)
 
 
 def _life(link: socket.socket, outbox: Outbox) -> int:
