@@ -22,7 +22,7 @@ from hw.twin.world import WorldError, WorldReader, WorldState
 from kernels.synth import pack_12p
 
 LOOK_S = 0.1  # between two looks for a world file
-MAX_EXTRAPOLATION_S = 0.5  # host seconds beyond the last published state that its rates are still believed
+MAX_EXTRAPOLATION_S = 1.0  # host seconds before or after a state that its rates are still believed
 MIN_EXPOSURE_US, MAX_EXPOSURE_US = 10.0, 100_000.0
 MAX_FRAME_RATE_HZ = 1000.0
 
@@ -49,7 +49,9 @@ class TwinCamera(Camera):
         c_rate: float = Field(default=1.0, ge=0, le=20)
         """Of the own cell's cycling; ignored with `world`. 0: it rests."""
         buffer_mb: Positive = IMAGE_BUFFER_MB
-        """Memory of the camera for frames that the host has not fetched; beyond it the oldest are lost."""
+        """Memory of the camera for frames that the host has not fetched, a second of them at most; beyond it the oldest
+        are lost.
+        """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -78,7 +80,7 @@ class TwinCamera(Camera):
         self._warm_up()
         info = self._info()
         payload = info.pixel_format.payload_bytes(info.height_px, info.width_px)
-        self._shutter = Shutter(self._frame_rate_hz, settings.buffer_mb, payload)
+        self._shutter = Shutter(self._frame_rate_hz, settings.buffer_mb, payload, MAX_EXTRAPOLATION_S)
         return info
 
     def _info(self) -> CameraInfo:

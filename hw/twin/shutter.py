@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 IMAGE_BUFFER_MB = 128.0
@@ -9,14 +10,22 @@ IMAGE_BUFFER_MB = 128.0
 
 
 class Shutter:
-    """Frame n is read out (n + 1) frame times after `start`; the last `buffered` of them wait for a late host."""
+    """Frame n is read out (n + 1) frame times after `start`; the last `buffered` of them wait for a late host.
 
-    def __init__(self, frame_rate_hz: float, buffer_mb: float, payload_bytes: int) -> None:
+    `longest_s`: how old a frame may be that is drawn only when it is fetched.
+    """
+
+    def __init__(self, frame_rate_hz: float, buffer_mb: float, payload_bytes: int, longest_s: float = math.inf) -> None:
         self._rate_hz = frame_rate_hz
-        self.buffered = max(1, int(buffer_mb * 1e6 / payload_bytes))
-        """Frames that the camera keeps."""
+        self._most = int(buffer_mb * 1e6 / payload_bytes)
+        self._longest_s = longest_s
         self._start_s = 0.0
         self._next = 0
+
+    @property
+    def buffered(self) -> int:
+        """Frames that the camera keeps."""
+        return max(1, int(min(self._most, self._longest_s * self._rate_hz)))
 
     @property
     def frame_rate_hz(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -115,14 +116,16 @@ class Watch:
     def _resident(self) -> dict[str, int]:
         found = {}
         for name, process in self._processes().items():
-            try:
+            with contextlib.suppress(psutil.Error):
                 found[name] = process.memory_info().rss
-            except psutil.Error:
-                continue
         return found
 
     def _cpu(self) -> dict[str, float]:
-        return {name: sum(process.cpu_times()[:2]) for name, process in self._processes().items()}
+        found = {}
+        for name, process in self._processes().items():
+            with contextlib.suppress(psutil.Error):  # it ended
+                found[name] = sum(process.cpu_times()[:2])
+        return found
 
     def shared_once_mb(self) -> float:
         """Memory of daemon and engine now, pages that both map counted once."""

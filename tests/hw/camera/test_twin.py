@@ -192,7 +192,7 @@ def test_clock_and_time_are_the_potentiostats(opened, cell):
 
 def test_what_the_potentiostat_does_shows_in_the_frames(opened, cell):
     potentiostat, world = cell
-    camera, slot = opened(build(world=world, static=True))
+    camera, slot = opened(build(world=world, static=True, **FOUR_FRAMES))
     potentiostat.set_current(5.0)  # 10C at 60-fold speed
     camera.start()
     next_frames(camera, slot, 1)

@@ -37,6 +37,13 @@ def test_the_buffer_is_the_cameras_memory_in_whole_frames():
     assert Shutter(100.0, 1.0, 5_000_000).buffered == 1
 
 
+def test_frames_drawn_late_are_kept_for_a_time_at_most():
+    one = Shutter(100.0, IMAGE_BUFFER_MB, 1000, longest_s=0.5)
+    assert one.buffered == 50
+    one.frame_rate_hz = 1.0
+    assert one.buffered == 1
+
+
 def test_frames_come_at_their_rate(shutter, clock):
     found = [shutter.next(clock.now_s + 1) for _ in range(5)]
     assert [block for block, _ in found] == [0, 1, 2, 3, 4]
