@@ -22,6 +22,7 @@ from tests.bench.figures import Figure, at_most
 from tests.service import Service
 
 SETTLE_S = 5.0
+WARM_UP_S = 300.0  # the history of a half, 1024 blocks of a quarter second, is full after 256 s
 LEAST_FIT_POINTS = 60
 LAG_MEMORY = 60  # the status tells the longest lag of a minute; the first minute's still knows the start of the run
 ROOT = Path(__file__).parents[2]
@@ -137,8 +138,8 @@ class Watch:
         return np.array([self.resident_bytes[name] for name in ("daemon", "engine")], float).sum(axis=0)
 
     def slope_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
-        """Slope over the second half and its standard deviation, which allows for readings that follow each other."""
-        half = len(series) // 2
+        """Slope over the second half, after warm-up, and its standard deviation, which allows for successive readings."""
+        half = max(len(series) // 2, int(np.searchsorted(self.t_s, self.t_s[0] + WARM_UP_S)))
         t_h, mb = np.array(self.t_s[half:]) / 3600.0, series[half:] / 1e6
         if len(mb) < LEAST_FIT_POINTS:
             return float("nan"), float("nan")
