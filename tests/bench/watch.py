@@ -138,7 +138,7 @@ class Watch:
         return np.array([self.resident_bytes[name] for name in ("daemon", "engine")], float).sum(axis=0)
 
     def slope_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
-        """Slope over the second half, after warm-up, and its standard deviation, which allows for successive readings."""
+        """Slope over the second half, after warm-up, and its standard deviation; readings in a row are alike."""
         half = max(len(series) // 2, int(np.searchsorted(self.t_s, self.t_s[0] + WARM_UP_S)))
         t_h, mb = np.array(self.t_s[half:]) / 3600.0, series[half:] / 1e6
         if len(mb) < LEAST_FIT_POINTS:
