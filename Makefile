@@ -4,10 +4,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench accuracy docs
+.PHONY: help run test lint bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 10
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
@@ -18,6 +19,7 @@ help:
 	@echo "make test      linters, types, import layers, tests"
 	@echo "make lint      the checks without the tests"
 	@echo "make bench     figures beside their goals"
+	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
 	@echo "make docs      regenerate the reference pages"
 
@@ -50,6 +52,9 @@ bench: $(WARM)
 
 accuracy: $(WARM)
 	@$(BIN)/python -m tests.accuracy $(or $(ARGS),--page docs/accuracy.md)
+
+soak: $(WARM)
+	@$(BIN)/python -m tests.bench sustained --minutes $(MINUTES)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs

@@ -15,7 +15,7 @@ from daemon.bootstrap import Instrument
 from daemon.config import DEFAULT_PATH, LoadedSettings, load_settings
 from daemon.diagnostics.logs import LogService
 from daemon.errors import InstrumentError
-from daemon.service.memory import limit_arenas
+from daemon.service.memory import limit_arenas, spare_settled_objects
 from daemon.service.notify import Notifier
 
 log = logging.getLogger("daemon")
@@ -63,6 +63,7 @@ async def _serve(loaded: LoadedSettings, logs: LogService) -> int:
     try:
         if starting.done():
             starting.result()
+            spare_settled_objects()
             click.echo(f"photometryd is ready: {instrument.api.url}", err=True)
             await stopping
         else:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+KEPT_EVENTS = 2000  # ten seconds of the most that particles may tell: whoever is behind that is dropped as too slow
+
 
 class EventKind(StrEnum):
     """Every kind of event there is. Particle kinds first, instrument kinds (particle_id null) after."""
@@ -76,7 +78,7 @@ class EventFeed:
     Single event loop only. `load_older(after, limit)` is blocking and called in a thread.
     """
 
-    def __init__(self, load_older: Callable[[int, int], list[Event]], keep: int = 10_000) -> None:
+    def __init__(self, load_older: Callable[[int, int], list[Event]], keep: int = KEPT_EVENTS) -> None:
         self._recent: deque[Event] = deque(maxlen=keep)
         self._load_older = load_older
         self._arrived = asyncio.Event()

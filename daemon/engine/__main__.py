@@ -5,4 +5,4 @@ import sys
 from daemon.engine.process import serve
 
 if __name__ == "__main__":
-    sys.exit(serve(int(sys.argv[1])))
+    sys.exit(serve(int(sys.argv[1]), compiled=sys.argv[2:] == ["compiled"]))

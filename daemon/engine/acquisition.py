@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from hw.drivers import build_driver
 from hw.errors import CameraError, CameraReason, InstrumentError
 
 POLL_S = 0.25  # how soon a stop or a setting is noticed while no frame comes
+SETTLE_S = 10.0  # memory of a backlog is kept this long: another often follows
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 8.0  # a hub reset takes about 8 s; asking more often only fills the log
 
@@ -132,8 +134,12 @@ class Acquisition(threading.Thread):
     def _stream(self, camera: Camera, ring: FrameRing, scratch: np.ndarray) -> None:
         silent_s = 0.0
         last_block: int | None = None
+        settle_s = time.monotonic() + SETTLE_S
         while not self._quit.is_set():
             self._apply_settings(camera)
+            if time.monotonic() >= settle_s:
+                settle_s = time.monotonic() + SETTLE_S
+                ring.settle()
             if self._rewind.is_set():
                 camera.stop()
                 self._start(camera)

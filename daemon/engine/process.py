@@ -1,7 +1,7 @@
 """The engine process: one camera, one kernel thread, one sender, and the order book of the daemon that started it.
 
 It ends when told, when the daemon closes the link, and when its own worker fails: it survives nothing and is restarted
-alone. Started as ``python -m daemon.engine FD``.
+alone. Started as ``python -m daemon.engine FD [compiled]``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -20,10 +21,12 @@ from daemon.engine.link import Message, receive, send
 from daemon.engine.warm import warm_kernels
 from daemon.engine.worker import Outbox, Worker
 from daemon.errors import CameraError
-from daemon.service.memory import release_free_memory
+from daemon.service.memory import release_free_memory, spare_settled_objects
+from kernels.jit import compilations
 
 log = logging.getLogger("engine")
 CONFIGURE_S = 5.0
+RELEASE_PERIOD_S = 30.0
 
 
 class _LinkHandler(logging.Handler):
@@ -38,8 +41,12 @@ class _LinkHandler(logging.Handler):
         self._outbox.put_if_room(Message("log", fields))
 
 
-def serve(descriptor: int) -> int:
-    """Run the engine on the socket `descriptor`; returns the exit code."""
+def serve(descriptor: int, *, compiled: bool = False) -> int:
+    """Run the engine on the socket `descriptor`; returns the exit code.
+
+    Compiling leaves a hundred megabytes of LLVM's in the heap for as long as the process lives. So one that had to
+    compile becomes a fresh one, `compiled`, which loads from the cache: memory does not tell a first start from others.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the daemon handles it and closes the link
     link = socket.socket(fileno=descriptor)
@@ -49,13 +56,26 @@ def serve(descriptor: int) -> int:
     logging.getLogger().setLevel(logging.INFO)
     sender = threading.Thread(target=_send_all, args=(link, outbox), name="sender")
     sender.start()
+    begin_anew = False
     try:
-        return _life(link, outbox)
+        begin_anew = _warm(outbox) > 0 and not compiled  # once only: the cache may be out of reach
+        return 0 if begin_anew else _life(link, outbox)
     finally:
         logging.getLogger().removeHandler(handler)
         outbox.put(None)
         sender.join(5.0)
+        if begin_anew:
+            os.execv(sys.executable, [*sys.orig_argv, "compiled"])  # same process id, same link
         link.close()
+
+
+def _warm(outbox: Outbox) -> int:
+    """Make every kernel ready, with progress to the daemon; how many had to be compiled."""
+    with compilations() as compiled:
+        warm_kernels(
+            lambda name, done, total: outbox.put(Message("warming", {"kernel": name, "done": done, "total": total}))
+        )
+    return len(compiled)
 
 
 def _life(link: socket.socket, outbox: Outbox) -> int:
@@ -63,9 +83,6 @@ def _life(link: socket.socket, outbox: Outbox) -> int:
     if opening is None or opening.kind != "open":
         return 1
     settings = opening.fields
-    warm_kernels(
-        lambda name, done, total: outbox.put(Message("warming", {"kernel": name, "done": done, "total": total}))
-    )
     outbox.resize(settings["link_batches"])
     acquisition, worker = _build(settings, outbox)
     acquisition.start()
@@ -73,9 +90,14 @@ def _life(link: socket.socket, outbox: Outbox) -> int:
     outbox.put(Message("ready", {"pid": os.getpid()}))
     for thread in (acquisition, worker):
         threading.Thread(target=_watch, args=(thread, link), name="watch", daemon=True).start()
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep_small, args=(over,), name="memory")
+    keeper.start()
     try:
         _obey(link, acquisition, worker, outbox)
     finally:
+        over.set()
+        keeper.join()
         acquisition.quit()
         worker.quit()
         acquisition.join(5.0)
@@ -89,6 +111,7 @@ def _build(settings: dict[str, Any], outbox: Outbox) -> tuple[Acquisition, Worke
             worker.recording_ended(acquisition.stream)
         elif kind == "open" and acquisition.info is not None:
             release_free_memory()
+            spare_settled_objects()
             outbox.put(camera_message(acquisition.info))
         else:
             outbox.put(Message(f"camera_{kind}", fields))
@@ -130,6 +153,12 @@ def _watch(thread: threading.Thread, link: socket.socket) -> None:
     thread.join()
     with contextlib.suppress(OSError):  # closed already: the process ends as it was told
         link.shutdown(socket.SHUT_RD)
+
+
+def _keep_small(over: threading.Event) -> None:
+    """A run's first frames load more kernels and leave their scratch behind."""
+    while not over.wait(RELEASE_PERIOD_S):
+        release_free_memory()
 
 
 def _send_all(link: socket.socket, outbox: Outbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import deque
 
@@ -9,18 +10,24 @@ import numpy as np
 
 from hw.camera.contract import FrameStamp
 
+HOT = 4  # slots in use at once without a backlog: one being filled, one being read, and some to spare
+
 
 class FrameRing:
     """`slots` frames of `payload_bytes`. One producer, one consumer.
 
-    The slot released last is leased first: memory that was never needed is never touched.
+    The slot released last is leased first: memory that was never needed is never touched, and what a backlog needed is
+    given back by `settle`.
 
     Bound: the number of slots. Policy at the bound: `lease` gives None, and the producer counts the frame as dropped.
     """
 
     def __init__(self, slots: int, payload_bytes: int) -> None:
-        self._buffer = np.zeros((slots, payload_bytes), np.uint8)
+        self._stride = -(-payload_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, so that a slot can go back
+        self._memory = mmap.mmap(-1, slots * self._stride, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._buffer = np.frombuffer(self._memory, np.uint8).reshape(slots, self._stride)[:, :payload_bytes]
         self._free = list(range(slots))
+        self._touched = 0
         self._filled: deque[tuple[int, FrameStamp, int]] = deque()
         self._condition = threading.Condition()
 
@@ -37,6 +44,7 @@ class FrameRing:
     def lease(self) -> int | None:
         """A slot to fill; None when all are in use."""
         with self._condition:
+            self._touched = max(self._touched, self.slots - len(self._free) + 1)
             return self._free.pop() if self._free else None
 
     def slot(self, number: int) -> np.ndarray:
@@ -60,3 +68,15 @@ class FrameRing:
             if not self._filled:
                 self._condition.wait(timeout_s)
             return self._filled.popleft() if self._filled else None
+
+    def settle(self) -> None:
+        """After a backlog is worked off, give its memory back to the system. The producer's call."""
+        with self._condition:
+            if self._touched <= HOT or self.slots - len(self._free) > HOT:
+                return
+            self._touched = 0
+            cold, self._free = self._free[:-HOT], self._free[-HOT:]
+        for number in cold:  # outside the lock: 64 large frames take some milliseconds
+            self._memory.madvise(mmap.MADV_DONTNEED, number * self._stride, self._stride)
+        with self._condition:
+            self._free = cold + self._free

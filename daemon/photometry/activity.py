@@ -80,7 +80,8 @@ class Activity:
         self._decide(known)
 
     def _layers_behind(self, curves: HalfCurves, swing: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-        layers = binned_range(curves.layers.astype(float))
+        # a layer at a time: all four of a long half at once are a hundred megabytes for a moment
+        layers = np.stack([binned_range(layer.astype(float)) for layer in np.moveaxis(curves.layers, 2, 0)], axis=1)
         limit = noise_range(curves.block_sigma[:, None] * ratio, len(curves.t_s))
         sees = limit < LAYER_SHARE * swing[:, None]
         return (sees & (layers < np.maximum(limit, LAYER_SHARE * swing[:, None]))).any(axis=1)

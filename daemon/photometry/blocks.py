@@ -155,6 +155,11 @@ class History:
         if self._size == self._capacity:
             self._coarsen()
 
+    def clear(self) -> None:
+        """Begin anew in the same memory."""
+        self._size, self._stride = 0, 1
+        self._group.clear()
+
     def close(self) -> None:
         """Add what is left of an incomplete group; call once, before reading for good."""
         if self._group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,6 +12,8 @@ from daemon.photometry.blocks import VALUES, finite_mean, grown
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 
 MIN_BASELINE_FRAMES = 5
+RELEASED_BYTES = 4_000_000
+"""Of held measures, with each new batch: all of a long baseline at once would take four times its memory more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ContrastMaker:
     def __init__(self, particles: int, buffer_bytes: int) -> None:
         self._particles = particles
         self._buffer_bytes = buffer_bytes
-        self._held: list[MeasureBatch] = []
+        self._held: deque[MeasureBatch] = deque()
         self._held_bytes = 0
         self.flux_e: np.ndarray | None = None
         """F0, (P,); NaN where it cannot divide."""
@@ -72,22 +75,22 @@ class ContrastMaker:
             self.flux_e = grown(self.flux_e, particles, np.nan)
 
     def add(self, batch: MeasureBatch) -> list[Contrasts]:
-        """The contrasts that can be given now, in order."""
+        """The contrasts to go on with now, in order; what a long baseline held back follows over some calls."""
         self._held.append(batch)
-        self._held_bytes += sum(getattr(getattr(batch, field.name), "nbytes", 0) for field in fields(batch))
+        self._held_bytes += _nbytes(batch)
         if self.flux_e is None and batch.baseline_flux_e is not None:
             self._set(batch.baseline_flux_e, batch.baseline_layer_flux_e)
         elif self.flux_e is not None and batch.baseline_flux_e is not None:
             self._set_late(batch)
         if self.flux_e is None and self._held_bytes > self._buffer_bytes:
             self._set_from_held()
-        return self._release() if self.flux_e is not None else []
+        return self._release(RELEASED_BYTES) if self.flux_e is not None else []
 
     def finish(self) -> list[Contrasts]:
         """What is still held, by the baseline there is."""
         if self.flux_e is None:
             self._set_from_held()
-        return self._release()
+        return self._release(self._held_bytes)
 
     def _set(self, flux_e: np.ndarray, layer_flux_e: np.ndarray | None) -> None:
         self.flux_e = _divisor(flux_e)
@@ -114,9 +117,16 @@ class ContrastMaker:
         flux = finite_mean(np.concatenate([batch.flux_e for batch in self._held]))
         self._set(flux, finite_mean(np.concatenate([batch.layer_flux_e for batch in self._held])))
 
-    def _release(self) -> list[Contrasts]:
-        ready, self._held, self._held_bytes = self._held, [], 0
-        return [self._contrasts(batch) for batch in ready if len(batch)]
+    def _release(self, nbytes: int) -> list[Contrasts]:
+        """At least two batches, so that what is held shrinks with each that comes."""
+        ready: list[Contrasts] = []
+        while self._held and (len(ready) < 2 or nbytes > 0):
+            batch = self._held.popleft()
+            self._held_bytes -= _nbytes(batch)
+            nbytes -= _nbytes(batch)
+            if len(batch):
+                ready.append(self._contrasts(batch))
+        return ready
 
     def _contrasts(self, batch: MeasureBatch) -> Contrasts:
         flux_e = np.asarray(self.flux_e)
@@ -132,6 +142,10 @@ class ContrastMaker:
             values[own], sigma[own], layer_sigma[own] = np.nan, np.nan, np.nan
             self._late = None
         return Contrasts(batch, values, sigma, layer_sigma)
+
+
+def _nbytes(batch: MeasureBatch) -> int:
+    return sum(getattr(getattr(batch, field.name), "nbytes", 0) for field in fields(batch))
 
 
 def _divisor(flux_e: np.ndarray) -> np.ndarray:

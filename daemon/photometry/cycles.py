@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,8 @@ class CycleBook:
             hysteresis_v=np.where(moves, self._hysteresis(curves), np.nan),
             retention=self._retention(curves, moves),
         )
-        self._previous = curves
+        # all that the next half's hysteresis asks for; the rest of a long half would stay in memory through that one
+        self._previous = replace(curves, contrast=curves.contrast[:0], layers=curves.layers[:0])
         self.kept.append(measures)
         return measures
 

@@ -225,7 +225,8 @@ class Science:
 
     def _history_of(self, half: Half) -> History:
         if half is not self._half:
-            self._half, self._history = half, History(len(self._particle_id), self._settings.history_points)
+            self._half = half
+            self._history.clear()
         return self._history
 
     def _end_half(self, half: Half, update: ScienceUpdate) -> None:

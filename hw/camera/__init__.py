@@ -1,6 +1,7 @@
 """Camera drivers: one file a driver, one line each in `DRIVERS`."""
 
 DRIVERS: dict[str, str] = {
+    "loop": "hw.camera.loop:LoopCamera",
     "replay": "hw.camera.replay:ReplayCamera",
     "twin": "hw.camera.twin:TwinCamera",
 }

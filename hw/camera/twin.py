@@ -17,12 +17,12 @@ from hw.twin.optics import Microscope
 from hw.twin.private import PrivateWorld
 from hw.twin.sample import CrowdedError, Sample, make_sample
 from hw.twin.settings import NotNegative, Positive, TwinOptions
+from hw.twin.shutter import IMAGE_BUFFER_MB, Shutter
 from hw.twin.world import WorldError, WorldReader, WorldState
 from kernels.synth import pack_12p
 
-BUFFER_FRAMES = 4  # what the camera keeps for a late host before it loses frames
 LOOK_S = 0.1  # between two looks for a world file
-MAX_EXTRAPOLATION_S = 0.5  # host seconds beyond the last published state that its rates are still believed
+MAX_EXTRAPOLATION_S = 1.0  # host seconds before or after a state that its rates are still believed
 MIN_EXPOSURE_US, MAX_EXPOSURE_US = 10.0, 100_000.0
 MAX_FRAME_RATE_HZ = 1000.0
 
@@ -30,7 +30,8 @@ MAX_FRAME_RATE_HZ = 1000.0
 class TwinCamera(Camera):
     """Frames come at `frame_rate_hz` of the host's time; their stamps advance by speed / frame_rate_hz simulated s.
 
-    The speed is the world's. A host that asks late finds the last few frames buffered, beyond that block ids have gaps.
+    The speed is the world's. A host that asks late finds the last frames in the camera's buffer, beyond that block ids
+    have gaps.
     """
 
     class Settings(TwinOptions):
@@ -47,11 +48,16 @@ class TwinCamera(Camera):
         """Age of the world's last sign of life at which the camera counts as stalled."""
         c_rate: float = Field(default=1.0, ge=0, le=20)
         """Of the own cell's cycling; ignored with `world`. 0: it rests."""
+        buffer_mb: Positive = IMAGE_BUFFER_MB
+        """Memory of the camera for frames that the host has not fetched, a second of them at most; beyond it the oldest
+        are lost.
+        """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._world: WorldReader | PrivateWorld | None = None
         self._microscope: Microscope | None = None
+        self._shutter: Shutter | None = None
         self._frame_rate_hz = settings.frame_rate_hz
         self._running = False
 
@@ -72,7 +78,10 @@ class TwinCamera(Camera):
         self._disturbances = Disturbances(settings, sample.seed, sample.pixel_size_nm)
         self._world, self._microscope = world, microscope
         self._warm_up()
-        return self._info()
+        info = self._info()
+        payload = info.pixel_format.payload_bytes(info.height_px, info.width_px)
+        self._shutter = Shutter(self._frame_rate_hz, settings.buffer_mb, payload, MAX_EXTRAPOLATION_S)
+        return info
 
     def _info(self) -> CameraInfo:
         settings, microscope, world = self._settings, self._microscope, self._world
@@ -97,31 +106,22 @@ class TwinCamera(Camera):
     def start(self) -> None:
         """Frame 0 is exposed now."""
         self._require_open()
-        self._start_t = time.monotonic()
-        self._next_block = 0
-        self._skipped = 0
+        assert self._shutter is not None
+        self._shutter.start()
         self._running = True
 
     def next_frame(self, slot: np.ndarray, timeout_s: float) -> FrameStamp | None:
         """Waits for the next frame's time, then renders it from the world's state of that moment."""
         if not self._running:
             raise CameraError(CameraReason.STALLED, "the simulated camera was not started")
-        deadline = time.monotonic() + timeout_s
+        assert self._shutter is not None
+        deadline_s = time.monotonic() + timeout_s
         while True:
-            due = self._start_t + (self._next_block + 1) / self._frame_rate_hz  # a frame is there once it is read out
-            now = time.monotonic()
-            late = int((now - due) * self._frame_rate_hz) - BUFFER_FRAMES
-            if late > 0:
-                self._next_block += late
-                continue
-            if due > deadline:
-                time.sleep(max(deadline - now, 0.0))
+            frame = self._shutter.next(deadline_s)
+            if frame is None:
                 self._state()
                 return None
-            time.sleep(max(due - now, 0.0))
-            block = self._next_block
-            self._next_block += 1
-            stamp = self._render(block, due, slot)
+            stamp = self._render(*frame, slot)
             if stamp is not None:
                 return stamp
 
@@ -150,10 +150,8 @@ class TwinCamera(Camera):
                 CameraReason.BAD_SETTING, f"exposure_us = {exposure_us:g} does not fit into a frame at {rate_hz:g} Hz"
             )
         self._microscope.exposure_us = exposure_us
-        if rate_hz != self._frame_rate_hz and self._running:
-            passed = self._start_t + self._next_block / self._frame_rate_hz
-            self._start_t = passed - self._next_block / rate_hz
-        self._frame_rate_hz = rate_hz
+        assert self._shutter is not None
+        self._shutter.frame_rate_hz = self._frame_rate_hz = rate_hz
 
     # -- the world ------------------------------------------------------------
 

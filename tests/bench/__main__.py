@@ -15,17 +15,21 @@ PARTS = {
     "offline": "Analysis of a recording",
     "start": "Start of the service",
     "live": "The whole daemon, live",
+    "sustained": "The whole daemon at a camera's full rate",
 }
+TIMED = ("live", "sustained")
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
-@click.option("--minutes", default=10.0, show_default=True, help="Length of the live part.")
+@click.option("--minutes", default=10.0, show_default=True, help="Length of the live part, and of each sustained load.")
 def main(parts: tuple[str, ...], minutes: float) -> None:
-    """Print the figures of PARTS, all of them by default."""
-    for part in parts or PARTS:
+    """Print the figures of PARTS, all but the sustained load by default."""
+    for part in parts or [part for part in PARTS if part != "sustained"]:
         module = importlib.import_module(f"tests.bench.{part}")
-        show(PARTS[part], module.run(minutes) if part == "live" else module.run())
+        found = module.run(minutes) if part in TIMED else module.run()
+        for name, figures in found.items() if isinstance(found, dict) else [("", found)]:
+            show(f"{PARTS[part]}, {name}" if name else PARTS[part], figures)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import socket
 import threading
 
 import numpy as np
+import psutil
 import pytest
 
 from daemon.engine import acquisition as acquisition_module
@@ -35,6 +36,7 @@ class InThread:
         self._life = threading.Thread(target=self._run)
 
     def _run(self):
+        module._warm(self.outbox)
         self.code = module._life(self._theirs, self.outbox)
 
     def __enter__(self):
@@ -161,6 +163,30 @@ def test_log_records_travel_and_never_wait():
     assert outbox.depth == 2
     fields = outbox.get().fields
     assert (fields["level"], fields["logger"], len(fields["text"])) == (logging.WARNING, "engine", 4000)
+
+
+async def hear_until(reader, kind):
+    """The kinds heard up to the first message of `kind`."""
+    heard = []
+    async with asyncio.timeout(120):
+        while not heard or heard[-1] != kind:
+            heard.append((await read_message(reader)).kind)
+    return heard
+
+
+async def test_a_process_that_compiled_begins_anew_with_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    ran = []
+    for _ in range(2):
+        process, reader, writer = await spawn("daemon.engine")
+        for buffer in Message("open", OPENING | {"driver": "none"}).encode():
+            writer.write(buffer)
+        heard = await hear_until(reader, "ready")
+        ran.append((heard.count("warming"), "compiled" in psutil.Process(process.pid).cmdline()))
+        await end(process, writer, 10.0)
+    (first, anew), (again, twice) = ran
+    assert anew and not twice
+    assert first == 2 * again  # told once while compiling and once while loading
 
 
 async def test_the_process_ends_when_the_daemon_hangs_up_and_not_by_signals_to_the_group(capfd):

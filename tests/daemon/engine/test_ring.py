@@ -1,5 +1,7 @@
 import threading
 
+import psutil
+
 from daemon.engine.ring import FrameRing
 from hw.camera.contract import FrameStamp
 
@@ -67,3 +69,36 @@ def test_two_threads_pass_every_frame():
             n += 1
     thread.join()
     assert seen == list(range(500))
+
+
+def backlog(ring, depth):
+    """Fill `depth` slots, then work them off."""
+    for n in range(depth):
+        number = ring.lease()
+        ring.slot(number)[:] = 1
+        ring.commit(number, _stamp(n))
+    for _ in range(depth):
+        ring.release(ring.take(0.1)[0])
+
+
+def test_a_backlogs_memory_goes_back_and_every_slot_is_there_after():
+    ring, process = FrameRing(32, 1_000_001), psutil.Process()
+    before = process.memory_info().rss
+    backlog(ring, 32)
+    assert process.memory_info().rss > before + 30_000_000
+    ring.settle()
+    assert process.memory_info().rss < before + 8_000_000
+    assert sorted(ring.lease() for _ in range(32)) == list(range(32))
+
+
+def test_settling_leaves_frames_in_hand_alone():
+    ring = FrameRing(16, 5000)
+    backlog(ring, 16)
+    held = [ring.lease() for _ in range(3)]
+    for number in held:
+        ring.slot(number)[:] = 7
+    ring.settle()
+    for number in held:
+        assert (ring.slot(number) == 7).all()
+        ring.release(number)
+    assert sorted(ring.lease() for _ in range(16)) == list(range(16))

@@ -67,6 +67,19 @@ def test_history_pairs_leave_gaps_out() -> None:
     assert history.variance[0, 0] == pytest.approx(0.1)
 
 
+def test_a_cleared_history_is_as_new() -> None:
+    used, new = History(2, 8), History(2, 8)
+    for k in range(37):
+        used.append(Block(float(k), np.full((2, 5), 100.0), np.full(2, 3.0)))
+    used.clear()
+    for history in (used, new):
+        for k in range(5):
+            history.append(Block(float(k), np.full((2, 5), float(k)), np.full(2, 0.5)))
+        history.close()
+    for name in ("t_s", "contrast", "layers", "variance"):
+        np.testing.assert_array_equal(getattr(used, name), getattr(new, name))
+
+
 def test_finite_mean_of_nothing_is_nan() -> None:
     assert np.isnan(finite_mean(np.full((3, 2), np.nan))).all()
     assert finite_mean(np.array([[1.0, np.nan], [3.0, 4.0]])) == pytest.approx([2.0, 4.0])

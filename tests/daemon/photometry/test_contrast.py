@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from daemon.photometry import contrast as contrast_module
 from daemon.photometry.contrast import ContrastMaker
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 from tests.daemon.photometry.synthetic import Movie
@@ -38,6 +39,20 @@ def test_columns_are_those_of_chunks() -> None:
     ):
         assert {name: column.dtype.str.lstrip("<|") for name, column in columns.items()} == dict(kinds)
     assert part.particle_columns()["contrast"].shape == (10, 2)
+
+
+def test_a_long_baseline_is_given_out_over_several_calls_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = movie(200).batches(5)
+    monkeypatch.setattr(contrast_module, "RELEASED_BYTES", 4 * contrast_module._nbytes(batches[0]))
+    maker = ContrastMaker(2, BUFFER)
+    for batch in batches[:20]:
+        batch.baseline_flux_e = batch.baseline_layer_flux_e = None
+        assert maker.add(batch) == []
+    given = [maker.add(batch) for batch in batches[20:]]
+    assert max(map(len, given)) == 4
+    assert len(given[-1]) == 1
+    frames = np.concatenate([part.batch.frame for parts in given for part in parts])
+    np.testing.assert_array_equal(frames, np.arange(200))
 
 
 def test_sigma_is_the_frame_s_noise_relative_to_f0() -> None:

@@ -1,7 +1,12 @@
+import gc
+import weakref
+
 import numpy as np
 import psutil
+import pytest
 
-from daemon.service.memory import limit_arenas, release_free_memory
+from daemon.service.memory import limit_arenas, release_free_memory, spare_settled_objects, unchanged_pages
+from kernels.drift import solve_shift
 
 
 def test_memory_of_many_small_things_is_given_back():
@@ -12,3 +17,61 @@ def test_memory_of_many_small_things_is_given_back():
     del held
     release_free_memory()
     assert process.memory_info().rss < full - 60_000_000
+
+
+def resident_code_bytes(library):
+    return sum(place.rss for place in psutil.Process().memory_maps() if library in place.path)
+
+
+def test_the_compilers_code_is_given_back_and_kernels_still_run_and_load():
+    arguments = np.ones((2, 9)), np.zeros(2), np.zeros(2)
+    solve_shift(*arguments)
+    release_free_memory()
+    assert resident_code_bytes("libllvmlite") < 25_000_000
+    solve_shift(*arguments)
+    solve_shift(np.ones((2, 9), np.float32), *arguments[1:])  # another signature: compiled or loaded now
+
+
+class Knot:
+    """Refers to itself: only the collector can free it."""
+
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.fixture
+def thawed():
+    yield
+    gc.unfreeze()
+
+
+def test_what_is_alive_is_left_out_of_collections_and_still_freed_once_dead(thawed):
+    kept = Knot()
+    spare_settled_objects()
+    assert gc.get_freeze_count() > 10_000
+    assert len(gc.get_objects()) < 1000
+    gone, kept = weakref.ref(kept), None
+    gc.collect()
+    assert gone() is not None
+    spare_settled_objects()
+    assert gone() is None
+
+
+PAGES = """\
+1000-2000 r-xp 00000000 fe:00 1                  /lib/liba.so
+Rss:                  4 kB
+Private_Dirty:        0 kB
+2000-3000 r--p 00001000 fe:00 1                  /lib/liba.so
+Private_Dirty:       {dirty} kB
+3000-4000 rw-p 00002000 fe:00 1                  /lib/liba.so
+Private_Dirty:        0 kB
+4000-5000 r-xp 00000000 fe:00 2                  /lib/other.so
+Private_Dirty:        0 kB
+5000-6000 rw-p 00000000 00:00 0
+Private_Dirty:        0 kB
+"""
+
+
+@pytest.mark.parametrize("dirty, more", [(0, [(0x2000, 0x3000)]), (4, [])])
+def test_only_pages_that_the_file_can_bring_back_are_given_up(dirty, more):
+    assert list(unchanged_pages(PAGES.format(dirty=dirty), "liba")) == [(0x1000, 0x2000), *more]

@@ -120,8 +120,11 @@ def test_frames_come_at_their_rate(opened):
     np.testing.assert_allclose(steps, 10.0 / 50.0, rtol=1e-6)
 
 
+FOUR_FRAMES = {"buffer_mb": 4 * 120 * 160 * 2 / 1e6}
+
+
 def test_a_late_host_finds_a_gap(opened):
-    camera, slot = opened(lone())
+    camera, slot = opened(lone(**FOUR_FRAMES))
     camera.start()
     first = next_frames(camera, slot, 1)[0]
     time.sleep(0.3)
@@ -132,7 +135,7 @@ def test_a_late_host_finds_a_gap(opened):
 
 
 def test_what_the_buffer_holds_is_not_lost(opened):
-    camera, slot = opened(lone(frame_rate_hz=20.0))
+    camera, slot = opened(lone(frame_rate_hz=20.0, **FOUR_FRAMES))
     camera.start()
     next_frames(camera, slot, 1)
     time.sleep(0.17)
@@ -189,7 +192,7 @@ def test_clock_and_time_are_the_potentiostats(opened, cell):
 
 def test_what_the_potentiostat_does_shows_in_the_frames(opened, cell):
     potentiostat, world = cell
-    camera, slot = opened(build(world=world, static=True))
+    camera, slot = opened(build(world=world, static=True, **FOUR_FRAMES))
     potentiostat.set_current(5.0)  # 10C at 60-fold speed
     camera.start()
     next_frames(camera, slot, 1)

@@ -1,0 +1,61 @@
+"""A camera's full rate on the whole daemon: 1000 particles at 1920 x 1200, from a loop that costs next to nothing."""
+
+from __future__ import annotations
+
+from tests.bench.figures import Figure
+from tests.bench.watch import (
+    accounts_figures,
+    core_figures,
+    latency_figures,
+    memory_figures,
+    run_session,
+    slope_figures,
+    stall_figures,
+)
+
+LOADS = (("Mono8", 163.0), ("Mono12p", 110.0))
+"""What a USB3 link of 380 MB/s carries of 1920 x 1200."""
+LOOP = """
+[store]
+state_dir = "@STATE@"
+[api]
+port = 0
+[camera]
+driver = "loop"
+[camera.options]
+pixel_format = "@FORMAT@"
+frame_rate_hz = @RATE@
+[potentiostat]
+driver = "twin"
+[potentiostat.options]
+particles = 10
+[cell]
+capacity_mah = 0.5
+[cell.limits]
+min_voltage_v = 2.5
+max_voltage_v = 4.4
+max_current_ma = 10
+"""
+RECIPE = {
+    "name": "sustained",
+    "experiment": {"steps": ["Charge at 2C until 4.2 V", "Discharge at 2C until 3.0 V"], "cycles": 1000},
+}
+"""The loop does not follow the cell: what the run's science costs is meant, not what it finds."""
+
+
+def run(minutes: float) -> dict[str, list[Figure]]:
+    """`minutes` of each load."""
+    return {f"{name} at {rate_hz:g} frames/s": _load(name, rate_hz, minutes) for name, rate_hz in LOADS}
+
+
+def _load(pixel_format: str, rate_hz: float, minutes: float) -> list[Figure]:
+    toml = LOOP.replace("@FORMAT@", pixel_format).replace("@RATE@", str(rate_hz))
+    session = run_session(toml, RECIPE, 60 * minutes)
+    return [
+        *accounts_figures(session),
+        *core_figures(session, 1.6, ""),
+        *latency_figures(session, 200),
+        *stall_figures(session, 1 / rate_hz),
+        *memory_figures(session, None),
+        *slope_figures(session, 1.0),
+    ]
