@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from daemon.engine.detector import StepDetector
-from kernels import calibrate, drift, functionals, measure, unpack
+from kernels import calibrate, drift, functionals, measure, transfer, unpack
 
 FORMATS = ("Mono8", "Mono10p", "Mono12", "Mono12p", "Mono16")
 
 
 def warm_kernels(progress: Callable[[str, int, int], None] = lambda name, done, total: None) -> None:
     """Call each kernel once with the dtypes it meets at work; tells `progress(name, done, total)` before each."""
-    steps = _steps()
+    steps = [*_steps(), ("respond", _warm_respond)]
     for done, (name, call) in enumerate(steps):
         progress(name, done, len(steps))
         call()
@@ -52,6 +52,11 @@ def _steps() -> list[tuple[str, Callable[[], object]]]:
         *[(f"unpack {name}", lambda name=name: _warm_unpack(name)) for name in FORMATS],
         ("detector", _warm_detector),
     ]
+
+
+def _warm_respond() -> None:
+    frame = np.zeros(64, np.float32)
+    transfer.respond(frame, frame.copy(), 0.0, 0.0, 0.0, frame.copy(), frame.copy())
 
 
 def _warm_unpack(pixel_format: str) -> None:
