@@ -33,7 +33,8 @@ def warm(as_json: bool) -> None:
     if as_json:
         print_json(asdict(warmth))
         return
-    click.echo(f"{warmth.compiled} kernels compiled, {warmth.loaded} were in the cache already, {warmth.seconds:.1f} s")
+    done = f"{warmth.compiled} kernels compiled, {warmth.loaded} loaded in {warmth.seconds:.1f} s"
+    click.echo(f"{done}; the cache is {warmth.cache_dir}")
 
 
 def _with_progress() -> Any:

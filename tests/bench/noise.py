@@ -1,4 +1,4 @@
-"""Gain, read noise and dark level estimated from frames alone, on true Poisson scenes with steady and changing light."""
+"""Gain, read noise and dark level from frames alone, on true Poisson scenes with steady and with changing light."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ def warmed(monkeypatch):
 
     def warm_all(progress):
         fake.act(progress)
-        return Warmth(12, 30, 4.25)
+        return Warmth(12, 30, 4.25, "/var/cache")
 
     monkeypatch.setitem(sys.modules, "daemon.warmup", SimpleNamespace(warm_all=warm_all))
     return fake
@@ -33,11 +34,13 @@ def test_each_step_and_the_outcome_are_told(run, warmed):
     warmed.act = act
     done = run("warm")
     assert (done.exit_code, done.stderr) == (0, "1/2 accumulate\n2/2 simulated instrument\n")
-    assert done.stdout == "12 kernels compiled, 30 were in the cache already, 4.2 s\n"
+    assert done.stdout == "12 kernels compiled, 30 loaded in 4.2 s; the cache is /var/cache\n"
 
 
 def test_the_outcome_as_json(run, warmed):
-    assert json.loads(run("warm", "--json").stdout) == {"compiled": 12, "loaded": 30, "seconds": 4.25}
+    assert json.loads(run("warm", "--json").stdout) == {
+        "compiled": 12, "loaded": 30, "seconds": 4.25, "cache_dir": "/var/cache",
+    }  # fmt: skip
 
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(run, warmed):
@@ -66,5 +69,7 @@ def test_a_second_time_finds_everything_in_the_cache():
     )
     once, again = json.loads(first.stdout), json.loads(second.stdout)
     assert again["compiled"] == 0 and again["loaded"] >= once["compiled"] + once["loaded"] > 20
+    if cache := os.environ.get("NUMBA_CACHE_DIR"):
+        assert Path(again["cache_dir"]).resolve().is_relative_to(Path(cache).resolve())
     steps = second.stderr.splitlines()
     assert len(steps) > 10 and steps[-1] == f"{len(steps)}/{len(steps)} simulated instrument"
