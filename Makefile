@@ -27,7 +27,7 @@ $(READY): pyproject.toml uv.lock packaging/environment
 	@./packaging/environment
 	@touch $@
 
-$(WARM): $(READY) $(wildcard kernels/*.py) packaging/compile_kernels.py
+$(WARM): $(READY) $(wildcard kernels/*.py) packaging/compile_kernels.py daemon/warmup.py daemon/engine/warm.py
 	@echo "compiling the kernels"
 	@rm -rf .cache/numba && mkdir -p .cache/numba # a kernel that calls another is not compiled anew when that changes
 	@$(BIN)/python packaging/compile_kernels.py

@@ -47,9 +47,9 @@ class CameraSettings(Strict):
     gain_e_per_dn: Positive | None = None
     """Electrons a DN stands for; the driver's value, or one fitted to static pixels, when absent."""
     read_noise_e: Annotated[float, Field(ge=0)] | None = None
-    """Read noise of a pixel, one standard deviation; the driver's value, or one fitted, when absent."""
+    """Read noise of a pixel, one standard deviation; the driver's value, one fitted, or a typical one, when absent."""
     dark_dn: Annotated[float, Field(ge=0)] | None = None
-    """Level of an unlit pixel; the driver's value, or a dark calibration, when absent."""
+    """Level of an unlit pixel; the driver's value, a dark calibration, or one fitted, when absent."""
     frame_deadline_s: Positive = 2.0
     """Longest wait for a frame before the camera counts as stalled."""
 

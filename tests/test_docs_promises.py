@@ -39,7 +39,7 @@ def test_each_says_how_it_is_kept_and_tested_and_where_it_ends(path: Path) -> No
 def test_the_metadata_holds_what_the_page_says() -> None:
     scene = PoissonScene(seed=3, height=96, width=128, particles=3)
     masks = MaskSet(scene.labels(), np.arange(3), scene.y_px, scene.x_px, {}, 1.5, None)
-    noise = NoiseModel(8.0, 7.0, 64.0, estimated=True)
+    noise = NoiseModel(8.0, 7.0, 64.0, True, "estimated", "assumed", "given", 0.04, 3.0)
     metadata = run_metadata(
         run_id="r1",
         started=datetime(2026, 1, 2, tzinfo=UTC),
@@ -52,8 +52,11 @@ def test_the_metadata_holds_what_the_page_says() -> None:
     )
     assert [name for name in metadata if f"`{name}`" not in page("provenance")] == []
     assert metadata["noise_model"] == {
-        "gain_e_per_dn": 8.0, "read_noise_e": 7.0, "dark_dn": 64.0, "estimated": True
+        "gain_e_per_dn": 8.0, "read_noise_e": 7.0, "dark_dn": 64.0, "estimated": True, "gain_origin": "estimated",
+        "read_noise_origin": "assumed", "dark_origin": "given", "gain_sigma_e_per_dn": 0.04, "read_noise_sigma_e": 3.0,
+        "dark_sigma_dn": None,
     }  # fmt: skip
+    assert [name for name in metadata["noise_model"] if f"`{name}`" not in page("provenance")] == []
     assert metadata["recipe"]["name"] == "formation" and metadata["recipe"]["masks"]["threshold_sigma"] > 0
     assert metadata["pixel_size_nm"] is None and metadata["capacity_mah"] is None, "what nobody knew is not guessed"
     assert {"model", "serial", "exposure_us", "frame_rate_hz", "clock_id"} <= metadata["camera"].keys()

@@ -61,6 +61,8 @@ def analyse(
     dropped = _count(summary.dropped)
     lost = f", {dropped} frames left out" if dropped else ""
     click.echo(f"{out}: {summary.frames} frames, {summary.particles} particles in {summary.seconds:.1f} s{rate}{lost}")
+    if summary.noise is not None:
+        click.echo("; ".join(summary.noise.sentences()))
 
 
 def _into_place(recording: Path, out: Path, overrides: dict[str, Any]) -> Any:

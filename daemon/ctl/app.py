@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cell": ("daemon.ctl.cell:cell", "Pause, resume or switch off the cell, or run an experiment."),
     "selftest": ("daemon.ctl.field:selftest", "Run every check of the instrument."),
     "check-config": ("daemon.ctl.field:check_config", "Check a configuration file without using it."),
+    "warm": ("daemon.ctl.warm:warm", "Compile the kernels ahead of the first start."),
     "bundle": ("daemon.ctl.field:bundle", "Collect what a support engineer asks for, even with the daemon dead."),
     "version": ("daemon.ctl.field:version", "Versions of this tool and of the daemon."),
 }

@@ -19,6 +19,7 @@ from daemon.engine.book import EngineBook
 from daemon.engine.child import end, spawn
 from daemon.engine.link import Message, read_message
 from daemon.engine.measures import MeasureBatch
+from daemon.engine.transfer import Transfer
 from daemon.engine.wire import batch_from
 from daemon.errors import CameraError, CameraReason, EngineError, EngineReason, InstrumentError, Reason, all_reasons
 from daemon.parts import PartState, PartStatus, Preview
@@ -130,10 +131,10 @@ class EngineHost:
             raise CameraError(_reason(reply.fields["code"], CameraReason.BAD_SETTING), reply.fields["detail"])
         return reply
 
-    async def capture(self, frames: int, timeout_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (DN) and temporal variance (DN squared) of the next `frames` frames, each (H, W) float32."""
+    async def capture(self, frames: int, timeout_s: float) -> Transfer:
+        """Statistics of the next `frames` frames."""
         reply = await self.request(Message("capture", {"frames": frames}), timeout_s)
-        return reply.arrays["mean_dn"], reply.arrays["variance_dn2"]
+        return Transfer.from_arrays(reply.arrays)
 
     async def preview(self) -> Preview | None:
         """The newest frame, at most a tenth of a second old; None without frames."""
@@ -341,10 +342,10 @@ class EngineHost:
 
     async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, float]:
         """Average `frames` frames, hand them to `on_calibration`, return their summary."""
-        mean, variance = await self.capture(frames, REQUEST_S + frames)
-        noise_dn = float(np.sqrt(np.nanmean(variance))) if frames > 1 else float("nan")
-        summary = {"frames": frames, "mean_dn": float(mean.mean()), "noise_dn": noise_dn}
-        await self.on_calibration(kind, mean, summary)
+        taken = await self.capture(frames, REQUEST_S + frames)
+        noise_dn = float(np.sqrt(np.nanmean(taken.variance_dn2))) if frames > 1 else float("nan")
+        summary = {"frames": frames, "mean_dn": float(taken.mean_dn.mean()), "noise_dn": noise_dn}
+        await self.on_calibration(kind, taken.mean_dn, summary)
         return summary
 
 

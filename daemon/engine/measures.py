@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -104,15 +104,43 @@ def kept_columns(before: MaskSet, after: MaskSet) -> np.ndarray:
     return column[after.positions]
 
 
+Origin = Literal["given", "estimated", "assumed"]
+"""Where a value is from: camera, recording or settings; the data; what is typical of such cameras."""
+
+
 @dataclass(frozen=True)
 class NoiseModel:
-    """How DN become electrons and how sure they are: v = e + read_noise_e**2 + gain**2/12 per pixel."""
+    """How DN become electrons and how sure they are: v = e + read_noise_e**2 + gain**2/12 per pixel.
+
+    Of each value: its origin, and one standard deviation in its own unit, None where it was given.
+    """
 
     gain_e_per_dn: float
     read_noise_e: float
     dark_dn: float
     estimated: bool = False
-    """True when fitted to the data (photon-transfer line of static pixels) rather than given."""
+    """True when any of them was not given."""
+    gain_origin: Origin = "given"
+    read_noise_origin: Origin = "given"
+    dark_origin: Origin = "given"
+    gain_sigma_e_per_dn: float | None = None
+    read_noise_sigma_e: float | None = None
+    dark_sigma_dn: float | None = None
+
+    def sentences(self) -> list[str]:
+        """A line for people on each value, e.g. ``gain 8.03 e/DN (estimated, +-0.5 %)``."""
+        return [
+            _told("gain", self.gain_e_per_dn, "e/DN", self.gain_origin, self.gain_sigma_e_per_dn),
+            _told("read noise", self.read_noise_e, "e", self.read_noise_origin, self.read_noise_sigma_e),
+            _told("dark level", self.dark_dn, "DN", self.dark_origin, self.dark_sigma_dn),
+        ]
+
+
+def _told(name: str, value: float, unit: str, origin: Origin, sigma: float | None) -> str:
+    within = ""
+    if sigma is not None:
+        within = f", +-{100 * sigma / value:.2g} %" if value > sigma else f", +-{sigma:.2g} {unit}"
+    return f"{name} {value:.3g} {unit} ({origin}{within})"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from daemon.engine.detector import StepDetector
 from daemon.engine.operator import empty_operator
 from daemon.engine.pipeline import Pipeline, PipelineSettings
 from hw.camera.contract import FrameStamp, PixelFormat
-from kernels import calibrate, drift, functionals, unpack
+from kernels import calibrate, drift, functionals, transfer, unpack
 
 FORMATS = ("Mono8", "Mono10p", "Mono12", "Mono12p", "Mono16")
 
@@ -38,6 +38,7 @@ def _steps() -> list[tuple[str, Callable[[], object]]]:
         *[(f"measure {name}", lambda name=name: _warm_pipeline(name)) for name in FORMATS],
         *[(f"unpack {name}", lambda name=name: _warm_unpack(name)) for name in FORMATS],
         ("detector", _warm_detector),
+        ("respond", _warm_respond),
     ]
 
 
@@ -53,6 +54,11 @@ def _warm_pipeline(name: str) -> None:
             payload[frame] = 2
             pipeline.add(payload, FrameStamp(frame, float(frame), 0.0))
         pipeline.take()
+
+
+def _warm_respond() -> None:
+    frame = np.zeros(64, np.float32)
+    transfer.respond(frame, frame.copy(), 0.0, 0.0, 0.0, frame.copy(), frame.copy())
 
 
 def _warm_unpack(pixel_format: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from daemon.engine.acquisition import Acquisition
 from daemon.engine.link import Message
 from daemon.engine.pipeline import Pipeline
+from daemon.engine.transfer import TransferSums
 from daemon.engine.wire import batch_message, masks_order, measure_order
 from daemon.errors import (
     CameraError,
@@ -26,7 +27,6 @@ from daemon.errors import (
 )
 from daemon.service.memory import release_free_memory
 from hw.camera.contract import FrameStamp
-from kernels.calibrate import accumulate
 from kernels.unpack import unpack
 
 HEARTBEAT_S = 0.25
@@ -77,37 +77,22 @@ class Outbox:
 
 
 class Capture:
-    """Mean and temporal variance of the next frames: a reference, a dark or a flat."""
+    """Photon-transfer statistics of the next frames: a reference, a dark or a flat."""
 
     def __init__(self, frames: int, shape: tuple[int, int]) -> None:
         self.left = frames
         """Frames still wanted."""
-        self._count = 0
-        size = shape[0] * shape[1]
-        self._shape = shape
-        self._total, self._square = np.zeros(size, np.float32), np.zeros(size, np.float32)
-        self._previous: np.ndarray | None = None
+        self._sums = TransferSums(shape)
 
     def add(self, dn: np.ndarray) -> bool:
         """Add an (H, W) uint16 frame; True when the capture is complete."""
-        frame = dn.reshape(-1).astype(np.float32)
-        if self._previous is None:
-            self._previous = frame
-            self._total += frame
-        else:
-            accumulate(frame, self._total, self._square, self._previous)
-        self._count += 1
+        self._sums.add(dn)
         self.left -= 1
         return self.left <= 0
 
     def result(self) -> dict[str, np.ndarray]:
-        """`mean_dn` and `variance_dn2`, (H, W) float32; the variance is NaN from a single frame."""
-        pairs = self._count - 1
-        variance = self._square / (2 * pairs) if pairs else np.full_like(self._square, np.nan)
-        return {
-            "mean_dn": (self._total / self._count).reshape(self._shape),
-            "variance_dn2": variance.reshape(self._shape),
-        }
+        """`Transfer.arrays`: `mean_dn` and `variance_dn2`, (H, W) float32 (NaN from a single frame), and the rest."""
+        return self._sums.result().arrays()
 
 
 class Worker(threading.Thread):

@@ -307,6 +307,8 @@ class RunManager:
         active.running.set()
         self.problem = None
         log.info("run %s: measuring %d particles", active.summary.run_id, prepared.masks.count)
+        if prepared.noise.estimated:
+            log.info("run %s: %s", active.summary.run_id, "; ".join(prepared.noise.sentences()))
         if active.recipe.experiment is not None:
             await self._cell.start_experiment(active.recipe.experiment)
 

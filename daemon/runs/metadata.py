@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from daemon.engine.measures import NoiseModel
 from daemon.recipe import Recipe
 from daemon.runs.prepare import Prepared
 from hw.camera.contract import CameraInfo
@@ -51,5 +52,11 @@ def run_metadata(
         "flat_frame": flat_frame,
         "defective_pixels": prepared.operator.defects.tolist(),
         "clock_synchronised": clock_synchronised,
-        "notes": notes or [],
+        "notes": [*(notes or []), *_noise_notes(prepared.noise)],
     }
+
+
+def _noise_notes(noise: NoiseModel) -> list[str]:
+    """What of the noise model nobody gave."""
+    origins = (noise.gain_origin, noise.read_noise_origin, noise.dark_origin)
+    return [told for told, origin in zip(noise.sentences(), origins, strict=True) if origin != "given"]

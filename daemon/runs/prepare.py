@@ -17,6 +17,7 @@ import numpy as np
 from daemon.engine.link import Message, receive, send
 from daemon.engine.measures import MaskSet, NoiseModel
 from daemon.engine.operator import Operator
+from daemon.engine.transfer import Transfer
 from daemon.errors import InstrumentError
 from daemon.mask_edits import EDITS, MaskEdit
 from daemon.photometry.noise import NoiseHints, resolve_noise
@@ -39,6 +40,12 @@ class Reference:
     pixel_size_nm: float | None
     dark_map: np.ndarray | None = None
     flat_map: np.ndarray | None = None
+    transfer: Transfer | None = None
+    """What the noise is estimated from, where it needs be; mean and variance above when absent."""
+
+    def statistics(self) -> Transfer:
+        """`transfer`, or what mean and variance alone amount to."""
+        return self.transfer or Transfer(self.mean_dn, self.variance_dn2, self.frames, self.frames - 1)
 
 
 @dataclass
@@ -56,10 +63,8 @@ def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     from daemon.photometry.defects import find_defects, repair
     from daemon.photometry.masks import find_particles
 
-    hints = reference.hints
-    if reference.dark_map is not None:
-        hints = NoiseHints(hints.gain_e_per_dn, hints.read_noise_e, float(np.mean(reference.dark_map)))
-    noise = resolve_noise(hints, reference.mean_dn, reference.variance_dn2, reference.bit_depth, reference.frames)
+    hints = reference.hints.with_dark(reference.dark_map)
+    noise = resolve_noise(hints, reference.statistics(), reference.bit_depth)
     level_dn = _level(reference, noise)
     defects = find_defects(level_dn * np.float32(noise.gain_e_per_dn), noise, reference.frames)
     repair(level_dn, defects)
@@ -108,6 +113,8 @@ def reference_message(reference: Reference, settings: MaskSettings) -> Message:
     for name in ("dark_map", "flat_map"):
         if getattr(reference, name) is not None:
             arrays[name] = getattr(reference, name)
+    if reference.transfer is not None and not reference.hints.with_dark(reference.dark_map).complete:
+        arrays |= {f"transfer.{name}": array for name, array in reference.transfer.arrays().items()}
     fields: dict[str, Any] = {
         "frames": reference.frames,
         "bit_depth": reference.bit_depth,
@@ -164,9 +171,11 @@ def _masks_parts(masks: MaskSet) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def _reference_from(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reference:
+    transfer = {name.removeprefix("transfer."): array for name, array in arrays.items() if name.startswith("transfer.")}
     return Reference(
         arrays["mean_dn"], arrays["variance_dn2"], fields["frames"], fields["bit_depth"],
         NoiseHints(**fields["hints"]), fields["pixel_size_nm"], arrays.get("dark_map"), arrays.get("flat_map"),
+        Transfer.from_arrays(transfer) if transfer else None,
     )  # fmt: skip
 
 

@@ -87,8 +87,8 @@ class RunSetup:
         """Average the next frames; add what camera, settings and stored calibrations say of it."""
         frames = recipe.reference_frames
         timeout_s = CAMERA_WAIT_S + 2.0 * frames / max(info.frame_rate_hz, 0.01)
-        mean, variance = await self._engine.capture(frames, timeout_s)
-        dark, flat = await asyncio.to_thread(self._calibrations, mean.shape)
+        taken = await self._engine.capture(frames, timeout_s)
+        dark, flat = await asyncio.to_thread(self._calibrations, taken.mean_dn.shape)
         camera = self._settings.camera
         hints = NoiseHints(
             camera.gain_e_per_dn if camera.gain_e_per_dn is not None else info.gain_e_per_dn,
@@ -97,8 +97,8 @@ class RunSetup:
         )
         pixel_size_nm = camera.pixel_size_nm if camera.pixel_size_nm is not None else info.pixel_size_nm
         return Reference(
-            mean, variance, frames, info.pixel_format.bit_depth, hints, pixel_size_nm,
-            info.dark if info.dark is not None else dark, info.flat if info.flat is not None else flat,
+            taken.mean_dn, taken.variance_dn2, frames, info.pixel_format.bit_depth, hints, pixel_size_nm,
+            info.dark if info.dark is not None else dark, info.flat if info.flat is not None else flat, taken,
         )  # fmt: skip
 
     def _calibrations(self, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:

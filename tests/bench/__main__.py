@@ -10,6 +10,7 @@ from tests.bench.figures import show
 
 PARTS = {
     "accuracy": "Accuracy on true Poisson scenes",
+    "noise": "The camera's noise from the data",
     "kernels": "A frame's kernels beside peers",
     "twin": "The simulated instrument",
     "offline": "Analysis of a recording",

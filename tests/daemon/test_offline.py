@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon import offline as module
 from daemon.ctl.app import cli
+from daemon.engine.transfer import Transfer
 from daemon.errors import InstrumentError, RecordingError, RecordingReason, StoreError, StoreReason
 from daemon.offline import analyse, cell_rows
 from daemon.photometry import science
@@ -285,6 +289,86 @@ def test_overrides_reach_the_result(short, tmp_path):
     with RunReader(tmp_path / "run.db") as reader:
         metadata = reader.metadata()
     assert metadata["pixel_size_nm"] == 50.0 and metadata["recipe"]["masks"]["threshold_sigma"] == 6.0
+
+
+# --- the camera's noise -------------------------------------------------------------------------------------------
+
+
+def without_noise(path, tmp_path, **attributes):
+    """A copy whose recorder knew nothing of its camera but `attributes`."""
+    copy = Path(shutil.copy(path, tmp_path / path.name))
+    with h5py.File(copy, "a") as file:
+        for name in ("gain_e_per_dn", "read_noise_e", "dark_dn"):
+            del file.attrs[name]
+        file.attrs.update(attributes)
+    return copy
+
+
+def test_noise_that_a_recording_does_not_carry_is_estimated_told_and_stored_as_such(short, tmp_path):
+    done = ctl("analyse", without_noise(short, tmp_path), "--out", tmp_path / "run.db")
+    assert done.exit_code == 0, done.stderr
+    gain, read_noise, dark = done.stdout.splitlines()[1].split("; ")
+    assert gain.startswith("gain ") and "e/DN (estimated, +-" in gain
+    assert read_noise == "read noise 7 e (assumed, +-43 %)" and dark.startswith("dark level ")
+    with RunReader(tmp_path / "run.db") as reader:
+        metadata = reader.metadata()
+    noise = metadata["noise_model"]
+    assert noise["gain_e_per_dn"] == pytest.approx(8.0, rel=0.05) and noise["gain_sigma_e_per_dn"] < 0.4
+    assert noise["estimated"] and noise["gain_origin"] == noise["dark_origin"] == "estimated"
+    assert [gain, read_noise, dark] == metadata["notes"][-3:]
+
+
+def test_noise_that_is_given_is_told_as_given(short, tmp_path):
+    done = ctl("analyse", short, "--out", tmp_path / "run.db")
+    assert done.stdout.splitlines()[1] == "gain 8 e/DN (given); read noise 7 e (given); dark level 64 DN (given)"
+    with RunReader(tmp_path / "run.db") as reader:
+        assert not [note for note in reader.metadata()["notes"] if "gain" in note]
+
+
+def test_frames_of_the_whole_recording_are_sampled(analysed, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MIN_SAMPLED", 64)
+    monkeypatch.setattr(module, "SAMPLED_PIXELS", 1)
+    seen = []
+
+    def prepare(reference, settings):
+        seen.append(reference)
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    for path in (without_noise(analysed.folder / "scene.h5", tmp_path), analysed.folder / "scene.h5"):
+        with pytest.raises(RuntimeError, match="enough"):
+            analyse(path, tmp_path / "run.db")
+    sampled, not_needed = (reference.transfer for reference in seen)
+    assert (sampled.frames, sampled.pairs, sampled.stretches) == (64, 60, 4)
+    assert sampled.duration_s == pytest.approx(INTERVAL_S * (FRAMES - 1)) and sampled.common_pixels < 300 * 400
+    assert not_needed.frames == seen[1].frames == 50
+
+
+@given(frames=st.integers(1, 5000), most=st.integers(1, 3000))
+def test_stretches_lie_within_the_recording_and_apart(frames, most):
+    found = module.stretches(frames, most)
+    assert all(0 <= start < stop <= frames for start, stop in found)
+    assert all(stop <= start for (_, stop), (start, _) in pairwise(found)) or 2 * most > frames
+    assert sum(stop - start for start, stop in found) <= max(most, module.STRETCH_FRAMES)
+
+
+def test_frames_that_cannot_be_read_are_left_out_of_the_noise(monkeypatch):
+    class Source:
+        info = SimpleNamespace(height_px=20, width_px=30)
+        frames, t_s = 400, np.arange(400.0)
+
+        def read(self, start, stop):
+            if start < 200:
+                raise RecordingError(RecordingReason.TRUNCATED, "gone", start)
+            return np.full((stop - start, 20, 30), 7, np.uint16)
+
+    reference = Transfer(np.ones((20, 30)), np.ones((20, 30)), 10, 9)
+    monkeypatch.setattr(module, "MAX_SAMPLED", 64)
+    sampled = module.sampled_transfer(Source(), reference, 12)
+    assert (sampled.frames, sampled.stretches) == (32, 2)
+    monkeypatch.setattr(Source, "t_s", np.arange(10.0))
+    monkeypatch.setattr(Source, "frames", 10)
+    assert module.sampled_transfer(Source(), reference, 12) is reference
 
 
 # --- the cell's record --------------------------------------------------------------------------------------------

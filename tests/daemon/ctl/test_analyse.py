@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import daemon.store.export
+from daemon.engine.measures import NoiseModel
 from daemon.errors import RecordingError, RecordingReason, StoreError, StoreReason
 
 
@@ -19,6 +20,7 @@ class Summary:
     seconds: float = 0.5
     faults: list = field(default_factory=list)
     dropped: int = 0
+    noise: NoiseModel | None = None
 
 
 @pytest.fixture
@@ -45,6 +47,16 @@ def test_analyse(run, offline, tmp_path):
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == f"{tmp_path / 'r.db'}: 60 frames, 12 particles in 0.5 s, 120 frames/s\n"
     assert (tmp_path / "r.db").read_bytes() == b"results" and offline.calls == [(Path("r.h5"), {})]
+
+
+def test_what_the_noise_is_and_how_it_is_known(run, offline, tmp_path):
+    offline.summary = Summary(noise=NoiseModel(8.03, 7.0, 64.0, True, "estimated", "assumed", "given", 0.04, 3.0))
+    done = run("analyse", "r.h5", "--out", tmp_path / "r.db")
+    assert done.stdout.splitlines()[1] == (
+        "gain 8.03 e/DN (estimated, +-0.5 %); read noise 7 e (assumed, +-43 %); dark level 64 DN (given)"
+    )
+    noise = json.loads(run("analyse", "r.h5", "--out", tmp_path / "s.db", "--json").stdout)["noise"]
+    assert noise["gain_origin"] == "estimated" and noise["dark_sigma_dn"] is None
 
 
 def test_values_are_numbers_where_they_read_as_such(run, offline, tmp_path):

@@ -63,14 +63,15 @@ async def test_a_life_with_the_simulated_camera():
         assert (info.height_px, info.width_px, info.pixel_format.bit_depth) == (200, 260, 12)
         assert host.status().state == host.camera_status().state == "ready"
         assert host.status().values["pid"] == host.pid != os.getpid()
-        mean, variance = await host.capture(10, 20.0)
+        taken = await host.capture(10, 20.0)
+        mean, variance = taken.mean_dn, taken.variance_dn2
         assert mean.shape == variance.shape == (200, 260) and mean.mean() > 100 and variance.mean() > 1
         preview = await host.preview()
         assert preview.image.shape == (200, 260) and preview.bit_depth == 12 and preview.frame == -1
         assert await host.preview() is preview  # young enough to be shown again
         await host.configure_camera({"exposure_us": 1000.0})
-        darker, _ = await host.capture(5, 20.0)
-        assert darker.mean() < 0.8 * mean.mean()
+        darker = await host.capture(5, 20.0)
+        assert darker.mean_dn.mean() < 0.8 * mean.mean()
         with pytest.raises(CameraError) as caught:
             await host.configure_camera({"exposure_us": -1.0})
         assert caught.value.reason is CameraReason.BAD_SETTING and "exposure_us" in caught.value.detail
@@ -233,7 +234,7 @@ async def test_a_missing_camera_is_told_with_its_own_reason(tmp_path):
         assert host.camera_status().state == "stopped"
         again = await host.camera(0.1)  # after its end it can be played again
         assert again.height_px == 100
-        mean, _ = await host.capture(5, 10.0)
+        mean = (await host.capture(5, 10.0)).mean_dn
         assert mean.shape == (100, 130)
         with pytest.raises(CameraError) as caught:
             await host.capture(50, 10.0)

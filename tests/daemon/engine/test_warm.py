@@ -6,7 +6,7 @@ from numba.core.dispatcher import Dispatcher
 from daemon.engine import warm
 from daemon.engine.pipeline import Pipeline, PipelineSettings
 from hw.camera.contract import FrameStamp, PixelFormat
-from kernels import background, calibrate, collect, detect, drift, functionals, photometry, unpack
+from kernels import background, calibrate, collect, detect, drift, functionals, photometry, transfer, unpack
 from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
@@ -14,7 +14,7 @@ from tests.scenes import PoissonScene
 def kernels():
     return {
         f"{module.__name__}.{name}": value
-        for module in (background, calibrate, collect, detect, drift, functionals, photometry, unpack)
+        for module in (background, calibrate, collect, detect, drift, functionals, photometry, transfer, unpack)
         for name, value in inspect.getmembers(module)
         if isinstance(value, Dispatcher)
     }

@@ -15,6 +15,7 @@ from daemon.config import Settings
 from daemon.engine.link import Message
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.engine.pipeline import Pipeline
+from daemon.engine.transfer import Transfer, TransferSums
 from daemon.engine.warm import warm_kernels
 from daemon.engine.wire import masks_order, measure_order
 from daemon.errors import InstrumentError
@@ -71,12 +72,14 @@ class FakeEngine:
             raise self.problem
         return self.info
 
-    async def capture(self, frames: int, timeout_s: float) -> tuple[np.ndarray, np.ndarray]:
+    async def capture(self, frames: int, timeout_s: float) -> Transfer:
         self.captured.append(frames)
         if self.hold:
             await asyncio.sleep(3600)
-        stack = np.stack([self._scene.expose(self._mean_e).astype(np.float32) for _ in range(frames)])
-        return stack.mean(axis=0), stack.var(axis=0)
+        sums = TransferSums(self._mean_e.shape)
+        for _ in range(frames):
+            sums.add(self._scene.expose(self._mean_e))
+        return sums.result()
 
     async def request(self, message: Message, timeout_s: float = 1.0) -> Message:
         self.orders.append(message)

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.engine.child import ask
 from daemon.engine.link import Message, receive, send
+from daemon.engine.transfer import Transfer, TransferSums
 from daemon.errors import InstrumentError, RecordingReason, RunReason
 from daemon.photometry.noise import NoiseHints
 from daemon.recipe import MaskSettings
@@ -85,7 +86,17 @@ def test_unknown_noise_comes_from_the_frames_themselves(frames):
     asked = reference(frames, NoiseHints())
     prepared = prepared_from(crossed(reference_message(asked, SETTINGS)))
     assert prepared.noise.estimated
-    assert prepared.noise.gain_e_per_dn == pytest.approx(8.0, rel=0.15)
+    assert prepared.noise.gain_e_per_dn == pytest.approx(8.0, rel=0.05)
+
+
+def test_statistics_beside_the_reference_are_what_the_noise_is_estimated_from(scene, frames):
+    sums, mean = TransferSums(frames[0].shape), scene.mean_e()
+    for n in range(60):
+        sums.add(scene.expose(mean * (1 + 0.1 * (n % 2))))
+    asked = reference(frames, NoiseHints(), transfer=sums.result())
+    here = prepare(asked, SETTINGS).noise
+    assert here.dark_origin == "estimated" and abs(here.dark_dn - 64) < 4 * here.dark_sigma_dn < 12
+    assert prepared_from(crossed(reference_message(asked, SETTINGS))).noise == here
 
 
 def test_maps_are_divided_out_before_anything_is_found(scene, frames):
@@ -121,5 +132,9 @@ def test_nothing_asked_is_nothing_answered():
 
 def test_the_order_is_plain():
     order = reference_message(reference(np.ones((3, 20, 20), np.uint16)), SETTINGS)
+    order_of_all = reference_message(
+        reference(np.ones((3, 20, 20)), transfer=Transfer(UNKNOWN, UNKNOWN, 9, 8)), SETTINGS
+    )
+    assert order_of_all.arrays.keys() == order.arrays.keys()  # nothing is to be estimated
     assert isinstance(order, Message) and order.arrays.keys() == {"mean_dn", "variance_dn2"}
     assert MaskSettings(**order.fields["masks"]) == SETTINGS
