@@ -228,7 +228,7 @@ def _frames(source: Recording, start: int, stop: int) -> Iterator[np.ndarray]:
 
 def stretches(frames: int, most: int) -> list[tuple[int, int]]:
     """(start, stop) of stretches of `STRETCH_FRAMES` evenly over `frames`, together about `most`; all when fewer."""
-    if frames <= most:
+    if frames <= max(most, STRETCH_FRAMES):
         return [(0, frames)]
     count = max(most // STRETCH_FRAMES, 1)
     starts = np.linspace(0, frames - STRETCH_FRAMES, count).round().astype(int)

@@ -14,28 +14,31 @@ from kernels.lanes import LARGEST, PACKED_READ_BYTES, SPAN_PX, copy_span, copy_s
 
 
 @njit(**JIT)
-def collect_spans(frame: np.ndarray, start: np.ndarray, shift: int, most: int, out: np.ndarray) -> None:
-    """``out[8 j : 8 j + 8] = min(frame[start[j] : + 8] >> shift, most)``.
+def collect_spans(
+    frame: np.ndarray, start: np.ndarray, place: np.ndarray, shift: int, most: int, out: np.ndarray
+) -> None:
+    """``out[place[j] : + 8] = min(frame[start[j] : + 8] >> shift, most)``.
 
-    `frame` is flat uint8 (taken as it is) or uint16, `start` (S,) uint32, at most 8 before the frame's end, `out`
-    (8 S,) int16. `most`, at most `LARGEST`, keeps what a faulty device sends from overflowing the sums.
+    `frame` is flat uint8 (taken as it is) or uint16; `start` (S,) uint32, at most 8 before the frame's end, best in
+    rising order: memory then delivers ahead; `place` (S,) uint32; `out` int16. `most`, at most `LARGEST`, keeps what a
+    faulty device sends from overflowing the sums.
     """
     bits, top = np.uint16(shift), np.uint16(most)
     for j in range(start.size):
-        copy_span(out, np.uint64(SPAN_PX * j), frame, np.uint64(start[j]), bits, top)  # type: ignore[call-arg]
+        copy_span(out, np.uint64(place[j]), frame, np.uint64(start[j]), bits, top)  # type: ignore[call-arg]
 
 
 @njit(**JIT)
-def collect_spans_12p(payload: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
+def collect_spans_12p(payload: np.ndarray, start: np.ndarray, place: np.ndarray, out: np.ndarray) -> None:
     """`collect_spans` from Mono12p: `payload` is flat uint8 (PFNC: low bits first, no padding)."""
     last_byte = np.uint64(max(payload.size - PACKED_READ_BYTES, 0))
     for j in range(start.size):
-        begin = np.uint64(start[j])
+        begin, to = np.uint64(start[j]), np.uint64(place[j])
         if (np.uint64(3) * begin) >> np.uint64(1) <= last_byte:
-            copy_span_12p(out, np.uint64(SPAN_PX * j), payload, begin)  # type: ignore[call-arg]
+            copy_span_12p(out, to, payload, begin)  # type: ignore[call-arg]
         else:  # the vector would read beyond the payload's end
             for lane in range(SPAN_PX):
-                out[SPAN_PX * j + lane] = pixel_12p(payload, begin + np.uint64(lane))
+                out[to + np.uint64(lane)] = pixel_12p(payload, begin + np.uint64(lane))
 
 
 @njit(**JIT)

@@ -78,8 +78,8 @@ def fluxes(
     """Measures of P particles into `out` (P, MEASURES) float32; NaN where not `valid` (P,) bool.
 
     `sums` (P, SUMS) int64 of counts, `scale` (P, SUMS) makes weights of the integers; `weight_sums` (P, SUMS); `taylor`
-    (P, TERMS, SUMS) float32 electrons. Of the reference: `reference_flux` (P,), `reference_bend` (P, 2), the sums with
-    the mask's gradient without background, and `layer_noise` (P, 4, 2): sum(m**2 e) / sum(m e) and sum(m**2).
+    (P, TERMS, SHIFT_Y) float32 electrons. Of the reference: `reference_flux` (P,), `reference_bend` (P, 2), the sums
+    with the mask's gradient without background, and `layer_noise` (P, 4, 2): sum(m**2 e) / sum(m e) and sum(m**2).
     `calibration` (3,): electrons a count, counts of the dark level, variance a pixel beside photons (e**2). `drift`
     (2,): y, x in px; `moved` (TERMS,): `monomials` of drift and blur. `gain` (P,): illumination relative to the
     reference, and its variance. `background` (P, STATES): the state of `kernels.background`, electrons a pixel under
@@ -87,7 +87,7 @@ def fluxes(
     """
     unit, dark, floor = calibration[0], calibration[1], calibration[2]
     dy, dx = drift[0], drift[1]
-    net, change = np.empty(SHIFT_Y), np.empty(SUMS, np.float32)
+    net, change = np.empty(SHIFT_Y), np.empty(SHIFT_Y, np.float32)
     for p in range(sums.shape[0]):
         if not valid[p]:
             out[p, :] = np.nan

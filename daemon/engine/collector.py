@@ -92,9 +92,9 @@ class Collector:
         """
         places = self._places.at(offset)
         if self._is_packed(frame):
-            collect_spans_12p(frame, places.start, self.values)
+            collect_spans_12p(frame, places.start, places.place, self.values)
         else:
-            collect_spans(frame, places.start, self._right, self._most, self.values)
+            collect_spans(frame, places.start, places.place, self._right, self._most, self.values)
         if places.bad.size:
             donors = self.pixels(frame, places.donors)
             repair(self.values, places.bad, donors.reshape(-1, len(AROUND)))
@@ -139,14 +139,18 @@ class PixelMaps:
 
 class Places:
     """Where spans lie under the present shift, which of their pixels are defects, and their calibration; made anew only
-    when the shift changes. `start` (S,) uint32; `bad` positions among the values, `donors` their neighbours in the
-    frame.
+    when the shift changes.
+
+    `start` (S,) uint32 in the order of the frame, so that memory is read in order; `place` (S,) uint32 where each goes
+    among the values; `bad` positions among the values, `donors` their neighbours in the frame.
     """
 
     def __init__(
         self, reference: np.ndarray, shape: tuple[int, int], defects: np.ndarray, maps: PixelMaps | None
     ) -> None:
         self._reference, self._shape, self._maps = reference.astype(np.int64), shape, maps
+        self._order = np.argsort(reference, kind="stable")
+        self.place = (SPAN_PX * self._order).astype(np.uint32)
         self._defects = np.sort(defects.astype(np.int64))
         self._offset: int | None = None
         self.start = np.empty(0, np.uint32)
@@ -159,7 +163,7 @@ class Places:
         if offset != self._offset:
             self._offset = offset
             start = np.clip(self._reference + offset, 0, self._shape[0] * self._shape[1] - SPAN_PX)
-            self.start = start.astype(np.uint32)
+            self.start = start[self._order].astype(np.uint32)
             if self._defects.size or self._maps is not None:
                 pixels = (start[:, None] + np.arange(SPAN_PX)).reshape(-1)
                 self._find_defects(pixels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from kernels.photometry import SUMS, TERMS
+from kernels.photometry import SHIFT_Y, SUMS, TERMS
 
 RING_DONORS = 5
 BLEND_TOLD = 0.01
@@ -47,7 +47,11 @@ class Operator:
     weight_sums: np.ndarray
     """(P, SUMS) float64: sums of the real weights."""
     taylor: np.ndarray
-    """(P, TERMS, SUMS) float32: the weights summed over derivatives of the reference, see `kernels.photometry`."""
+    """(P, TERMS, SHIFT_Y) float32: the weights of the sums before SHIFT_Y, summed over the reference's derivatives; see
+    `kernels.photometry`.
+    """
+    shift_taylor: np.ndarray
+    """(P, TERMS, 4) float32: the same for those of drift, blur and likeness."""
     reference_flux: np.ndarray
     """(P,) float64 electrons: the flux of the reference."""
     reference_bend: np.ndarray
@@ -134,7 +138,9 @@ def empty_operator(shape: tuple[int, int]) -> Operator:
         mask_span=none, mask_pointer=np.zeros(1, np.int32),
         weights=np.empty(0, np.int8), weight_first=none, weight_pointer=np.zeros(1, np.int32),
         weight_scale=np.empty((0, SUMS)), weight_sums=np.empty((0, SUMS)),
-        taylor=np.empty((0, TERMS, SUMS), np.float32), reference_flux=np.empty(0), reference_bend=np.empty((0, 2)),
+        taylor=np.empty((0, TERMS, SHIFT_Y), np.float32),
+        shift_taylor=np.empty((0, TERMS, SUMS - SHIFT_Y), np.float32),
+        reference_flux=np.empty(0), reference_bend=np.empty((0, 2)),
         layer_noise=np.empty((0, 4, 2)), ring_span=none, ring_pointer=np.zeros(1, np.int32),
         ring_weights=np.empty(0, np.int8), ring_count=np.empty(0, np.int64),
         ring_taylor=np.empty((0, TERMS), np.float32), ring_level=np.empty(0), ring_poor=np.empty(0, bool),

@@ -29,7 +29,7 @@ class Photometer:
         self._sums = np.empty((particles, SUMS), np.int64)
         self._ring_sums = np.empty(particles, np.int64)
         self._ring = np.empty((2, particles))
-        self._plane = np.empty(3)
+        self._plane, self._plane_dark = np.zeros(3), SPAN_PX * collector.dark * operator.plane_basis
         self._scratch = np.empty(particles, np.float32)
         self._drift, self._moved = np.empty(2), np.empty(TERMS, np.float32)
         self._base: tuple[int, int] | None = None
@@ -72,7 +72,9 @@ class Photometer:
             collector.masks, operator.weights, operator.weight_first, operator.weight_pointer, collector.block_px,
             self._sums.reshape(-1),
         )  # fmt: skip
-        self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
+        if (base_y, base_x) != self._base:
+            self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
+        plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane)
         found = np.empty(4)
         shift_sums(
             self._sums, operator.weight_scale, operator.weight_sums, self.leak, self._calibration,
@@ -84,12 +86,10 @@ class Photometer:
         """Illumination plane (a, b, c) of the frame looked at, relative to the reference, from inactive pixels only;
         with the frame's `shift`, also free of what a sub-pixel drift does to an uneven background.
         """
-        operator, collector = self._operator, self._collector
+        operator = self._operator
         if operator.plane_span.size < LEAST_PLANE_SPANS:
             return np.array([1.0, 0.0, 0.0])
-        plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane)
-        dark = SPAN_PX * collector.dark * operator.plane_basis
-        sums = collector.unit_e * (self._plane - dark)
+        sums = self._collector.unit_e * (self._plane - self._plane_dark)
         if shift is not None:
             monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
             sums -= operator.plane_taylor @ self._moved
@@ -120,7 +120,8 @@ class Photometer:
             self._gain_variance, self._background, self.inside, measures,
         )  # fmt: skip
         deblend(operator.blend_pointer, operator.blend_index, operator.blend_share, self._scratch, measures)
-        flags = self._flags | np.where(self._collector.saturated, np.uint16(ParticleFlag.SATURATED), np.uint16(0))
+        flags = self._flags.copy()
+        flags[self._collector.saturated] |= np.uint16(ParticleFlag.SATURATED)
         flags[~self.inside] |= np.uint16(ParticleFlag.EDGE)
         return measures, flags, float(plane[0])
 

@@ -10,9 +10,9 @@ from daemon.engine.collector import Collector
 from daemon.engine.operator import BLUR_ANCHOR, MARGIN_PX, Operator
 from daemon.engine.photometer import Photometer, leak_of
 from daemon.engine.shift import Shift
-from kernels.drift import solve_shift
+from kernels.drift import solve_scene
 from kernels.functionals import correlation_map
-from kernels.photometry import AXIAL_BINS, SHIFT_Y
+from kernels.photometry import AXIAL_BINS
 
 RECENTRE_PX = 0.6  # the cubic series is exact to 1e-3 px inside
 SIMILARITY_DROP = 0.08  # a sudden loss of likeness: the scene jumped beyond the series' reach
@@ -38,9 +38,9 @@ class Scene:
     @classmethod
     def of(cls, operator: Operator, inside: np.ndarray) -> Scene:
         """For the particles `inside` (P,) bool."""
-        taylor = operator.taylor[inside].astype(np.float64)
-        total = taylor[:, :, :AXIAL_BINS].sum(axis=2)
-        terms = taylor[:, :, SHIFT_Y:].sum(axis=0).T - np.einsum("pk,pt->kt", leak_of(operator)[inside], total)
+        total = operator.taylor[inside, :, :AXIAL_BINS].sum(axis=2, dtype=np.float64)
+        own = operator.shift_taylor[inside].sum(axis=0, dtype=np.float64).T
+        terms = own - np.einsum("pk,pt->kt", leak_of(operator)[inside], total)
         series = terms[:, :9] * SHIFT_FACTORS
         noise = operator.shift_noise[inside].sum(axis=0)
         sigma_px = np.nan
@@ -60,7 +60,7 @@ class Registration:
     def __init__(self, operator: Operator, collector: Collector, photometer: Photometer) -> None:
         self._operator, self._collector, self._photometer = operator, collector, photometer
         self._width = int(operator.shape[1])
-        self._solution = np.empty(2)
+        self._solution = np.empty(4)
         self._last = Shift(0, 0, 0.0, 0.0, 0.0, known=True, jumped=False)
         self._similarity = np.nan
         self._inside = np.ones(operator.particles, bool)
@@ -111,12 +111,13 @@ class Registration:
                 return None, similarity
             found = self._photometer.look(frame, y, x)
             scene = self._scene_of(self._photometer.inside)
-            solved, similarity, change = self._solve(found, scene)
+            out = self._solution
+            solved = solve_scene(found, scene.series, scene.likeness, SIMILARITY_LEAST, out)
+            rest_y, rest_x, similarity, gained = (float(value) for value in out)
             if not solved:
                 return None, similarity
-            rest_y, rest_x = float(self._solution[0]), float(self._solution[1])
             if max(abs(rest_y), abs(rest_x)) <= RECENTRE_PX:
-                blur = self._blur(scene, _series(scene.series[2], rest_y, rest_x) - change[2])
+                blur = self._blur(scene, gained)
                 return Shift(y, x, rest_y, rest_x, blur, known=True, jumped=False), similarity
             y, x = y + round(rest_y), x + round(rest_x)
         return None, similarity
@@ -127,24 +128,6 @@ class Registration:
             self._inside = inside.copy()
             self._scene = Scene.of(self._operator, inside)
         return self._scene
-
-    def _solve(self, found: np.ndarray, scene: Scene) -> tuple[bool, float, np.ndarray]:
-        """Shift and brightness together: (converged, brightness relative to the reference, change of the functionals).
-
-        All gradients grow with the particles' brightness, and the template's likeness falls with the shift: three
-        rounds settle both to 1e-4.
-        """
-        if scene.likeness == 0.0:
-            return False, -1.0, found
-        similarity = float(found[3] / scene.likeness)
-        change = -found
-        for _ in range(3):
-            change = -found / max(similarity, SIMILARITY_LEAST)
-            if not solve_shift(scene.series, change, self._solution):
-                return False, similarity, change
-            shifted = scene.likeness - _series(scene.series[3], self._solution[0], self._solution[1])
-            similarity = float(found[3] / shifted) if shifted > 0.3 * scene.likeness else similarity
-        return True, similarity, change
 
     def _blur(self, scene: Scene, value: float) -> float:
         """Change of the PSF's variance, px**2, from what the blur functional gained."""
@@ -163,9 +146,3 @@ class Registration:
         correlation_map(image, self._width, operator.search_index, operator.search_template, MARGIN_PX, likeness)
         best = np.unravel_index(int(np.argmax(likeness)), likeness.shape)
         return int(best[0]) - MARGIN_PX, int(best[1]) - MARGIN_PX
-
-
-def _series(c: np.ndarray, y: float, x: float) -> float:
-    """What a pure shift does to a functional: its Taylor series in the shift."""
-    terms = (y, x, y * y, y * x, x * x, y**3, y * y * x, y * x * x, x**3)
-    return float(np.dot(c, terms))

@@ -156,8 +156,9 @@ class History:
             self._coarsen()
 
     def clear(self) -> None:
-        """Begin anew in the same memory."""
+        """Begin anew in the same memory, with the particles there are now."""
         self._size, self._stride = 0, 1
+        self.whole = np.ones(len(self.whole), bool)
         self._group.clear()
 
     def close(self) -> None:

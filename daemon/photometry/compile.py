@@ -21,7 +21,7 @@ from kernels.lanes import SPAN_PX
 from kernels.photometry import AXIAL_BINS, BEND_Y, DERIVATIVES, MOMENT_Y, SHIFT_Y, SUMS, TERMS
 
 MIN_RING_PIXELS = 30
-RING_ENOUGH = 200  # pixels: followed through time, every other row of a larger ring tells as much
+RING_ENOUGH = 200  # pixels: followed through time, every n-th row of a larger ring tells as much
 BLEND_SIGMA = 3.0  # PSF sigmas that a neighbour's light is looked for beyond its outline
 LEAST_BLEND = 1e-4
 MAX_PLANE_SPANS = 12_500  # the illumination's own noise then adds 1 % to a particle's
@@ -98,7 +98,8 @@ def _masks(
     known: dict[str, np.ndarray] = {
         "weight_scale": np.ones((count, SUMS)),
         "weight_sums": np.zeros((count, SUMS)),
-        "taylor": np.zeros((count, TERMS, SUMS), np.float32),
+        "taylor": np.zeros((count, TERMS, SHIFT_Y), np.float32),
+        "shift_taylor": np.zeros((count, TERMS, SUMS - SHIFT_Y), np.float32),
         "reference_flux": np.zeros(count),
         "reference_bend": np.zeros((count, 2)),
         "reference_shift": np.zeros((count, SUMS - SHIFT_Y)),
@@ -119,7 +120,8 @@ def _masks(
         pointer.append(pointer[-1] + SPAN_PX * len(spans.start))
         real = weights * scale[:, None]
         known["weight_scale"][p], known["weight_sums"][p] = scale, real.sum(axis=1)
-        known["taylor"][p] = terms[:, spans.index] @ real.T
+        series = terms[:, spans.index] @ real.T
+        known["taylor"][p], known["shift_taylor"][p] = series[:, :SHIFT_Y], series[:, SHIFT_Y:]
         light = real @ flat[spans.index]
         net = light - level[p] * real.sum(axis=1)
         known["reference_flux"][p] = net[:AXIAL_BINS].sum()
@@ -188,8 +190,8 @@ def _rings(
     flat = reference_e.reshape(-1)
     for p, patch in enumerate(patches):
         ring = patch.ring.copy()
-        if ring.sum() > 2 * RING_ENOUGH:
-            ring[1::2] = False
+        every = max(int(ring.sum()) // RING_ENOUGH, 1)
+        ring[np.arange(len(ring)) % every > 0] = False
         spans = [cover(part, patch.y0, patch.x0, reference_e.shape[1]) for part in _halves(ring)]
         start = np.concatenate([part.start for part in spans])
         own = np.concatenate([part.take(half) for part, half in zip(spans, _halves(ring), strict=True)])

@@ -18,9 +18,9 @@ from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
 HEIGHT, WIDTH, PARTICLES, RADIUS_PX = 1200, 1920, 1000, (4.0, 12.0)
-FRAMES = 4  # in turn, so that no frame stays in a cache that the camera would have to fill
+FRAMES = 2  # in turn, so that none repeats the one before
 BATCH = 5  # frames between two takes, as the engine does at 100 a second
-ROUNDS = 60
+BURSTS, BURST_S = 6, 0.25
 FORMATS = ("Mono12", "Mono12p", "Mono8", "Mono16")
 GROWTH = (100, 300, 1000, 3000, 10_000)
 
@@ -79,18 +79,19 @@ def _payload(frame: np.ndarray, pixel_format: PixelFormat) -> np.ndarray:
 
 
 def _medians_ms(work: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Everything in turn, round after round: what else the machine does meets all alike. A round is `BATCH` calls."""
+    """Each in bursts of its own, as a core of its own would run it, burst after burst in turn: what else the machine
+    does meets all alike. The first burst warms up.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(ROUNDS + 4):
+    for burst in range(BURSTS + 1):
         for name, call in work.items():
-            calls = BATCH if round_ >= 4 or name in FORMATS else 1
-            started = time.perf_counter()
-            for _ in range(calls):
-                call()
-            if round_ >= 4:
-                times[name].append((time.perf_counter() - started) / calls)
-            if sum(times[name]) * BATCH > 4.0 and len(times[name]) >= 12:
-                work = {other: call for other, call in work.items() if other != name}
+            until = time.perf_counter() + BURST_S
+            while time.perf_counter() < until:
+                started = time.perf_counter()
+                for _ in range(BATCH):
+                    call()
+                if burst:
+                    times[name].append((time.perf_counter() - started) / BATCH)
     return {name: 1e3 * float(np.median(values)) for name, values in times.items()}
 
 
@@ -130,7 +131,7 @@ def _growth(operator: Operator, frames: list[np.ndarray]) -> list[Figure]:
         many = repeat(operator, chosen)
         measure = _engine(many, frames, "Mono12")
         times = []
-        for _ in range(4 + max(8, 6000 // count)):
+        for _ in range(4 + max(12, 30_000 // count)):
             started = time.perf_counter()
             for _ in range(BATCH):
                 measure()

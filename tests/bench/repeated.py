@@ -21,8 +21,9 @@ def repeat(operator: Operator, chosen: np.ndarray) -> Operator:
     each = {
         name: getattr(operator, name)[chosen]
         for name in (
-            "weight_scale", "weight_sums", "taylor", "reference_flux", "reference_bend", "layer_noise", "ring_count",
-            "ring_taylor", "ring_level", "ring_poor", "box", "centre_uv", "reference_shift", "shift_noise",
+            "weight_scale", "weight_sums", "taylor", "shift_taylor", "reference_flux", "reference_bend",
+            "layer_noise", "ring_count", "ring_taylor", "ring_level", "ring_poor", "box", "centre_uv",
+            "reference_shift", "shift_noise",
         )
     }  # fmt: skip
     return replace(

@@ -30,6 +30,14 @@ def _starts(rng, size, count):
     return np.concatenate([rng.integers(0, size - 7, count), [0, size - 8]]).astype(np.uint32)
 
 
+FIRST = np.zeros(1, np.uint32)
+
+
+def places(start):
+    """One behind the other."""
+    return (8 * np.arange(start.size)).astype(np.uint32)
+
+
 def _guarded(size):
     """Room for the result with a guard behind it that nothing may write."""
     room = np.full(size + 16, -12345, np.int16)
@@ -45,7 +53,7 @@ def test_spans_equal_naive(dtype, most, shift, seed, size, count):
     rng = np.random.default_rng(seed)
     frame, start = _pixels(rng, size, most, dtype), _starts(rng, size, count)
     room, out = _guarded(8 * start.size)
-    collect_spans(frame, start, shift, LARGEST, out)
+    collect_spans(frame, start, places(start), shift, LARGEST, out)
     assert out.tolist() == naive_collect(frame, span_pixels(start), shift)
     assert (room[out.size :] == -12345).all()
 
@@ -57,7 +65,7 @@ def test_packed_spans_equal_naive_up_to_the_payloads_last_pixel(seed, size, coun
     pixels = _pixels(rng, size, 4095)
     start = _starts(rng, size, count)
     room, out = _guarded(8 * start.size)
-    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, out)
+    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), out)
     assert out.tolist() == naive_collect(pixels, span_pixels(start))
     assert (room[out.size :] == -12345).all()
 
@@ -68,7 +76,7 @@ def test_every_packed_start_is_read_right(size):
     pixels = (np.arange(size) * 97 % 4096).astype(np.uint16)
     start = np.arange(size - 7, dtype=np.uint32)
     out = np.empty(8 * start.size, np.int16)
-    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, out)
+    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), out)
     assert out.tolist() == naive_collect(pixels, span_pixels(start))
 
 
@@ -79,19 +87,17 @@ def test_bytes_behind_the_payload_are_no_pixels():
     for behind in (0x00, 0xFF):
         buffer = np.concatenate([packed, np.full(32, behind, np.uint8)])
         out = np.empty(8, np.int16)
-        collect_spans_12p(buffer[: packed.size], np.array([16], np.uint32), out)
+        collect_spans_12p(buffer[: packed.size], np.array([16], np.uint32), FIRST, out)
         assert out.tolist() == want
 
 
 def test_full_scale_is_the_largest_value_and_never_negative():
     out = np.empty(8, np.int16)
-    collect_spans(
-        np.array([0, 1, 32767, 32768, 65534, 65535, 2, 3], np.uint16), np.zeros(1, np.uint32), 0, LARGEST, out
-    )
+    collect_spans(np.array([0, 1, 32767, 32768, 65534, 65535, 2, 3], np.uint16), FIRST, FIRST, 0, LARGEST, out)
     assert out.tolist() == [0, 1, LARGEST, LARGEST, LARGEST, LARGEST, 2, 3]
-    collect_spans(np.full(8, 65535, np.uint16), np.zeros(1, np.uint32), 1, LARGEST, out)
+    collect_spans(np.full(8, 65535, np.uint16), FIRST, FIRST, 1, LARGEST, out)
     assert out.tolist() == [LARGEST] * 8
-    collect_spans(np.arange(4092, 4100, dtype=np.uint16), np.zeros(1, np.uint32), 0, 4095, out)
+    collect_spans(np.arange(4092, 4100, dtype=np.uint16), FIRST, FIRST, 0, 4095, out)
     assert out.tolist() == [4092, 4093, 4094, 4095, 4095, 4095, 4095, 4095]
 
 
@@ -163,3 +169,12 @@ def test_four_saturated_neighbours_make_a_saturated_pixel():
     values = np.zeros(3, np.int16)
     repair(values, np.array([1]), np.full((1, 4), LARGEST, np.int16))
     assert values.tolist() == [0, LARGEST, 0]
+
+
+def test_spans_go_where_they_are_told():
+    frame = np.arange(100, dtype=np.uint16)
+    start, place = np.array([8, 40, 90], np.uint32), np.array([16, 0, 8], np.uint32)
+    out, packed = np.empty(24, np.int16), np.empty(24, np.int16)
+    collect_spans(frame, start, place, 0, LARGEST, out)
+    collect_spans_12p(naive_pack(frame, "Mono12p"), start, place, packed)
+    assert out.tolist() == [*range(40, 48), *range(90, 98), *range(8, 16)] == packed.tolist()

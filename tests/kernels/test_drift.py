@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.drift import solve_shift
+from kernels.drift import shifted, solve_scene, solve_shift
 from tests.kernels.naive_photometry import naive_series
 
 
@@ -43,3 +43,38 @@ def test_hopeless_cases_say_so():
     ):
         assert not solve_shift(series, value, out)
         assert np.isnan(out).all()
+
+
+def _scene(rng):
+    """Functionals of a scene and what a shift takes from them: the template falls with the shift squared."""
+    series = np.zeros((4, 9))
+    series[:2] = _series(rng) * np.array([1, 1, *[0.3] * 7])
+    series[2] = rng.normal(0, 0.1, 9)
+    series[3, 2:5] = 0.2, 0.05, 0.2
+    return series
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.floats(-0.6, 0.6), st.floats(-0.6, 0.6), st.floats(0.5, 2.0), st.floats(-0.3, 0.3)
+)  # fmt: skip
+def test_a_scene_gives_shift_brightness_and_blur_back(seed, y, x, brightness, gained):
+    series = _scene(np.random.default_rng(seed))
+    taken = naive_series(series, y, x)
+    found = brightness * np.array([-taken[0], -taken[1], gained - taken[2], 1.0 - taken[3]])
+    out = np.empty(4)
+    assert solve_scene(found, series, 1.0, 0.3, out)
+    np.testing.assert_allclose(out, [y, x, brightness, gained], atol=1e-4)
+
+
+def test_a_row_of_the_series_is_what_the_naive_one_says():
+    series = np.random.default_rng(8).normal(0, 1, (4, 9))
+    found = [shifted(series, k, 0.4, -0.7) for k in range(4)]
+    np.testing.assert_allclose(found, naive_series(series, 0.4, -0.7), rtol=1e-12)
+
+
+def test_a_scene_without_a_template_or_a_solution_says_so():
+    out = np.empty(4)
+    assert not solve_scene(np.ones(4), np.eye(4, 9), 0.0, 0.3, out)
+    assert not solve_scene(np.array([1e6, 0, 0, 1.0]), np.eye(4, 9), 1.0, 0.3, out)
+    assert not solve_scene(np.full(4, np.nan), np.eye(4, 9), 1.0, 0.3, out)
