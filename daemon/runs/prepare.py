@@ -60,13 +60,15 @@ class Prepared:
 def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
     """Resolve the noise, find the particles, compile the operator. Raises `RunError` or `RecordingError`."""
     from daemon.photometry.compile import compile_operator
-    from daemon.photometry.defects import find_defects, repair
+    from daemon.photometry.defects import find_defects, find_hot, repair
     from daemon.photometry.masks import find_particles
 
     hints = reference.hints.with_dark(reference.dark_map)
     noise = resolve_noise(hints, reference.statistics(), reference.bit_depth)
     level_dn = _level(reference, noise)
     defects = find_defects(level_dn * np.float32(noise.gain_e_per_dn), noise, reference.frames)
+    if reference.dark_map is not None:
+        defects = np.union1d(defects, find_hot(reference.dark_map, noise)).astype(np.int32)
     repair(level_dn, defects)
     masks = find_particles(
         level_dn + np.float32(noise.dark_dn), noise, reference.frames, settings, reference.pixel_size_nm

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from daemon.photometry.defects import find_defects, repair
+from daemon.photometry.defects import find_defects, find_hot, repair
 from tests.measuring import Rig, noise_of, operator_of
 from tests.scenes import PoissonScene
 
@@ -60,3 +60,20 @@ def test_a_hot_pixel_at_a_masks_edge_moves_no_flux_when_the_scene_drifts(scene):
             frames.append(rig.measure(dn)[0][0][0])
         fluxes.append(np.mean(frames))
     assert np.ptp(fluxes) / fluxes[0] < 0.004
+
+
+def test_hot_pixels_are_found_in_the_dark_frame_too(scene):
+    """Their level is subtracted, so the reference no longer shows them; their noise stays."""
+    rng = np.random.default_rng(3)
+    dark = rng.normal(64, 0.5, (240, 300)).astype(np.float32)
+    y, x = rng.integers(2, 238, 20), rng.integers(2, 298, 20)
+    dark[y, x] += rng.uniform(60, 900, 20).astype(np.float32)
+    np.testing.assert_array_equal(find_hot(dark, noise_of(scene)), np.unique(y * 300 + x))
+
+
+def test_a_dark_frames_own_pattern_is_no_defect(scene):
+    rng = np.random.default_rng(4)
+    columns = rng.normal(0, 3, 300)
+    dark = (64 + columns + rng.normal(0, 2.0, (240, 300)) + np.linspace(0, 40, 240)[:, None]).astype(np.float32)
+    assert len(find_hot(dark, noise_of(scene))) == 0
+    assert len(find_hot(np.full((240, 300), 64, np.float32), noise_of(scene))) == 0
