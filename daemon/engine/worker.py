@@ -255,10 +255,11 @@ class Worker(threading.Thread):
                 self._refuse(message.fields["request"], error)
 
     def _on_measure(self, message: Message) -> None:
-        if message.fields["rewind"]:
-            self._stream = self._acquisition.rewind(REWIND_S)
-        self._pipeline = Pipeline(**measure_order(message))
+        pipeline = Pipeline(**measure_order(message))
         release_free_memory()
+        if message.fields["rewind"]:  # last: no frame of the run is lost while its pipeline is being built
+            self._stream = self._acquisition.rewind(REWIND_S)
+        self._pipeline = pipeline
         self._reply(message)
 
     def _on_masks(self, message: Message) -> None:

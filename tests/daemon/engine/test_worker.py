@@ -152,7 +152,8 @@ def test_finishing_nothing_is_answered(bench):
 
 
 def test_every_captured_frame_is_accounted_for(bench, operator):
-    with bench({"steps": [*range(30), *range(35, 60)], "interval_s": 0.001}, ring_frames=4) as b:
+    life = {"steps": range(30), "again": [*range(30), *range(35, 60)], "interval_s": 0.001}
+    with bench(life, ring_frames=4) as b:
         b.captured(20)  # the ring is full by now
         b.worker.order(measure(operator))
         b.worker.start()
