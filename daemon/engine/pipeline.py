@@ -261,7 +261,8 @@ class Baseline:
         self.late: np.ndarray | None = np.isnan(known[0]) if known is not None else None
         """(P,) bool: the particles that this baseline is of, in a run that has its F0; None: all."""
         self._begin_t_s = 0.0 if known is None else np.nan
-        self._collected: list[tuple[np.ndarray, np.ndarray]] = []
+        self._frames = 0
+        self._sums: np.ndarray | None = None
         self._complete = self.late is not None and not self.late.any()
         self.end_frame = 0
         """Number of the first frame that does not belong to the baseline."""
@@ -281,29 +282,27 @@ class Baseline:
         if np.isnan(self._begin_t_s):
             self._begin_t_s = t_s
         self.end_frame = frame
-        if t_s - self._begin_t_s > self._seconds and len(self._collected) >= self._min_frames:
+        if t_s - self._begin_t_s > self._seconds and self._frames >= self._min_frames:
             self._complete = True
             return
         self.end_frame += 1
-        self._collected.append((measures[:, FLUX], measures[:, LAYER : LAYER + len(LAYERS)]))
+        values = np.column_stack([measures[:, FLUX], measures[:, LAYER : LAYER + len(LAYERS)]])
+        good = np.isfinite(values)
+        if self._sums is None:
+            self._sums = np.zeros((2, *values.shape))
+        self._sums[0] += np.where(good, values, 0.0)
+        self._sums[1] += good
+        self._frames += 1
 
     def settle(self, force: bool = False) -> None:
         """Compute F0 once the baseline is complete, or now when forced (a run shorter than its baseline)."""
-        if not self._collected or not (self._complete or force):
+        if self._sums is None or not (self._complete or force):
             return
         self._complete = True
-        flux_e, layer_flux_e = (_mean([row[i] for row in self._collected]) for i in (0, 1))
-        self._collected = []
+        total, count = self._sums
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        self._sums, flux_e, layer_flux_e = None, mean[:, 0].copy(), mean[:, 1:].copy()
         if self.late is not None and self.flux_e is not None and self.layer_flux_e is not None:
             flux_e = np.where(self.late, flux_e, self.flux_e)
             layer_flux_e = np.where(self.late[:, None], layer_flux_e, self.layer_flux_e)
         self.flux_e, self.layer_flux_e = flux_e, layer_flux_e
-
-
-def _mean(arrays: list[np.ndarray]) -> np.ndarray:
-    """Mean over the finite values of each element, NaN where there is none."""
-    stack = np.stack(arrays)
-    good = np.isfinite(stack)
-    count = good.sum(axis=0)
-    total = np.where(good, stack, 0.0).sum(axis=0, dtype=np.float64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
