@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 
 from kernels.jit import JIT
+from kernels.lanes import VECTOR_PX, dot
 
-# Unsigned indices tell the compiler that nothing wraps around; products and sums are kept in 32 bits explicitly, or
-# numba would widen them to 64.
+# Unsigned indices tell the compiler that nothing wraps around.
 
 
 @njit(**JIT)
@@ -24,21 +24,21 @@ def weighted_sums(
     """``out[r] = sum_i weights[pointer[r] + i] * values[first[r] + i]`` over the length of each row r of weights.
 
     `values` is int16, `weights` int8, `first` (R,) and `pointer` (R + 1,) int32, `out` (R,) int64. A row is a run
-    without the zeros before and after it. `block` is how many products of the largest value and weight fit 32 bits.
+    without the zeros before and after it, best of whole vectors of 32. `block`, a multiple of those, is how many
+    products of the largest value and weight 16 sums of 32 bits hold.
     """
     for r in range(out.size):
         begin, row = np.uint64(first[r]), np.uint64(pointer[r])
         left: Any = np.int64(pointer[r + 1]) - np.int64(pointer[r])
-        total = 0
-        while left > 0:
-            count: Any = np.uint64(min(block, left))
-            acc: Any = np.int32(0)
-            for i in range(count):
-                acc = np.int32(acc + np.int32(values[begin + i]) * np.int32(weights[row + i]))
-            total += acc
+        total: Any = np.int64(0)
+        while left >= VECTOR_PX:
+            count: Any = np.uint64(min(block, left - left % VECTOR_PX))
+            total += dot(values, begin, weights, row, count)  # type: ignore[call-arg]
             begin += count
             row += count
-            left -= block
+            left -= np.int64(count)
+        for i in range(np.uint64(left)):
+            total += np.int32(values[begin + i]) * np.int32(weights[row + i])
         out[r] = total
 
 

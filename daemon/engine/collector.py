@@ -25,7 +25,7 @@ VALUE_BITS = 14  # of calibrated values: a pixel's own gain up to 2 still fits 1
 RAW_BITS = 15
 SCALE_BITS = 14
 SATURATION = 0.98  # of full scale: above it the sensor is no longer linear
-BLOCK_PX = {True: 512, False: 4096}  # products of 15 (12) bits and 7 that add up within 31 bits
+BLOCK_PX = {True: 8_192, False: 65_536}  # products of 15 (12) bits and 7, of which a sixteenth adds up within 31 bits
 AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 

@@ -107,9 +107,11 @@ def _masks(
         "layer_noise": np.zeros((count, len(LAYERS), 2)),
     }
     flat = reference_e.reshape(-1).astype(np.float64)
+    telling = targets.telling(patches)
     for p, patch in enumerate(patches):
         spans = cover(patch.mask > 0, patch.y0, patch.x0, width).sorted_along(patch.along)
-        planes = [*_planes(patch), *targets.planes(patch)]
+        nothing = np.zeros((SUMS - SHIFT_Y, *patch.mask.shape))
+        planes = [*_planes(patch), *(targets.planes(patch) if telling[p] else nothing)]
         weights, scale = quantise(np.stack([spans.take(plane) for plane in planes]), MOMENT_Y)
         starts.append(spans.start)
         for row in weights:

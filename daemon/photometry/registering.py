@@ -17,6 +17,8 @@ from daemon.photometry.patches import Patch
 # eighth-order central difference (taps -4..4): exact to 1e-4 for a PSF of sigma >= 1.2 px
 DERIVATIVE = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0.0, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
 SMOOTHING_PX = 0.8  # of the weights: the reference's own noise would else look like structure, and bias the shift
+MANY = 200  # particles; fewer all tell the drift
+SHARE = 0.75  # of what many tell of it; the rest are small ones that tell little and cost as much
 SEARCH_PIXELS = 5_000  # 50 ms of search; enough for a shift that the series then refines
 
 
@@ -52,6 +54,21 @@ class Targets:
         profile = ndimage.gaussian_filter(reference_e.astype(np.float32), SMOOTHING_PX)
         laplace = derivative(profile, 0, 0) + derivative(profile, 1, 1)
         return cls(profile, derivative(profile, 0), derivative(profile, 1), laplace, variance)
+
+    def telling(self, patches: list[Patch]) -> np.ndarray:
+        """(P,) bool: all particles, or of many the fewest that hold `SHARE` of what all tell of the drift."""
+        told = np.zeros(len(patches))
+        for p, patch in enumerate(patches):
+            where = patch.mask > 0
+            y, x = self.y[patch.window][where], self.x[patch.window][where]
+            told[p] = ((y * y + x * x) / self.variance[patch.window][where]).sum()
+        if len(patches) <= MANY:
+            return np.ones(len(patches), bool)
+        order = np.argsort(-told, kind="stable")
+        count = int(np.searchsorted(np.cumsum(told[order]), SHARE * told.sum())) + 1
+        chosen = np.zeros(len(patches), bool)
+        chosen[order[:count]] = True
+        return chosen
 
     def planes(self, patch: Patch) -> np.ndarray:
         """(4, h, w) weights of one particle on its window: y shift, x shift, blur, and a template of its likeness.

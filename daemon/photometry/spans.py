@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.lanes import SPAN_PX
+from kernels.lanes import SPAN_PX, VECTOR_PX
 
-GROUP_SPANS = 8  # a group of pixels is padded to whole vectors of 64
+GROUP_SPANS = VECTOR_PX // SPAN_PX  # a group of pixels is padded to whole vectors
 LARGEST_WEIGHT = 127
-VECTOR = 32  # weights that a processor takes at a time
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def extent(row: np.ndarray) -> tuple[int, int]:
     used = np.flatnonzero(row)
     if not len(used):
         return 0, 0
-    return int(used[0]) // VECTOR * VECTOR, min(-(-(int(used[-1]) + 1) // VECTOR) * VECTOR, len(row))
+    first, last = int(used[0]) // VECTOR_PX, -(-(int(used[-1]) + 1) // VECTOR_PX)
+    return first * VECTOR_PX, min(last * VECTOR_PX, len(row))
 
 
 def cover(support: np.ndarray, y0: int, x0: int, frame_width: int) -> Spans:

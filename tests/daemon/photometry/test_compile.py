@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from daemon.engine.operator import MARGIN_PX, Operator
 from daemon.engine.registration import Scene
+from daemon.photometry import registering
 from daemon.photometry.compile import compile_operator
 from kernels.lanes import SPAN_PX
 from kernels.photometry import AXIAL_BINS, SUMS
@@ -119,3 +120,18 @@ def test_light_of_what_is_no_particle_of_the_run_is_kept_out():
     for p in range(operator.particles):
         index, weights = mask_of(operator, p)
         assert not masks.excluded.reshape(-1)[index[weights > 0.5]].any()
+
+
+def test_of_many_particles_those_that_tell_little_of_the_drift_are_not_asked(monkeypatch, scene):
+    few = operator_of(scene)
+    monkeypatch.setattr(registering, "MANY", scene.count - 1)
+    most = operator_of(scene)
+    asked = np.abs(most.reference_shift[:, 3]) > 0
+    assert 0 < asked.sum() < scene.count
+    assert scene.radii_px[asked].mean() > scene.radii_px[~asked].mean()
+    assert most.weights.size < few.weights.size
+    drifts = np.random.default_rng(4).uniform(-0.5, 0.5, (30, 2))
+    errors = [
+        Rig(scene, operator).series(scene.frame(tuple(d)) for d in drifts)[2] - drifts for operator in (few, most)
+    ]
+    assert np.sqrt((errors[1] ** 2).mean()) < 1.5 * np.sqrt((errors[0] ** 2).mean())
