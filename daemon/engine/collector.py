@@ -99,10 +99,12 @@ class Collector:
             donors = self.pixels(frame, places.donors)
             repair(self.values, places.bad, donors.reshape(-1, len(AROUND)))
         operator = self._operator
-        saturated(
-            self.masks, operator.weights, operator.weight_first, operator.weight_pointer, operator.mask_pointer, SUMS,
-            AXIAL_BINS, self._limit, self.saturated,
-        )  # fmt: skip
+        self.saturated[:] = False
+        if self.masks.max(initial=0) >= self._limit:  # seldom: then it is worth asking whose
+            saturated(
+                self.masks, operator.weights, operator.weight_first, operator.weight_pointer, operator.mask_pointer,
+                SUMS, AXIAL_BINS, self._limit, self.saturated,
+            )  # fmt: skip
         places.calibrate(self.values)
 
     def pixels(self, frame: np.ndarray, index: np.ndarray) -> np.ndarray:

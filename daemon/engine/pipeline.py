@@ -17,7 +17,7 @@ from daemon.errors import MaskError, MaskReason
 from hw.camera.contract import FrameStamp, PixelFormat
 from kernels.photometry import AXIAL, AXIAL_BINS, CENTROID_X, CENTROID_Y, FLUX, LAYER, LAYER_SIGMA, SIGMA
 
-SAMPLE_PIXELS = 1009  # looked at to recognise constant and repeated frames
+SAMPLE_PIXELS = 401  # looked at to recognise constant and repeated frames: noise never repeats so many
 
 
 @dataclass(frozen=True)

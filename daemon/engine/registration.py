@@ -66,15 +66,12 @@ class Registration:
         self._inside = np.ones(operator.particles, bool)
         self._scene = Scene.of(operator, self._inside)
         self.sigma_px = self._scene.sigma_px
+        self.usable = bool(np.isfinite(self.sigma_px)) and operator.search_index.size >= LEAST_PIXELS
+        """False for a scene without enough structure to register."""
 
     def go_on_from(self, before: Registration) -> None:
         """Begin at the drift where another operator of the same reference left off."""
         self._last = before._last
-
-    @property
-    def usable(self) -> bool:
-        """False for a scene without enough structure to register."""
-        return bool(np.isfinite(self.sigma_px)) and self._operator.search_index.size >= LEAST_PIXELS
 
     @property
     def drift_px(self) -> tuple[float, float]:
