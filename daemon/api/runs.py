@@ -45,11 +45,11 @@ async def start_run(call: Call) -> web.Response:
 
     async def work(job: Job) -> dict[str, Any]:
         run = await call.parts.runs.start(call.body)
-        job.result = {"run_id": run.run_id}
-        job.say(f"run {run.run_id} is being prepared")
-        job.announced.set()
-        await call.audit("run.start", run.run_id)
-        try:
+        try:  # from here on the run lives: however early the start is cancelled, it is stopped
+            job.result = {"run_id": run.run_id}
+            job.say(f"run {run.run_id} is being prepared")
+            job.announced.set()
+            await call.audit("run.start", run.run_id)
             running = await call.parts.runs.wait_running(run.run_id)
         except asyncio.CancelledError:
             await call.parts.runs.stop(run.run_id, "operator")

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from daemon.api.app import SERVICES
+from daemon.api.endpoint import Call
 from tests.daemon.api.conftest import Served
 
 
@@ -53,6 +54,22 @@ async def test_a_cancelled_start_stops_the_run(served: Served) -> None:
     operation = await served.json("POST", "/runs", 202)
     cancelled = await served.json("DELETE", operation["url"])
     assert cancelled["state"] == "cancelled"
+    async with asyncio.timeout(5):
+        while not served.fakes.runs.stopped:
+            await asyncio.sleep(0.01)
+    assert served.fakes.runs.stopped == [("run-1", "operator")]
+
+
+async def test_a_start_that_is_cancelled_before_it_is_audited_stops_the_run_too(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def audit(call: Call, action: str, detail: str = "") -> None:
+        if action == "run.start":
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Call, "audit", audit)
+    operation = await served.json("POST", "/runs", 202)
+    await served.json("DELETE", operation["url"])
     async with asyncio.timeout(5):
         while not served.fakes.runs.stopped:
             await asyncio.sleep(0.01)
