@@ -198,7 +198,9 @@ def shift_sums(
     for p in range(sums.shape[0]):
         if not valid[p]:
             continue
-        level = dark * unit + background[p, LEVEL] * gain[p]
+        # without a background: the functionals hardly see a constant
+        known = background[p, LEVEL] if np.isfinite(background[p, LEVEL]) else 0.0
+        level = dark * unit + known * gain[p]
         flux = 0.0
         for k in range(AXIAL_BINS):
             flux += unit * scale[p, k] * sums[p, k] - level * weight_sums[p, k]

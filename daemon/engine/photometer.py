@@ -53,6 +53,9 @@ class Photometer:
         pixels = np.maximum(operator.ring_count, 1)
         state[:, VARIANCE] = (np.maximum(operator.ring_level, 0.0) + self._floor_e2) / pixels / frames
         state[:, MEMORY] = np.minimum(frames, BACKGROUND_FRAMES)
+        for particle, donors in self._donors:
+            if not len(donors):  # nobody to borrow from: what is not known is NaN
+                state[particle, LEVEL] = np.nan
         return state
 
     def go_on_from(self, before: Photometer, kept: np.ndarray) -> None:

@@ -4,7 +4,7 @@ import pytest
 from daemon.engine.measures import MaskSet, ParticleFlag
 from daemon.photometry.compile import compile_operator
 from kernels.photometry import CORE, OUTER
-from tests.measuring import Rig, mask_and_ring_bound, noise_of, operator_of
+from tests.measuring import Rig, mask_and_ring_bound, noise_of, operator_of, true_masks
 from tests.scenes import PoissonScene
 
 
@@ -116,3 +116,15 @@ def test_an_empty_mask_set_measures_nothing_without_failing(scene):
     measured, shift, _ = Rig(scene, operator).measure(np.full((100, 100), 800, np.uint16))
     assert measured[0].shape == (0,)
     assert (shift.y_px, shift.x_px) == (0.0, 0.0)
+
+
+def test_without_any_background_a_flux_is_unknown_and_not_guessed(scene):
+    masks = true_masks(scene)
+    masks.excluded = masks.labels == 0
+    reference_e = ((scene.reference(50) - scene.dark_dn) * scene.gain_e_per_dn).astype(np.float32)
+    operator = compile_operator(reference_e, masks, noise_of(scene), 50)
+    assert operator.ring_poor.all()
+    measured, shift, _ = Rig(scene, operator).measure(scene.frame((0.3, -0.2)))
+    assert np.isnan(measured[0]).all() and np.isnan(measured[1]).all()
+    assert (measured[6] & ParticleFlag.BAD_RING).all()
+    assert (shift.y_px, shift.x_px) == pytest.approx((0.3, -0.2), abs=0.02)
