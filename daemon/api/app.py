@@ -12,6 +12,7 @@ from aiohttp import web
 
 from daemon.api import (
     accept,
+    clips,
     control,
     exports,
     field,
@@ -63,6 +64,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *runs.ENDPOINTS,
     *results.ENDPOINTS,
     *masks.ENDPOINTS,
+    *clips.ENDPOINTS,
     *exports.ENDPOINTS,
     *live.ENDPOINTS,
     *frame.ENDPOINTS,

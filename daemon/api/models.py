@@ -280,6 +280,31 @@ class TraceList(Answer):
     traces: list[Trace]
 
 
+class ClipRow(Answer):
+    """One clip: where and when, without its pixels."""
+
+    clip_id: int
+    particle_id: int
+    onset_frame: int
+    """Of the step that asked for it."""
+    t0_s: float
+    t1_s: float
+    """Times of its first and last look."""
+    y0_px: int
+    x0_px: int
+    """The patch's corner in the reference frame."""
+    looks: int
+    height: int
+    width: int
+
+
+class ClipList(Answer):
+    """The clips of a run by time."""
+
+    run_id: str
+    clips: list[ClipRow]
+
+
 class EventRow(Answer):
     """One event of a run."""
 

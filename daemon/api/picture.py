@@ -61,6 +61,17 @@ def png(image: np.ndarray, overlay: Overlay, particles: Particles | None, scale:
     return sink.getvalue()
 
 
+def strip_png(looks: np.ndarray, scale: int = 4) -> bytes:
+    """Looks (L, h, w) side by side as a PNG, all stretched alike, each pixel `scale` pixels wide."""
+    low, high = np.percentile(looks, STRETCH_PERCENT)
+    grey = np.rint(np.clip((looks - low) * (255.0 / max(high - low, 1.0)), 0, 255)).astype(np.uint8)
+    apart = np.pad(grey, ((0, 0), (0, 0), (0, 1)))
+    row = apart.transpose(1, 0, 2).reshape(looks.shape[1], -1)[:, :-1]
+    sink = io.BytesIO()
+    Image.fromarray(row.repeat(scale, axis=0).repeat(scale, axis=1)).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
 def stretched(image: np.ndarray) -> np.ndarray:
     """Eight bits between two percentiles of the frame; a constant frame is mid-grey."""
     low, high = np.percentile(image[::SAMPLE_STRIDE, ::SAMPLE_STRIDE], STRETCH_PERCENT)

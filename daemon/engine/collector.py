@@ -116,6 +116,10 @@ class Collector:
             collect_pixels(frame, index, self._right, self._most, values)
         return values
 
+    def raw_dn(self, values: np.ndarray) -> np.ndarray:
+        """uint16 DN of what `pixels` gave; of more than 15 bits the lowest are zero."""
+        return values.astype(np.uint16) << np.uint16(self._right)
+
     def whole(self, frame: np.ndarray) -> np.ndarray:
         """(H, W) float32 DN of an opened frame: for the rare search that looks everywhere."""
         image = self._unpacked(frame) if self._is_packed(frame) else frame

@@ -163,6 +163,22 @@ class Detection:
     """
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Raw pixels of a particle's patch before and after a step: `pixels` (L, h, w) uint16 DN at `t_s` (L,), run time.
+
+    Each look is taken where the scene stood then; (`y0_px`, `x0_px`) is the patch's corner in the reference frame.
+    """
+
+    index: int
+    onset_frame: int
+    """Of the step that asked for it."""
+    y0_px: int
+    x0_px: int
+    t_s: np.ndarray
+    pixels: np.ndarray
+
+
 @dataclass
 class MeasureBatch:
     """N consecutive frames of a run: (N,) arrays a frame, (N, P) arrays a frame and particle.
@@ -202,6 +218,8 @@ class MeasureBatch:
     """Version of the masks that all of these frames were measured by."""
     baseline_end_frame: int = 0
     """Number of the first frame behind the baseline that F0 was last measured in."""
+    clips: list[Clip] = field(default_factory=list)
+    """Complete since the last batch; their steps may be of an earlier one."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -218,7 +236,8 @@ class MeasureBatch:
         if self.axial_flux_e is not None:
             wide["axial_flux_e"] = _spread(self.axial_flux_e, place, masks.count)
         moved = [replace(found, index=int(place[found.index])) for found in self.detections]
-        return replace(self, detections=moved, **wide)
+        clips = [replace(clip, index=int(place[clip.index])) for clip in self.clips]
+        return replace(self, detections=moved, clips=clips, **wide)
 
 
 WIDE = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.engine.clips import ClipKeeper
 from daemon.engine.collector import Collector
 from daemon.engine.detector import StepDetector
 from daemon.engine.measures import LAYERS, FrameFlag, MeasureBatch
@@ -92,6 +93,7 @@ class Pipeline:
         self._illumination_watch = JumpWatch(0.003)
         self._focus_watch = JumpWatch(0.03)
         self._detector = StepDetector(operator.particles, settings.frame_rate_hz, settings.false_alarms_per_day)
+        self._clips = ClipKeeper(operator, self._collector, settings.frame_rate_hz)
         self._baseline = Baseline(settings.baseline_s, settings.baseline_min_frames, baseline)
         self._sample = np.linspace(0, int(np.prod(operator.shape)) - 1, SAMPLE_PIXELS).astype(np.uint32)
         self._last_sample = np.empty(0, np.int16)
@@ -136,8 +138,9 @@ class Pipeline:
         return after
 
     def close_baseline(self) -> None:
-        """Settle for the baseline frames there are: the run ends before its baseline does."""
+        """Settle for the frames there are, of the baseline and of clips: the run ends."""
         self._baseline.settle(force=True)
+        self._clips.close()
 
     def add(self, frame: np.ndarray, stamp: FrameStamp) -> None:
         """Measure one frame into the batch: (H, W) uint8 or uint16 pixels, or the flat payload of a packed format."""
@@ -155,6 +158,7 @@ class Pipeline:
             drift = (shift.y_px, shift.x_px)
             flags |= self._judge(shift, illumination, focus, after_gap=bool(flags & FrameFlag.GAP_BEFORE))
             self._baseline.add(self.next_frame, t_s, measured[0])
+            self._clips.add(frame, self.next_frame, t_s, drift)
         frame_row = (
             self.next_frame, stamp.block_id, t_s, stamp.host_t_s, *drift, self._registration.sigma_px, illumination,
             focus, int(flags),
@@ -189,6 +193,8 @@ class Pipeline:
             batch.baseline_layer_flux_e = self._baseline.layer_flux_e
             batch.baseline_end_frame = self._baseline.end_frame
             batch.detections = self._detect(batch, self._baseline.flux_e)
+            self._clips.want(batch.detections)
+            batch.clips = self._clips.take()
         return batch
 
     def _run_time(self, stamp: FrameStamp) -> float:

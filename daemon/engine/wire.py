@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.link import Message
-from daemon.engine.measures import Detection, MeasureBatch
+from daemon.engine.measures import Clip, Detection, MeasureBatch
 from daemon.engine.operator import Operator
 from daemon.engine.pipeline import PipelineSettings
 
 BATCH_SCALARS = ("camera_t0_s", "mask_version", "baseline_end_frame")
-BATCH_ARRAYS = tuple(f.name for f in fields(MeasureBatch) if f.name not in ("detections", *BATCH_SCALARS))
+BATCH_LISTS = ("detections", "clips")
+BATCH_ARRAYS = tuple(f.name for f in fields(MeasureBatch) if f.name not in (*BATCH_LISTS, *BATCH_SCALARS))
+CLIP_ARRAYS = ("t_s", "pixels")
 OPTIONAL_MAPS = ("dark_map", "flat_map")
 
 
@@ -22,14 +24,22 @@ def batch_message(batch: MeasureBatch) -> Message:
     arrays = {name: getattr(batch, name) for name in BATCH_ARRAYS if getattr(batch, name) is not None}
     detections = [asdict(detection) for detection in batch.detections]
     scalars = {name: getattr(batch, name) for name in BATCH_SCALARS}
-    return Message("batch", {"detections": detections, **scalars}, arrays)
+    clips = [{f.name: getattr(clip, f.name) for f in fields(clip) if f.name not in CLIP_ARRAYS} for clip in batch.clips]
+    for number, clip in enumerate(batch.clips):
+        arrays |= {f"clip.{number}.{name}": getattr(clip, name) for name in CLIP_ARRAYS}
+    return Message("batch", {"detections": detections, "clips": clips, **scalars}, arrays)
 
 
 def batch_from(message: Message) -> MeasureBatch:
     """Inverse of `batch_message`; arrays are read-only."""
     detections = [Detection(**row) for row in message.fields["detections"]]
     scalars: dict[str, Any] = {name: message.fields[name] for name in BATCH_SCALARS}
-    return MeasureBatch(**(message.arrays | scalars), detections=detections)
+    clips = [
+        Clip(t_s=message.arrays[f"clip.{number}.t_s"], pixels=message.arrays[f"clip.{number}.pixels"], **row)
+        for number, row in enumerate(message.fields["clips"])
+    ]
+    arrays = {name: array for name, array in message.arrays.items() if not name.startswith("clip.")}
+    return MeasureBatch(**(arrays | scalars), detections=detections, clips=clips)
 
 
 def measure_message(

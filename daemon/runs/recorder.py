@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from daemon.cell.samples import CellRow
-from daemon.engine.measures import MaskSet, MeasureBatch
+from daemon.engine.measures import Clip, MaskSet, MeasureBatch
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.photometry.science import Science, ScienceSettings
@@ -19,6 +20,9 @@ from daemon.store.operations import utc_now
 from daemon.store.writer import StoreWriter
 from daemon.tables import PARTICLES
 
+MAX_CLIPS = 4000
+"""A run: about 30 MB of particles of 8 px radius."""
+CLIPS_OF_ONE = 20
 TEXT_DEFAULTS = {"front_mode": "none", "calibration": "none", "state": "active"}
 
 
@@ -52,6 +56,8 @@ class Recorder:
         self._about = MaskVersion(masks.version, 0, "")
         self._coming: dict[int, tuple[MaskSet, MaskVersion]] = {}
         self._masks_stored: Future[None] = Future()
+        self._clips_left = MAX_CLIPS
+        self._clips_of: Counter[int] = Counter()
 
     def open(self, reference_dn: np.ndarray) -> None:
         """Store what the run starts from: particles and masks."""
@@ -97,6 +103,7 @@ class Recorder:
         self.frames += len(batch)
         self.last_frame = int(batch.frame[-1])
         self.last_t_s, self.last_host_t_s = float(batch.t_s[-1]), float(batch.host_t_s[-1])
+        self._put_clips(batch)
         self._store(self.science.add(batch))
 
     def add_cell(self, rows: list[CellRow]) -> None:
@@ -127,6 +134,19 @@ class Recorder:
                 put(rows)
         if update.events:
             self._put_events(update.events)
+
+    def _put_clips(self, batch: MeasureBatch) -> None:
+        """As many as the budget holds: a particle that steps for ever must not fill the disk."""
+        chosen: list[tuple[int, Clip]] = []
+        for clip in batch.clips:
+            particle_id = int(self.masks.particle_id[clip.index])
+            left = self._clips_left - len(chosen)
+            if left > 0 and self._clips_of[particle_id] < CLIPS_OF_ONE:
+                self._clips_of[particle_id] += 1
+                chosen.append((particle_id, clip))
+        self._clips_left -= len(chosen)
+        if chosen:
+            self._writer.put_clips(chosen)
 
     def _put_events(self, events: list[Event]) -> None:
         future: Future[list[Event]] = self._writer.put_events(events)

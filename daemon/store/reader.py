@@ -17,6 +17,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
+from daemon.store.clips import INFO_COLUMNS, StoredClip, clip_of
 from daemon.store.codec import Per, checksum, decode_column, unpack_array
 from daemon.store.faults import translated
 from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, event_of, run_summary
@@ -142,6 +143,20 @@ class RunReader(_Reader):
         """Cell samples: t_s, voltage_v, current_ma (positive charges), cycle, step, step_kind, charge_mah, host_t_s."""
         sql = "select * from cell_samples where t_s between ? and ? order by t_s, rowid"
         return self._query(sql, _bounds(from_s, to_s))
+
+    def clips(self, particle_id: int | None = None) -> list[dict[str, Any]]:
+        """What clips there are, by time: `clip_id`, `particle_id`, `onset_frame`, `t0_s`, `t1_s`, place and size."""
+        sql = f"select {', '.join(INFO_COLUMNS)} from clips where ? is null or particle_id = ? order by t0_s, clip_id"
+        return self._query(sql, (particle_id, particle_id))
+
+    def clip(self, clip_id: int) -> StoredClip | None:
+        """One clip with its pixels; None when there is none. Raises `StoreError` (CORRUPT)."""
+        found = self._query("select * from clips where clip_id = ?", (clip_id,))
+        with _understood(self.path, "clips"):
+            clip = clip_of(found[0]) if found else None
+        if found and clip is None:
+            raise StoreError(StoreReason.CORRUPT, f"clip {clip_id} of {self.path} does not match its check sum")
+        return clip
 
     def drops(self) -> list[dict[str, Any]]:
         """Lost frames: stage, reason, count, t_s."""

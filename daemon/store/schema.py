@@ -134,6 +134,16 @@ def _run_mask_versions(db: Database) -> None:
         db.table("masks").add_column(name, kind)
 
 
+@run_steps(name="0015_clips")
+def _run_clips(db: Database) -> None:
+    columns = {
+        "clip_id": int, "particle_id": int, "onset_frame": int, "t0_s": float, "t1_s": float, "y0_px": int,
+        "x0_px": int, "looks": int, "height": int, "width": int, "t_s": str, "pixels": bytes, "crc32": int,
+    }  # fmt: skip
+    db.table("clips").create(columns, pk="clip_id")
+    db.table("clips").create_index(["particle_id"])
+
+
 @catalogue_steps(name="0001_meta")
 def _catalogue_meta(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from daemon.cell.samples import CellRow
+from daemon.engine.measures import Clip
 from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import PartStatus, RunSummary
 from daemon.store import operations, rows
 from daemon.store.assemble import checked_batch
+from daemon.store.clips import insert_clips
 from daemon.store.loop import WriteLoop
 from daemon.store.queue import Op, OpQueue
 from daemon.store.schema import CATALOGUE
@@ -154,6 +156,13 @@ class StoreWriter:
     def put_ensemble(self, ensemble: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same `t_s` replaces the earlier."""
         return self._run_rows("ensemble", rows.insert_ensemble, rows.known_only(ensemble, ENSEMBLE, "ensemble"))
+
+    def put_clips(self, clips: Iterable[tuple[int, Clip]]) -> Future[None]:
+        """Raw pixels around steps, each with the id of its particle."""
+        given = list(clips)
+        nbytes = sum(clip.pixels.nbytes for _, clip in given)
+        step = partial(_insert_into_run, insert_clips, (given,))
+        return self._submit(Op("clips", run=step, nbytes=max(nbytes, 256)))
 
     def put_cell_samples(self, samples: Iterable[CellRow]) -> Future[None]:
         """Samples whose `t_s` is run time (camera's clock) already."""

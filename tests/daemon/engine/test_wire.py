@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from daemon.engine.link import Message, receive, send
-from daemon.engine.measures import Detection, MeasureBatch
+from daemon.engine.measures import Clip, Detection, MeasureBatch
 from daemon.engine.pipeline import Pipeline, PipelineSettings
 from daemon.engine.wire import (
     BATCH_ARRAYS,
@@ -140,3 +140,16 @@ def test_a_batch_without_particles_crosses():
     batch = replace(MeasureBatch(**empty), layer_flux_e=np.zeros((2, 0, 4)), layer_sigma_e=np.zeros((2, 0, 4)))
     received = batch_from(crossed(batch_message(batch)))
     assert len(received) == 2 and received.flux_e.shape == (2, 0) and received.baseline_flux_e is None
+
+
+def test_clips_cross_with_their_pixels():
+    looks = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4)
+    clips = [Clip(1, 70, 5, 6, np.array([0.5, 1.0]), looks), Clip(0, 71, 7, 8, np.array([2.0]), looks[:1] + 9)]
+    zero, wide = np.zeros(1), np.zeros((1, 2))
+    batch = MeasureBatch(*[zero] * 10, wide, wide, wide, wide, wide, wide, wide, clips=clips)
+    for mine, theirs in zip(clips, batch_from(crossed(batch_message(batch))).clips, strict=True):
+        assert (mine.index, mine.onset_frame, mine.y0_px, mine.x0_px) == (
+            theirs.index, theirs.onset_frame, theirs.y0_px, theirs.x0_px,
+        )  # fmt: skip
+        np.testing.assert_array_equal(mine.pixels, theirs.pixels)
+        np.testing.assert_array_equal(mine.t_s, theirs.t_s)

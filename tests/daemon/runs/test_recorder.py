@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from daemon.cell.samples import CellRow
-from daemon.engine.measures import MeasureBatch
+from daemon.engine.measures import Clip, MeasureBatch
 from daemon.events import Event, EventKind
 from daemon.photometry.science import ScienceSettings
 from daemon.runs.recorder import Recorder, particle_rows
@@ -117,3 +119,27 @@ def test_particle_rows_have_only_columns_of_the_table():
     for row in rows:
         assert row.keys() <= set(PARTICLES)
         assert row["parent_id"] is None and isinstance(row["particle_id"], int)
+
+
+def test_clips_are_stored_under_their_particles_within_the_budget(recorded, monkeypatch):
+    monkeypatch.setattr("daemon.runs.recorder.CLIPS_OF_ONE", 2)
+    monkeypatch.setattr("daemon.runs.recorder.MAX_CLIPS", 3)
+    looks = np.arange(2 * 4 * 5, dtype=np.uint16).reshape(2, 4, 5)
+
+    def clip(index, t_s):
+        return Clip(index, int(100 * t_s), 3, 4, np.array([t_s, t_s + 0.5]), looks + index)
+
+    def work(recorder):
+        first = replace(batch(0, 20), clips=[clip(0, 0.0), clip(0, 1.0), clip(0, 2.0)])
+        recorder.add(first)
+        recorder.add(replace(batch(20, 20), clips=[clip(1, 3.0), clip(1, 4.0)]))
+
+    reader, _, recorder = recorded(work)
+    ids = recorder.masks.particle_id.tolist()
+    assert [row["particle_id"] for row in reader.clips()] == [ids[0], ids[0], ids[1]]
+    (row,) = reader.clips(ids[1])
+    assert (row["t0_s"], row["t1_s"], row["looks"], row["height"], row["width"]) == (3.0, 3.5, 2, 4, 5)
+    stored = reader.clip(row["clip_id"])
+    np.testing.assert_array_equal(stored.pixels, looks + 1)
+    np.testing.assert_array_equal(stored.t_s, [3.0, 3.5])
+    assert reader.clip(99) is None

@@ -1,0 +1,74 @@
+"""Clips: a particle's pixels before and after a step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from aiohttp import web
+from pydantic import Field
+
+from daemon.api import accept, models
+from daemon.api.endpoint import Call, Endpoint
+from daemon.api.jsonio import plain
+from daemon.api.picture import strip_png
+from daemon.api.results import ParticleQuery
+from daemon.api.runs import RunPath
+from daemon.errors import RunError, RunReason
+from daemon.store.reader import RunReader
+
+HEADER_TIMES = 32  # a clip has eight looks
+
+
+class ClipPath(RunPath):
+    """A clip's path."""
+
+    clip_id: Annotated[int, Field(ge=1, le=2**62)]
+
+
+async def list_clips(call: Call) -> dict[str, Any]:
+    """What clips a run has."""
+    path = (await call.parts.runs.get(call.path.run_id)).path
+
+    def read() -> Any:
+        with RunReader(path) as reader:
+            return reader.clips(call.query.particle_id)
+
+    return {"run_id": call.path.run_id, "clips": plain(await call.work(read))}
+
+
+async def clip_png(call: Call) -> web.Response:
+    """One clip as a picture, its looks side by side; their times are in the header `X-Times-S`."""
+    path = (await call.parts.runs.get(call.path.run_id)).path
+
+    def read() -> tuple[bytes, np.ndarray]:
+        with RunReader(path) as reader:
+            clip = reader.clip(call.path.clip_id)
+        if clip is None:
+            raise RunError(RunReason.NOT_FOUND, f"run '{call.path.run_id}' has no clip {call.path.clip_id}")
+        return strip_png(clip.pixels), clip.t_s
+
+    body, t_s = await call.work(read)
+    headers = {"X-Times-S": ",".join(f"{each:.3f}" for each in t_s[:HEADER_TIMES])}
+    return web.Response(body=body, content_type=accept.PNG, headers=headers)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "GET",
+        "/runs/{run_id}/clips",
+        list_clips,
+        "The clips of a run: particles before and after steps.",
+        path_model=RunPath,
+        query=ParticleQuery,
+        answer=models.ClipList,
+    ),
+    Endpoint(
+        "GET",
+        "/runs/{run_id}/clips/{clip_id}",
+        clip_png,
+        "A clip as a picture, its looks side by side.",
+        path_model=ClipPath,
+        media_types=(accept.PNG,),
+    ),
+)
