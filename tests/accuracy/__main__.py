@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
 
-from tests.accuracy.effort import QUICK, WHOLE
-from tests.accuracy.page import page
+from tests.accuracy.effort import QUICK, WHOLE, Effort
+from tests.accuracy.page import Section, page
 from tests.bench.figures import show
 
 PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighbours")
@@ -18,19 +21,27 @@ PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighb
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--quick", is_flag=True, help="Fewer seeds and shorter runs; writes no page.")
-@click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write the page here.")
-def main(parts: tuple[str, ...], quick: bool, path: Path | None) -> None:
+@click.option("--page", "path", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write the page here; with PARTS, only their sections of the page that is there.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Parts measured at once, a process each.")
+def main(parts: tuple[str, ...], quick: bool, path: Path | None, jobs: int) -> None:
     """Print the figures of PARTS, all by default."""
-    if path and (parts or quick):
-        raise click.UsageError("the page holds all parts, at full length")
+    if path and quick:
+        raise click.UsageError("the page holds figures of full length")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy comes: its threads cost ten times what they gain
     effort, sections = QUICK if quick else WHOLE, []
-    for part in parts or PARTS:
-        module = importlib.import_module(f"tests.accuracy.{part}")
-        sections.append((module.TITLE, module.INTRO, module.run(effort)))
-        show(module.TITLE, sections[-1][2])
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for section in pool.map(_section, parts or PARTS, repeat(effort)):
+            sections.append(section)
+            show(section[0], section[2])
     if path:
-        path.write_text(page(sections, effort), encoding="utf-8")
+        before = path.read_text(encoding="utf-8") if parts and path.exists() else ""
+        path.write_text(page(sections, effort, before), encoding="utf-8")
+
+
+def _section(part: str, effort: Effort) -> Section:
+    module = importlib.import_module(f"tests.accuracy.{part}")
+    return module.TITLE, module.INTRO, module.run(effort)
 
 
 if __name__ == "__main__":

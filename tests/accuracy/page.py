@@ -28,13 +28,18 @@ minus ring mean, whole-frame normalisation, shift by scikit-image's image correl
 """
 
 
-def page(sections: list[tuple[str, str, list[Figure]]], effort: Effort) -> str:
-    """The page of `sections`: title, introduction, figures."""
-    lines = [INTRO.format(version=version("photometryd"), seeds=", ".join(map(str, effort.seeds)))]
+Section = tuple[str, str, list[Figure]]
+"""Title, introduction, figures."""
+
+
+def page(sections: list[Section], effort: Effort, before: str = "") -> str:
+    """The page of `sections`; those that the page `before` has beside them stay as they are, where they are."""
+    head = INTRO.format(version=version("photometryd"), seeds=", ".join(map(str, effort.seeds)))
+    written = {text.partition("\n")[0]: text.rstrip() for text in before.split("\n## ")[1:]}
     for title, intro, figures in sections:
         values = {"seconds": effort.long_s, "means_frames": effort.means_frames}
-        lines += [f"## {title}", "", intro.format(**values), "", *_table(figures), ""]
-    return "\n".join(lines).rstrip() + "\n"
+        written[title] = "\n".join([title, "", intro.format(**values), "", *_table(figures)])
+    return "\n\n## ".join([head.rstrip(), *written.values()]) + "\n"
 
 
 def _table(figures: list[Figure]) -> list[str]:
