@@ -10,35 +10,43 @@ import numpy as np
 from numba import njit
 
 from kernels.jit import JIT
-from kernels.lanes import LARGEST, PACKED_READ_BYTES, SPAN_PX, copy_span, copy_span_12p
+from kernels.lanes import copy_spans, copy_spans_12p
 
 
 @njit(**JIT)
 def collect_spans(
-    frame: np.ndarray, start: np.ndarray, place: np.ndarray, shift: int, most: int, out: np.ndarray
-) -> None:
-    """``out[place[j] : + 8] = min(frame[start[j] : + 8] >> shift, most)``.
+    frame: np.ndarray,
+    start: np.ndarray,
+    place: np.ndarray,
+    right: int,
+    most: int,
+    left: int,
+    scale: np.ndarray | None,
+    out: np.ndarray,
+) -> int:
+    """``out[place[j] : + 8] = min(frame[start[j] : + 8] >> right, most)``; returns the largest value.
 
     `frame` is flat uint8 (taken as it is) or uint16; `start` (S,) uint32, at most 8 before the frame's end, best in
     rising order: memory then delivers ahead; `place` (S,) uint32; `out` int16. `most`, at most `LARGEST`, keeps what a
     faulty device sends from overflowing the sums.
+
+    With `scale` (8 S,) int16, pixel by pixel in the order of `start`, or None, values are calibrated on the way:
+    ``((value << left) * scale + 2**14) >> 15``. The caller keeps ``most << left`` within `LARGEST`: no result is then
+    beyond it. The largest value told is that before.
     """
-    bits, top = np.uint16(shift), np.uint16(most)
-    for j in range(start.size):
-        copy_span(out, np.uint64(place[j]), frame, np.uint64(start[j]), bits, top)  # type: ignore[call-arg]
+    return int(
+        copy_spans(  # type: ignore[call-arg]
+            out, place, frame, start, np.uint16(left), scale, np.uint16(right), np.uint16(most)
+        )
+    )
 
 
 @njit(**JIT)
-def collect_spans_12p(payload: np.ndarray, start: np.ndarray, place: np.ndarray, out: np.ndarray) -> None:
+def collect_spans_12p(
+    payload: np.ndarray, start: np.ndarray, place: np.ndarray, left: int, scale: np.ndarray | None, out: np.ndarray
+) -> int:
     """`collect_spans` from Mono12p: `payload` is flat uint8 (PFNC: low bits first, no padding)."""
-    last_byte = np.uint64(max(payload.size - PACKED_READ_BYTES, 0))
-    for j in range(start.size):
-        begin, to = np.uint64(start[j]), np.uint64(place[j])
-        if (np.uint64(3) * begin) >> np.uint64(1) <= last_byte:
-            copy_span_12p(out, to, payload, begin)  # type: ignore[call-arg]
-        else:  # the vector would read beyond the payload's end
-            for lane in range(SPAN_PX):
-                out[to + np.uint64(lane)] = pixel_12p(payload, begin + np.uint64(lane))
+    return int(copy_spans_12p(out, place, payload, start, np.uint16(left), scale))  # type: ignore[call-arg]
 
 
 @njit(**JIT)
@@ -62,20 +70,6 @@ def collect_pixels_12p(payload: np.ndarray, index: np.ndarray, out: np.ndarray) 
     """`collect_pixels` from Mono12p."""
     for j in range(index.size):
         out[j] = pixel_12p(payload, np.uint64(index[j]))
-
-
-@njit(**JIT)
-def correct(values: np.ndarray, dark: np.ndarray, scale: np.ndarray, shift: int, bits: int) -> None:
-    """Per-pixel calibration in place: ``values = ((values << shift) - dark) * scale / 2**bits``, rounded and clipped.
-
-    `values`, `dark`, `scale` are (M,) int16; a negative `shift` is a right shift. `dark` is in units of the result.
-    """
-    left, right = np.int32(max(shift, 0)), np.int32(max(-shift, 0))
-    half, most, right_bits = np.int32(1 << (bits - 1)), np.int32(LARGEST), np.int32(bits)
-    for j in range(values.size):
-        level = np.int32(np.int32(np.int32(values[j]) << left) >> right) - np.int32(dark[j])
-        corrected = np.int32(np.int32(level * np.int32(scale[j])) + half) >> right_bits
-        values[j] = min(max(corrected, -most), most)
 
 
 @njit(**JIT)

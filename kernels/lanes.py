@@ -6,6 +6,7 @@ intrinsics emit the load, the widening and the store as one vector each, in port
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -15,14 +16,13 @@ from numba.extending import intrinsic
 
 SPAN_PX = 8
 """Pixels of a span."""
-PACKED_READ_BYTES = 16
-"""Bytes that `copy_span_12p` reads; 12 or 13 of them matter."""
 VECTOR_PX = 32
 """Pixels that `dot` takes at a time."""
 LARGEST = 32767
 """Values are signed 16-bit numbers."""
 
 _BYTE, _SHORT, _INT, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_SPAN = ir.VectorType(_SHORT, SPAN_PX)
 
 
 def _constant(values: list[int], element: Any) -> Any:
@@ -41,69 +41,115 @@ def _every_lane(builder: Any, vector: Any, value: Any) -> Any:
     return lanes
 
 
-def _store(builder: Any, lanes: Any, target: Any) -> None:
-    builder.store(lanes, target).align = 2
+def _load(builder: Any, pointer: Any, align: int) -> Any:
+    lanes = builder.load(pointer)
+    lanes.align = align
+    return lanes
+
+
+def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Element `index` of a flat array of unsigned integers, as 64 bits."""
+    element = context.get_data_type(array_type.dtype)
+    value = builder.load(builder.gep(context.make_array(array_type)(context, builder, array).data, [index]))
+    return value if element == _LONG else builder.zext(value, _LONG)
+
+
+Source = Callable[[Any, Any, Any, Any, Any], Any]
+"""``(context, builder, frame type, frame, index)`` to eight 16-bit lanes: the pixels from `index` on."""
+
+
+def _copy_all(context: Any, builder: Any, types_: Any, arguments: Any, source: Source) -> Any:
+    """The loop of `copy_spans`: arguments are (out, place, frame, start, left, scale, ...)."""
+    out_type, place_type, frame_type, start_type, _, scale_type = types_[:6]
+    out, place, frame, start, left, scale = arguments[:6]
+    largest = cgutils.alloca_once_value(builder, ir.Constant(_SPAN, None))
+    count = context.make_array(start_type)(context, builder, start).nitems
+    with cgutils.for_range_slice(builder, _LONG(0), count, _LONG(1), inc=True) as (j, _):
+        lanes = source(context, builder, frame_type, frame, _element(context, builder, start_type, start, j))
+        before = builder.load(largest)
+        builder.store(builder.select(builder.icmp_unsigned(">", lanes, before), lanes, before), largest)
+        if scale_type != types.none:
+            at = _at(context, builder, scale_type, scale, builder.mul(j, _LONG(SPAN_PX)), _SPAN)
+            lanes = _scaled(builder, builder.shl(lanes, _every_lane(builder, _SPAN, left)), _load(builder, at, 2))
+        to = _element(context, builder, place_type, place, j)
+        builder.store(lanes, _at(context, builder, out_type, out, to, _SPAN)).align = 2
+    reduce = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_SHORT, [_SPAN]), f"llvm.vector.reduce.umax.v{SPAN_PX}i16"
+    )
+    return builder.call(reduce, [builder.load(largest)])
+
+
+def _scaled(builder: Any, lanes: Any, scale: Any) -> Any:
+    """``(lanes * scale + 2**14) >> 15``, written as compilers know it from x86 (PMULHRSW)."""
+    wide = ir.VectorType(_INT, SPAN_PX)
+    product = builder.mul(builder.sext(lanes, wide), builder.sext(scale, wide))
+    one, fourteen = (_constant([value] * SPAN_PX, _INT) for value in (1, 14))
+    return builder.trunc(builder.lshr(builder.add(builder.lshr(product, fourteen), one), one), _SPAN)
 
 
 @intrinsic
-def copy_span(typing_context: Any, out: Any, out_index: Any, frame: Any, index: Any, shift: Any, most: Any) -> Any:
-    """``out[out_index : + 8] = min(frame[index : + 8] >> shift, most)``, nothing checked.
+def copy_spans(
+    typing_context: Any, out: Any, place: Any, frame: Any, start: Any, left: Any, scale: Any, right: Any, most: Any
+) -> Any:
+    """``out[place[j] : + 8] = min(frame[start[j] : + 8] >> right, most)`` for all j; returns the largest of them before
+    any scaling. Nothing is checked.
 
-    `out` is flat int16, `frame` flat uint8 or uint16, indices uint64, `shift` and `most` uint16, unused for uint8.
+    `out` is flat int16, `frame` flat uint8 or uint16, `place` and `start` uint32; `left`, `right` and `most` uint16,
+    the last two unused for uint8. With `scale`, flat int16 and 8 a span in the order of `start`, a value is
+    ``((value << left) * scale + 2**14) >> 15``; without, it is None.
     """
-    signature = types.void(out, types.uint64, frame, types.uint64, types.uint16, types.uint16)
+    signature = types.uint16(out, place, frame, start, left, scale, right, most)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out_type, _, frame_type, _, _, _ = signature.args
-        pixels = ir.VectorType(context.get_data_type(frame_type.dtype), SPAN_PX)
-        lanes = builder.load(_at(context, builder, frame_type, arguments[2], arguments[3], pixels))
-        wide = ir.VectorType(_SHORT, SPAN_PX)
-        if frame_type.dtype == types.uint8:
-            lanes.align = 1
-            lanes = builder.zext(lanes, wide)
-        else:
-            lanes.align = 2
-            lanes = builder.lshr(lanes, _every_lane(builder, wide, arguments[4]))
-            most = _every_lane(builder, wide, arguments[5])
-            lanes = builder.select(builder.icmp_unsigned("<", lanes, most), lanes, most)
-        _store(builder, lanes, _at(context, builder, out_type, arguments[0], arguments[1], wide))
-        return context.get_dummy_value()
+        def source(context: Any, builder: Any, frame_type: Any, frame: Any, index: Any) -> Any:
+            pixels = ir.VectorType(context.get_data_type(frame_type.dtype), SPAN_PX)
+            lanes = _load(builder, _at(context, builder, frame_type, frame, index, pixels), pixels.element.width // 8)
+            if frame_type.dtype == types.uint8:
+                return builder.zext(lanes, _SPAN)
+            lanes = builder.lshr(lanes, _every_lane(builder, _SPAN, arguments[6]))
+            most = _every_lane(builder, _SPAN, arguments[7])
+            return builder.select(builder.icmp_unsigned("<", lanes, most), lanes, most)
+
+        return _copy_all(context, builder, signature.args, arguments, source)
 
     return signature, generate
 
 
 @intrinsic
-def copy_span_12p(typing_context: Any, out: Any, out_index: Any, payload: Any, index: Any) -> Any:
-    """``out[out_index : + 8]`` = pixels `index` to `index` + 7 of Mono12p (two pixels in three bytes, low bits first).
+def copy_spans_12p(typing_context: Any, out: Any, place: Any, payload: Any, start: Any, left: Any, scale: Any) -> Any:
+    """`copy_spans` from Mono12p (two pixels in three bytes, low bits first): `payload` is flat uint8.
 
-    Reads 16 bytes of `payload`, flat uint8, from byte ``3 * index // 2``; nothing checked.
+    Only the bytes of a span's own pixels are read.
     """
-    signature = types.void(out, types.uint64, payload, types.uint64)
+    signature = types.uint16(out, place, payload, start, left, scale)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out_type, _, payload_type, _ = signature.args
-        byte = builder.lshr(builder.mul(arguments[3], _LONG(3)), _LONG(1))
-        packed = ir.VectorType(_BYTE, PACKED_READ_BYTES)
-        data = builder.load(_at(context, builder, payload_type, arguments[2], byte, packed))
-        data.align = 1
-        target = _at(context, builder, out_type, arguments[0], arguments[1], ir.VectorType(_SHORT, SPAN_PX))
-        with builder.if_else(builder.trunc(arguments[3], ir.IntType(1))) as (odd, even):
-            with odd:
-                _store(builder, _unpack_12p(builder, data, 1), target)
-            with even:
-                _store(builder, _unpack_12p(builder, data, 0), target)
-        return context.get_dummy_value()
+        return _copy_all(context, builder, signature.args, arguments, _source_12p)
 
     return signature, generate
+
+
+def _source_12p(context: Any, builder: Any, payload_type: Any, payload: Any, index: Any) -> Any:
+    """A span is 12 bytes, or 13 where it begins within a byte: two loads of 8 that overlap."""
+    odd = builder.and_(index, _LONG(1))
+    byte = builder.lshr(builder.mul(index, _LONG(3)), _LONG(1))
+    eight = ir.VectorType(_BYTE, 8)
+    second = builder.add(builder.add(byte, _LONG(4)), odd)
+    low, high = (_load(builder, _at(context, builder, payload_type, payload, at, eight), 1) for at in (byte, second))
+    data = builder.shuffle_vector(low, high, _constant(list(range(16)), _INT))
+    is_odd = builder.trunc(odd, ir.IntType(1))
+    return builder.select(is_odd, _unpack_12p(builder, data, 1), _unpack_12p(builder, data, 0))
 
 
 def _unpack_12p(builder: Any, data: Any, first: int) -> Any:
-    """Eight pixels from 16 bytes; `first` is 1 when they begin with the upper pixel of a pair."""
+    """Eight pixels from 16 bytes: 0 to 7 of the span, then `4 + first` on; `first` is 1 when they begin with the upper
+    pixel of a pair.
+    """
     upper = [(first + lane) % 2 for lane in range(SPAN_PX)]
     start = [(3 * (first + lane)) // 2 - first for lane in range(SPAN_PX)]
-    pairs = _constant([byte for low in start for byte in (low, low + 1)], _INT)
+    place = [byte if byte < 8 else byte + 4 - first for low in start for byte in (low, low + 1)]
     undefined = ir.Constant(data.type, ir.Undefined)
-    words = builder.bitcast(builder.shuffle_vector(data, undefined, pairs), ir.VectorType(_SHORT, SPAN_PX))
+    words = builder.bitcast(builder.shuffle_vector(data, undefined, _constant(place, _INT)), _SPAN)
     words = builder.lshr(words, _constant([4 * up for up in upper], _SHORT))
     return builder.and_(words, _constant([0xFFF] * SPAN_PX, _SHORT))
 
@@ -140,7 +186,7 @@ def dot(typing_context: Any, values: Any, index: Any, weights: Any, place: Any, 
         with cgutils.for_range_slice(builder, pairs, arguments[4], _LONG(VECTOR_PX), inc=True) as (offset, _):
             step(offset, sums[0])
         wide = ir.VectorType(_LONG, VECTOR_PX // 2)
-        total = builder.add(*(builder.sext(builder.load(each), wide) for each in sums))
+        total = builder.sext(builder.add(*(builder.load(each) for each in sums)), wide)
         kind = ir.FunctionType(_LONG, [wide])
         reduce = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.add.v16i64")
         return builder.call(reduce, [total])

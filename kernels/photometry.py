@@ -48,18 +48,20 @@ def changes(taylor: np.ndarray, p: int, moved: np.ndarray, out: np.ndarray) -> N
     """What drift and blur add to particle p's sums, whose weights summed over the derivatives of the reference are
     ``taylor[p]``.
 
-    `taylor` is (P, TERMS, K) float32, `moved` the `monomials`, `out` (K,) float32.
+    `taylor` is (P, TERMS, SHIFT_Y) float32, `moved` the `monomials`, `out` (SHIFT_Y,) float32.
     """
-    out[:] = np.float32(0.0)
+    for k in range(SHIFT_Y):
+        out[k] = np.float32(0.0)
     for j in range(TERMS):
         amount = moved[j]
-        for k in range(out.size):
+        for k in range(SHIFT_Y):
             out[k] += taylor[p, j, k] * amount
 
 
 @njit(**JIT)
 def fluxes(
     sums: np.ndarray,
+    dark_sums: np.ndarray,
     scale: np.ndarray,
     weight_sums: np.ndarray,
     taylor: np.ndarray,
@@ -77,15 +79,16 @@ def fluxes(
 ) -> None:
     """Measures of P particles into `out` (P, MEASURES) float32; NaN where not `valid` (P,) bool.
 
-    `sums` (P, SUMS) int64 of counts, `scale` (P, SUMS) makes weights of the integers; `weight_sums` (P, SUMS); `taylor`
-    (P, TERMS, SHIFT_Y) float32 electrons. Of the reference: `reference_flux` (P,), `reference_bend` (P, 2), the sums
+    `sums` (P, SUMS) int64 of counts, `scale` (P, SUMS) makes weights of the integers; `dark_sums` (P, SUMS) counts that
+    the dark level adds, and `weight_sums` (P, SUMS), both of the real weights; `taylor` (P, TERMS, SHIFT_Y) float32
+    electrons. Of the reference: `reference_flux` (P,), `reference_bend` (P, 2), the sums
     with the mask's gradient without background, and `layer_noise` (P, 4, 2): sum(m**2 e) / sum(m e) and sum(m**2).
-    `calibration` (3,): electrons a count, counts of the dark level, variance a pixel beside photons (e**2). `drift`
+    `calibration` (2,): electrons a count, variance a pixel beside photons (e**2). `drift`
     (2,): y, x in px; `moved` (TERMS,): `monomials` of drift and blur. `gain` (P,): illumination relative to the
     reference, and its variance. `background` (P, STATES): the state of `kernels.background`, electrons a pixel under
     the reference's illumination.
     """
-    unit, dark, floor = calibration[0], calibration[1], calibration[2]
+    unit, floor = calibration[0], calibration[1]
     dy, dx = drift[0], drift[1]
     net, change = np.empty(SHIFT_Y), np.empty(SHIFT_Y, np.float32)
     for p in range(sums.shape[0]):
@@ -94,7 +97,7 @@ def fluxes(
             continue
         per_gain, b = unit / gain[p], background[p, LEVEL]
         for k in range(SHIFT_Y):
-            net[k] = per_gain * scale[p, k] * sums[p, k] - (per_gain * dark + b) * weight_sums[p, k]
+            net[k] = per_gain * (scale[p, k] * sums[p, k] - dark_sums[p, k]) - b * weight_sums[p, k]
         changes(taylor, p, moved, change)
         flux = -dy * net[BEND_Y] - dx * net[BEND_X]
         for k in range(AXIAL_BINS):
@@ -178,6 +181,7 @@ def _layer_sigmas(
 @njit(**JIT)
 def shift_sums(
     sums: np.ndarray,
+    dark_sums: np.ndarray,
     scale: np.ndarray,
     weight_sums: np.ndarray,
     leak: np.ndarray,
@@ -193,26 +197,27 @@ def shift_sums(
     `leak` (P, 4): how much of a particle's own flux its functionals still hold, which is taken off; 0 for the template.
     Others as in `fluxes`.
     """
-    unit, dark = calibration[0], calibration[1]
+    unit = calibration[0]
     out[:] = 0.0
     for p in range(sums.shape[0]):
         if not valid[p]:
             continue
         # without a background: the functionals hardly see a constant
         known = background[p, LEVEL] if np.isfinite(background[p, LEVEL]) else 0.0
-        level = dark * unit + known * gain[p]
+        level = known * gain[p]
         flux = 0.0
         for k in range(AXIAL_BINS):
-            flux += unit * scale[p, k] * sums[p, k] - level * weight_sums[p, k]
+            flux += unit * (scale[p, k] * sums[p, k] - dark_sums[p, k]) - level * weight_sums[p, k]
         for j in range(4):
             k = SHIFT_Y + j
-            net = unit * scale[p, k] * sums[p, k] - level * weight_sums[p, k]
+            net = unit * (scale[p, k] * sums[p, k] - dark_sums[p, k]) - level * weight_sums[p, k]
             out[j] += (net - leak[p, j] * flux) / gain[p]
 
 
 @njit(**JIT)
 def ring_levels(
     sums: np.ndarray,
+    dark: np.ndarray,
     count: np.ndarray,
     taylor: np.ndarray,
     calibration: np.ndarray,
@@ -222,15 +227,16 @@ def ring_levels(
 ) -> None:
     """Background of each particle in this frame under the reference's illumination, and its variance: `out` (2, P).
 
-    `sums` (P,) int64 counts over rings of `count` (P,) pixels, `taylor` (P, TERMS) mean derivatives of the reference
-    there: the level is told for the place it has without drift. NaN for empty rings. Others as in `fluxes`.
+    `sums` (P,) int64 counts over rings of `count` (P,) pixels whose mean dark level is `dark` (P,) counts, `taylor`
+    (P, TERMS) mean derivatives of the reference there: the level is told for the place it has without drift. NaN for
+    empty rings. Others as in `fluxes`.
     """
-    unit, dark, floor = calibration[0], calibration[1], calibration[2]
+    unit, floor = calibration[0], calibration[1]
     for p in range(count.size):
         if count[p] == 0:
             out[0, p], out[1, p] = np.nan, np.nan
             continue
-        level = unit * (sums[p] / count[p] - dark)
+        level = unit * (sums[p] / count[p] - dark[p])
         change = np.float32(0.0)
         for j in range(TERMS):
             change += taylor[p, j] * moved[j]

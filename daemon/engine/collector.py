@@ -1,4 +1,4 @@
-"""From a frame as the camera sent it to the calibrated values that a run looks at; nothing else is unpacked."""
+"""From a frame as the camera sent it to the values that a run looks at; nothing else is unpacked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from kernels.collect import (
     collect_pixels_12p,
     collect_spans,
     collect_spans_12p,
-    correct,
     repair,
 )
 from kernels.functionals import saturated
@@ -21,19 +20,20 @@ from kernels.lanes import LARGEST, SPAN_PX
 from kernels.photometry import AXIAL_BINS, SUMS
 from kernels.unpack import unpack
 
-VALUE_BITS = 14  # of calibrated values: a pixel's own gain up to 2 still fits 15
 RAW_BITS = 15
-SCALE_BITS = 14
+SCALE_BITS = 14  # of a pixel's own gain up to 2; fewer where the darkest corner needs more
 SATURATION = 0.98  # of full scale: above it the sensor is no longer linear
 BLOCK_PX = {True: 8_192, False: 65_536}  # products of 15 (12) bits and 7, of which a sixteenth adds up within 31 bits
+LEAST_FLAT = 0.05
 AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class Collector:
     """Reads a run's spans of frames of one format under a whole-pixel shift.
 
-    `unit_e` electrons a count and `dark` counts make electrons of values. With maps, `dark_map` (H, W) DN and
-    `flat_map` (H, W) relative gain, values are calibrated pixel by pixel.
+    `unit_e` electrons a count of what `dark_values` leave of the values. A `flat_map` (H, W), relative gain, is taken
+    out of each pixel as it is read; a dark level, scalar or `dark_map` (H, W) DN, is a constant of every sum and costs
+    frames nothing.
     """
 
     def __init__(
@@ -47,23 +47,29 @@ class Collector:
         self._shape = int(operator.shape[0]), int(operator.shape[1])
         self._format = pixel_format
         gain, dark = float(operator.noise[0]), float(operator.noise[2])
-        maps = _fill_maps(self._shape, dark, dark_map, flat_map)
         self._right = max(bit_depth - RAW_BITS, 0)  # what a pixel loses to fit a value
         self._most = min(2**bit_depth - 1, LARGEST)
-        raised = VALUE_BITS - bit_depth if maps is not None else -self._right
+        maps = PixelMaps.of(self._shape, dark, dark_map, flat_map, bit_depth)
+        raised = -self._right if maps is None else maps.raised
         self.unit_e = gain / 2.0**raised
-        self.dark = dark * 2.0**raised if maps is None else 0.0
-        self.block_px = BLOCK_PX[maps is not None or bit_depth > 12]
+        self.dark: float | None = dark * 2.0**raised if maps is None else None
+        """Counts of the dark level; None when it is not the same everywhere."""
+        self.block_px = BLOCK_PX[bit_depth > 12 or (maps is not None and maps.flat is not None)]
         self._limit = int(SATURATION * (2**bit_depth - 1)) >> self._right
         self._operator = operator
         self.saturated = np.zeros(operator.particles, bool)
         spans = np.concatenate([operator.mask_span, operator.ring_span, operator.plane_span])
-        ends = np.cumsum([SPAN_PX * len(s) for s in (operator.mask_span, operator.ring_span, operator.plane_span)])
-        self.values = np.zeros(ends[-1], np.int16)
-        self.masks, self.rings, self.plane = np.split(self.values, ends[:2])
+        self._ends = np.cumsum(
+            [SPAN_PX * len(s) for s in (operator.mask_span, operator.ring_span, operator.plane_span)]
+        )
+        self.values = np.zeros(self._ends[-1], np.int16)
+        self.masks, self.rings, self.plane = self.parts(self.values)
         self._frame = np.empty(0, np.uint16)
-        maps_at = None if maps is None else PixelMaps(*maps, raised, raised + self._right)
-        self._places = Places(spans, self._shape, operator.defects, maps_at)
+        self._places = Places(spans, self._shape, operator.defects, maps)
+
+    def parts(self, values: np.ndarray) -> list[np.ndarray]:
+        """What of `values` belongs to masks, to rings and to the plane."""
+        return np.split(values, self._ends[:2])
 
     def open(self, frame: np.ndarray) -> np.ndarray:
         """The frame as the other methods take it: flat, and unpacked where no kernel reads its format.
@@ -91,21 +97,35 @@ class Collector:
         which particles are `saturated`, (P,) bool.
         """
         places = self._places.at(offset)
+        left, scale = places.left, places.scale
         if self._is_packed(frame):
-            collect_spans_12p(frame, places.start, places.place, self.values)
+            largest = collect_spans_12p(frame, places.start, places.place, left, scale, self.values)
         else:
-            collect_spans(frame, places.start, places.place, self._right, self._most, self.values)
+            largest = collect_spans(
+                frame, places.start, places.place, self._right, self._most, left, scale, self.values
+            )
         if places.bad.size:
             donors = self.pixels(frame, places.donors)
-            repair(self.values, places.bad, donors.reshape(-1, len(AROUND)))
-        operator = self._operator
+            largest = max(largest, int(donors.max()))
+            repair(self.values, places.bad, places.calibrate(donors).reshape(-1, len(AROUND)))
         self.saturated[:] = False
-        if self.masks.max(initial=0) >= self._limit:  # seldom: then it is worth asking whose
+        if largest >= self._limit:  # seldom: then it is worth asking whether and whose
+            self._find_saturated(places)
+
+    def _find_saturated(self, places: Places) -> None:
+        operator, limits = self._operator, places.limits(self._limit, self.masks.size)
+        over, least = (self.masks, self._limit) if limits is None else (self.masks - limits, 0)
+        if over.max(initial=-LARGEST) >= least:
             saturated(
-                self.masks, operator.weights, operator.weight_first, operator.weight_pointer, operator.mask_pointer,
-                SUMS, AXIAL_BINS, self._limit, self.saturated,
+                over, operator.weights, operator.weight_first, operator.weight_pointer, operator.mask_pointer,
+                SUMS, AXIAL_BINS, least, self.saturated,
             )  # fmt: skip
-        places.calibrate(self.values)
+
+    def dark_values(self, offset: int) -> tuple[np.ndarray, float]:
+        """What the dark level of each pixel adds to `values` under a shift by `offset` pixels: whole numbers, int16 in
+        the same order, and how often a count is divided in them.
+        """
+        return self._places.at(offset).dark_values()
 
     def pixels(self, frame: np.ndarray, index: np.ndarray) -> np.ndarray:
         """(N,) int16 raw values of an opened frame at `index`, (N,) uint32."""
@@ -128,19 +148,49 @@ class Collector:
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """Flat dark (DN) and relative-gain maps; values are raised by 2**`raised` over DN, of which the calibration does
-    `left` bits.
+    """Flat dark (DN) and relative-gain maps, `flat` None where all pixels are alike; values are raised by 2**`raised`
+    over DN.
     """
 
     dark: np.ndarray
-    flat: np.ndarray
+    flat: np.ndarray | None
     raised: int
     left: int
+    """Bits that raw values are raised by before they are scaled."""
+    scale_bits: int
+    """Fractional bits of a pixel's scale."""
 
-    @property
-    def scale_bits(self) -> int:
-        """Fractional bits of a pixel's scale: fewer where the darkest corner needs a factor above 2."""
-        return SCALE_BITS - max(0, int(np.ceil(-np.log2(2.0 * self.flat.min()))))
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, int],
+        dark_dn: float,
+        dark_map: np.ndarray | None,
+        flat_map: np.ndarray | None,
+        bit_depth: int,
+    ) -> PixelMaps | None:
+        """The maps when there is any, with the scalar dark level where that one is missing."""
+        if dark_map is None and flat_map is None:
+            return None
+        dark = np.full(shape, dark_dn, np.float32) if dark_map is None else np.asarray(dark_map, np.float32)
+        if flat_map is None or (np.asarray(flat_map) == 1.0).all():
+            return cls(dark.reshape(-1), None, -max(bit_depth - RAW_BITS, 0), 0, 0)
+        flat = np.maximum(np.asarray(flat_map, np.float32).reshape(-1), LEAST_FLAT)
+        bits = SCALE_BITS - max(0, int(np.ceil(-np.log2(2.0 * flat.min()))))
+        return cls(dark.reshape(-1), flat, bits - bit_depth, max(RAW_BITS - bit_depth, 0), bits)
+
+    def scale_of(self, pixels: np.ndarray) -> np.ndarray | None:
+        """(M,) int16 factors of `pixels`, in 2**-`scale_bits`."""
+        if self.flat is None:
+            return None
+        return np.clip(np.rint(2.0**self.scale_bits / self.flat[pixels]), 1, LARGEST).astype(np.int16)
+
+    def dark_of(self, pixels: np.ndarray) -> np.ndarray:
+        """(M,) float64: counts of the dark level among the values of `pixels`."""
+        scale = self.scale_of(pixels)
+        own = 1.0 if scale is None else scale / 2.0**self.scale_bits
+        level: np.ndarray = self.dark[pixels] * (2.0**self.raised * own)
+        return level
 
 
 class Places:
@@ -148,7 +198,8 @@ class Places:
     when the shift changes.
 
     `start` (S,) uint32 in the order of the frame, so that memory is read in order; `place` (S,) uint32 where each goes
-    among the values; `bad` positions among the values, `donors` their neighbours in the frame.
+    among the values; `scale` (8 S,) int16 of the pixels in the order of `start`, None without a flat, and `left` the
+    bits that go with it; `bad` positions among the values, `donors` their neighbours in the frame.
     """
 
     def __init__(
@@ -162,24 +213,52 @@ class Places:
         self.start = np.empty(0, np.uint32)
         self.bad = np.empty(0, np.int64)
         self.donors = np.empty(0, np.uint32)
-        self._dark = self._scale = np.empty(0, np.int16)
+        self.left = 0 if maps is None else maps.left
+        self.scale: np.ndarray | None = None
+        self._donor_scale: np.ndarray | None = None
+        self._limits: np.ndarray | None = None
 
     def at(self, offset: int) -> Places:
         """These places shifted by `offset` linear pixels; what would leave the frame reads inside it instead."""
         if offset != self._offset:
             self._offset = offset
-            start = np.clip(self._reference + offset, 0, self._shape[0] * self._shape[1] - SPAN_PX)
+            start = self._starts()
             self.start = start[self._order].astype(np.uint32)
-            if self._defects.size or self._maps is not None:
-                pixels = (start[:, None] + np.arange(SPAN_PX)).reshape(-1)
-                self._find_defects(pixels)
-                self._find_calibration(pixels)
+            self._find_defects(_pixels_of(start))
+            if self._maps is not None:
+                self._limits = None
+                self.scale = self._maps.scale_of(_pixels_of(self.start))
+                self._donor_scale = self._maps.scale_of(self.donors)
         return self
 
-    def calibrate(self, values: np.ndarray) -> None:
-        """Apply dark and flat, in place, where there are maps."""
-        if self._maps is not None:
-            correct(values, self._dark, self._scale, self._maps.left, self._maps.scale_bits)
+    def calibrate(self, donors: np.ndarray) -> np.ndarray:
+        """Raw values of the `donors` as `collect_spans` would have scaled them."""
+        if self._donor_scale is None:
+            return donors
+        return _rounded((donors.astype(np.int32) << self.left) * self._donor_scale)
+
+    def limits(self, limit: int, count: int) -> np.ndarray | None:
+        """What the raw value `limit` is among the first `count` values, (count,) int16; None without a flat."""
+        if self.scale is not None and self._limits is None:
+            scale = np.empty((len(self.place), SPAN_PX), np.int16)
+            scale[self._order] = self.scale.reshape(-1, SPAN_PX)
+            product = np.int32(limit << self.left) * scale.reshape(-1)[:count].astype(np.int32)
+            self._limits = _rounded(product)
+        return self._limits
+
+    def dark_values(self) -> tuple[np.ndarray, float]:
+        """See `Collector.dark_values`; of a defect those of its neighbours, as its value is."""
+        maps = self._maps
+        if maps is None:
+            return np.zeros(SPAN_PX * len(self.place), np.int16), 1.0
+        dark = maps.dark_of(_pixels_of(self._starts()))
+        if self.bad.size:
+            dark[self.bad] = maps.dark_of(self.donors).reshape(-1, len(AROUND)).mean(axis=1)
+        parts = 2.0 ** np.floor(np.log2(LARGEST / max(np.abs(dark).max(initial=0.0), 1e-3)))
+        return np.rint(parts * dark).astype(np.int16), float(parts)
+
+    def _starts(self) -> np.ndarray:
+        return np.clip(self._reference + (self._offset or 0), 0, self._shape[0] * self._shape[1] - SPAN_PX)
 
     def _find_defects(self, pixels: np.ndarray) -> None:
         if not self._defects.size:
@@ -190,20 +269,13 @@ class Places:
         around = pixels[self.bad][:, None] + steps
         self.donors = np.clip(around, 0, self._shape[0] * self._shape[1] - 1).astype(np.uint32).reshape(-1)
 
-    def _find_calibration(self, pixels: np.ndarray) -> None:
-        maps = self._maps
-        if maps is not None:
-            self._dark = np.clip(np.rint(maps.dark[pixels] * 2.0**maps.raised), -LARGEST, LARGEST).astype(np.int16)
-            scale = np.rint(2.0**maps.scale_bits / maps.flat[pixels])
-            self._scale = np.clip(scale, 1, LARGEST).astype(np.int16)
+
+def _rounded(product: np.ndarray) -> np.ndarray:
+    """(M,) int16: what `collect_spans` makes of the product of a value and a scale."""
+    rounded: np.ndarray = (product + (1 << (RAW_BITS - 1))) >> RAW_BITS
+    return rounded.astype(np.int16)
 
 
-def _fill_maps(
-    shape: tuple[int, int], dark_dn: float, dark_map: np.ndarray | None, flat_map: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Flat dark (DN) and flat-field maps when there is any; the scalar dark level and 1 for the one that is not."""
-    if dark_map is None and flat_map is None:
-        return None
-    dark = np.full(shape, dark_dn, np.float32) if dark_map is None else np.asarray(dark_map, np.float32)
-    flat = np.ones(shape, np.float32) if flat_map is None else np.asarray(flat_map, np.float32)
-    return dark.reshape(-1), np.maximum(flat.reshape(-1), 0.05)
+def _pixels_of(start: np.ndarray) -> np.ndarray:
+    """(8 S,) pixels of spans."""
+    return (start[:, None] + np.arange(SPAN_PX)).reshape(-1)

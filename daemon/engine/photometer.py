@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from daemon.engine.collector import Collector
+from daemon.engine.collector import BLOCK_PX, Collector
 from daemon.engine.measures import ParticleFlag
 from daemon.engine.operator import LEAST_PLANE_SPANS, Operator, ring_donors
 from daemon.engine.shift import Shift
@@ -23,13 +25,14 @@ class Photometer:
         self._operator, self._collector = operator, collector
         gain, read_noise, _ = operator.noise
         self._floor_e2 = read_noise**2 + gain**2 / 12
-        self._calibration = np.array([collector.unit_e, collector.dark, self._floor_e2])
+        self._calibration = np.array([collector.unit_e, self._floor_e2])
         particles = operator.particles
         self._shape = tuple(int(n) for n in operator.shape)
         self._sums = np.empty((particles, SUMS), np.int64)
         self._ring_sums = np.empty(particles, np.int64)
         self._ring = np.empty((2, particles))
-        self._plane, self._plane_dark = np.zeros(3), SPAN_PX * collector.dark * operator.plane_basis
+        self._plane = np.zeros(3)
+        self._dark = Dark.level(operator, collector.dark or 0.0)
         self._scratch = np.empty(particles, np.float32)
         self._drift, self._moved = np.empty(2), np.empty(TERMS, np.float32)
         self._base: tuple[int, int] | None = None
@@ -77,10 +80,12 @@ class Photometer:
         )  # fmt: skip
         if (base_y, base_x) != self._base:
             self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
+            if collector.dark is None:
+                self._dark = Dark.under(operator, collector, base_y * self._shape[1] + base_x)
         plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane)
         found = np.empty(4)
         shift_sums(
-            self._sums, operator.weight_scale, operator.weight_sums, self.leak, self._calibration,
+            self._sums, self._dark.sums, operator.weight_scale, operator.weight_sums, self.leak, self._calibration,
             self._basis @ self.plane(), self._background, self.inside, found,
         )  # fmt: skip
         return found
@@ -92,7 +97,7 @@ class Photometer:
         operator = self._operator
         if operator.plane_span.size < LEAST_PLANE_SPANS:
             return np.array([1.0, 0.0, 0.0])
-        sums = self._collector.unit_e * (self._plane - self._plane_dark)
+        sums = self._collector.unit_e * (self._plane - self._dark.plane)
         if shift is not None:
             monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
             sums -= operator.plane_taylor @ self._moved
@@ -118,9 +123,9 @@ class Photometer:
         self._follow_rings(gain)
         measures = np.empty((operator.particles, MEASURES), np.float32)
         fluxes(
-            self._sums, operator.weight_scale, operator.weight_sums, operator.taylor, operator.reference_flux,
-            operator.reference_bend, operator.layer_noise, self._calibration, self._drift, self._moved, gain,
-            self._gain_variance, self._background, self.inside, measures,
+            self._sums, self._dark.sums, operator.weight_scale, operator.weight_sums, operator.taylor,
+            operator.reference_flux, operator.reference_bend, operator.layer_noise, self._calibration, self._drift,
+            self._moved, gain, self._gain_variance, self._background, self.inside, measures,
         )  # fmt: skip
         deblend(operator.blend_pointer, operator.blend_index, operator.blend_share, self._scratch, measures)
         flags = self._flags.copy()
@@ -135,8 +140,8 @@ class Photometer:
             collector.block_px, self._ring_sums,
         )  # fmt: skip
         ring_levels(
-            self._ring_sums, operator.ring_count, operator.ring_taylor, self._calibration, self._moved, gain,
-            self._ring,
+            self._ring_sums, self._dark.rings, operator.ring_count, operator.ring_taylor, self._calibration,
+            self._moved, gain, self._ring,
         )  # fmt: skip
         level, variance = self._ring
         follow_background(level, variance, self.inside & ~operator.ring_poor, BACKGROUND_FRAMES, self._background)
@@ -152,6 +157,47 @@ class Photometer:
             & (box[:, 1] + base_y < self._shape[0])
             & (box[:, 2] + base_x >= 0)
             & (box[:, 3] + base_x < self._shape[1])
+        )
+
+
+@dataclass(frozen=True)
+class Dark:
+    """What the dark level adds to the sums of a frame, in counts: sums are linear, so it is the same in every frame of
+    a whole-pixel shift.
+    """
+
+    sums: np.ndarray
+    """(P, SUMS) float64, of the real weights."""
+    rings: np.ndarray
+    """(P,) float64: mean over each ring."""
+    plane: np.ndarray
+    """(3,) float64."""
+
+    @classmethod
+    def level(cls, operator: Operator, dark: float) -> Dark:
+        """Of a camera whose pixels are all alike."""
+        return cls(
+            dark * operator.weight_sums, np.full(operator.particles, dark), SPAN_PX * dark * operator.plane_basis
+        )
+
+    @classmethod
+    def under(cls, operator: Operator, collector: Collector, offset: int) -> Dark:
+        """Of the pixels that are looked at under a shift by `offset` linear pixels."""
+        values, parts = collector.dark_values(offset)
+        masks, rings, plane = collector.parts(values)
+        sums, ring_sums = np.empty(operator.weight_scale.size, np.int64), np.empty(operator.particles, np.int64)
+        plane_dark = np.empty(3)
+        weighted_sums(
+            masks, operator.weights, operator.weight_first, operator.weight_pointer, BLOCK_PX[True], sums
+        )  # fmt: skip
+        weighted_sums(
+            rings, operator.ring_weights, operator.ring_pointer[:-1], operator.ring_pointer, BLOCK_PX[True], ring_sums
+        )
+        plane_sums(plane, operator.plane_u, operator.plane_v, plane_dark)
+        return cls(
+            operator.weight_scale * sums.reshape(operator.weight_scale.shape) / parts,
+            ring_sums / np.maximum(operator.ring_count, 1) / parts,
+            plane_dark / parts,
         )
 
 

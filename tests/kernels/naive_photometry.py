@@ -32,13 +32,8 @@ def span_pixels(start):
     return [int(s) + lane for s in start for lane in range(8)]
 
 
-def naive_correct(values, dark, scale, shift, bits):
-    out = []
-    for value, d, s in zip(values, dark, scale, strict=True):
-        raised = math.floor(int(value) * 2.0**shift)
-        corrected = math.floor((raised - int(d)) * int(s) / 2**bits + 0.5)
-        out.append(min(max(corrected, -LARGEST), LARGEST))
-    return out
+def naive_scale(values, left, scale):
+    return [math.floor(int(v) * 2**left * int(s) / 2**15 + 0.5) for v, s in zip(values, scale, strict=True)]
 
 
 def naive_repair(values, places, donors):
@@ -89,20 +84,19 @@ def naive_changes(taylor, moved):
     return [math.fsum(float(t) * float(m) for t, m in zip(column, moved, strict=True)) for column in taylor.T]
 
 
-def naive_light(p, sums, scale, weight_sums, calibration):
+def naive_light(p, sums, dark_sums, scale, unit):
     """Electrons behind each of a particle's sums of counts."""
-    unit, dark = calibration[0], calibration[1]
-    return [unit * (scale[p, k] * float(sums[p, k]) - dark * weight_sums[p, k]) for k in range(ph.SUMS)]
+    return [unit * (scale[p, k] * float(sums[p, k]) - dark_sums[p, k]) for k in range(ph.SUMS)]
 
 
 def naive_fluxes(
-    sums, scale, weight_sums, taylor, reference_flux, reference_bend, layer_noise, calibration, drift, moved, gain,
-    gain_variance, background, valid,
+    sums, dark_sums, scale, weight_sums, taylor, reference_flux, reference_bend, layer_noise, calibration, drift, moved,
+    gain, gain_variance, background, valid,
 ):  # fmt: skip
     out = np.full((len(sums), ph.MEASURES), np.nan)
     axial, inner = range(ph.AXIAL_BINS), range(ph.OUTER, ph.OUTER + 3)
     for p in np.flatnonzero(valid):
-        light = [e / gain[p] for e in naive_light(p, sums, scale, weight_sums, calibration)]
+        light = [e / gain[p] for e in naive_light(p, sums, dark_sums, scale, calibration[0])]
         area, (level, level_variance) = weight_sums[p], background[p, :2]
         change = naive_changes(taylor[p], moved)
         bend = [reference_bend[p, 0] + change[ph.BEND_Y], reference_bend[p, 1] + change[ph.BEND_X]]
@@ -119,7 +113,7 @@ def naive_fluxes(
         raw = bent(sum(light[k] for k in axial), light[ph.BEND_Y], light[ph.BEND_X]) - level * bent_area
         brightness = raw / reference_flux[p] if reference_flux[p] else math.inf
         brightness = brightness if 0.1 < brightness < 10.0 else 0.0
-        net = [light[k] - brightness * change[k] - level * area[k] for k in range(ph.SUMS)]
+        net = [light[k] - brightness * change[k] - level * area[k] for k in range(ph.SHIFT_Y)]
         flux = raw - brightness * bent(sum(change[k] for k in axial), *bend)
         out[p, ph.AXIAL : ph.AXIAL + ph.AXIAL_BINS] = [net[k] for k in axial]
         layers = [net[k] for k in inner]
@@ -127,7 +121,7 @@ def naive_fluxes(
         areas = [bent_area - sum(area[k] for k in inner), *(area[k] for k in inner)]
         values = out[p, ph.LAYER : ph.LAYER + 4]
         own = [
-            (max(share * (value + level * pixels) * gain[p], 0.0) + calibration[2] * squares) / gain[p] ** 2
+            (max(share * (value + level * pixels) * gain[p], 0.0) + calibration[1] * squares) / gain[p] ** 2
             for value, pixels, (share, squares) in zip(values, areas, layer_noise[p], strict=True)
         ]
         out[p, ph.LAYER_SIGMA : ph.LAYER_SIGMA + 4] = np.sqrt(np.array(own) + np.array(areas) ** 2 * level_variance)
@@ -139,21 +133,21 @@ def naive_fluxes(
     return out
 
 
-def naive_shift_sums(sums, scale, weight_sums, leak, calibration, gain, background, valid):
+def naive_shift_sums(sums, dark_sums, scale, weight_sums, leak, calibration, gain, background, valid):
     out = np.zeros(4)
     for p in np.flatnonzero(valid):
-        light = naive_light(p, sums, scale, weight_sums, calibration)
+        light = naive_light(p, sums, dark_sums, scale, calibration[0])
         net = [light[k] / gain[p] - background[p, 0] * weight_sums[p, k] for k in range(ph.SUMS)]
         flux = sum(net[k] for k in range(ph.AXIAL_BINS))
         out += [net[ph.SHIFT_Y + j] - leak[p, j] * flux for j in range(4)]
     return out
 
 
-def naive_ring_levels(sums, count, taylor, calibration, moved, gain):
-    unit, dark, floor = calibration
+def naive_ring_levels(sums, dark, count, taylor, calibration, moved, gain):
+    unit, floor = calibration
     out = np.full((2, len(count)), np.nan)
     for p in np.flatnonzero(count):
-        level = unit * (float(sums[p]) / float(count[p]) - dark)
+        level = unit * (float(sums[p]) / float(count[p]) - dark[p])
         out[0, p] = level / gain[p] - naive_changes(taylor[p, :, None], moved)[0]
         out[1, p] = (max(level, 0.0) + floor) / count[p] / gain[p] ** 2
     return out

@@ -8,11 +8,10 @@ from kernels.collect import (
     collect_pixels_12p,
     collect_spans,
     collect_spans_12p,
-    correct,
     repair,
 )
 from kernels.lanes import LARGEST
-from tests.kernels.naive_photometry import naive_collect, naive_correct, naive_repair, span_pixels
+from tests.kernels.naive_photometry import naive_collect, naive_repair, naive_scale, span_pixels
 from tests.kernels.naive_unpack import naive_pack
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -53,8 +52,9 @@ def test_spans_equal_naive(dtype, most, shift, seed, size, count):
     rng = np.random.default_rng(seed)
     frame, start = _pixels(rng, size, most, dtype), _starts(rng, size, count)
     room, out = _guarded(8 * start.size)
-    collect_spans(frame, start, places(start), shift, LARGEST, out)
+    largest = collect_spans(frame, start, places(start), shift, LARGEST, 0, None, out)
     assert out.tolist() == naive_collect(frame, span_pixels(start), shift)
+    assert largest == out.max()
     assert (room[out.size :] == -12345).all()
 
 
@@ -65,18 +65,19 @@ def test_packed_spans_equal_naive_up_to_the_payloads_last_pixel(seed, size, coun
     pixels = _pixels(rng, size, 4095)
     start = _starts(rng, size, count)
     room, out = _guarded(8 * start.size)
-    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), out)
+    largest = collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), 0, None, out)
     assert out.tolist() == naive_collect(pixels, span_pixels(start))
+    assert largest == out.max()
     assert (room[out.size :] == -12345).all()
 
 
 @pytest.mark.parametrize("size", [40, 41])
 def test_every_packed_start_is_read_right(size):
-    """Near the payload's end the vector would read too far: the pixels there are as good as any."""
+    """Near the payload's end too, where nothing may be read that lies behind it."""
     pixels = (np.arange(size) * 97 % 4096).astype(np.uint16)
     start = np.arange(size - 7, dtype=np.uint32)
     out = np.empty(8 * start.size, np.int16)
-    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), out)
+    collect_spans_12p(naive_pack(pixels, "Mono12p"), start, places(start), 0, None, out)
     assert out.tolist() == naive_collect(pixels, span_pixels(start))
 
 
@@ -87,17 +88,17 @@ def test_bytes_behind_the_payload_are_no_pixels():
     for behind in (0x00, 0xFF):
         buffer = np.concatenate([packed, np.full(32, behind, np.uint8)])
         out = np.empty(8, np.int16)
-        collect_spans_12p(buffer[: packed.size], np.array([16], np.uint32), FIRST, out)
+        collect_spans_12p(buffer[: packed.size], np.array([16], np.uint32), FIRST, 0, None, out)
         assert out.tolist() == want
 
 
 def test_full_scale_is_the_largest_value_and_never_negative():
     out = np.empty(8, np.int16)
-    collect_spans(np.array([0, 1, 32767, 32768, 65534, 65535, 2, 3], np.uint16), FIRST, FIRST, 0, LARGEST, out)
+    collect_spans(np.array([0, 1, 32767, 32768, 65534, 65535, 2, 3], np.uint16), FIRST, FIRST, 0, LARGEST, 0, None, out)
     assert out.tolist() == [0, 1, LARGEST, LARGEST, LARGEST, LARGEST, 2, 3]
-    collect_spans(np.full(8, 65535, np.uint16), FIRST, FIRST, 1, LARGEST, out)
+    collect_spans(np.full(8, 65535, np.uint16), FIRST, FIRST, 1, LARGEST, 0, None, out)
     assert out.tolist() == [LARGEST] * 8
-    collect_spans(np.arange(4092, 4100, dtype=np.uint16), FIRST, FIRST, 0, 4095, out)
+    collect_spans(np.arange(4092, 4100, dtype=np.uint16), FIRST, FIRST, 0, 4095, 0, None, out)
     assert out.tolist() == [4092, 4093, 4094, 4095, 4095, 4095, 4095, 4095]
 
 
@@ -124,33 +125,45 @@ def test_single_packed_pixels_equal_naive(seed, size, count):
     assert out.tolist() == naive_collect(pixels, index)
 
 
-@pytest.mark.parametrize("bit_depth", [8, 10, 12, 16])
+@pytest.mark.parametrize("pixel_format", ["Mono8", "Mono12", "Mono12p", "Mono16"])
 @settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, size=st.integers(0, 70), bits=st.integers(9, 14))
-def test_correction_equals_naive(bit_depth, seed, size, bits):
+@given(seed=SEEDS, size=st.integers(12, 70), count=st.integers(0, 9))
+def test_scaled_spans_equal_naive_and_the_largest_is_told_before_scaling(pixel_format, seed, size, count):
     rng = np.random.default_rng(seed)
-    values = _pixels(rng, size, 2 ** min(bit_depth, 15) - 1).astype(np.int16)
-    dark = rng.integers(-LARGEST, LARGEST + 1, size).astype(np.int16)
-    scale = rng.integers(1, LARGEST + 1, size).astype(np.int16)
-    scale[rng.random(size) < 0.2] = LARGEST
-    shift = 14 - min(bit_depth, 15)
-    want = naive_correct(values, dark, scale, shift, bits)
-    correct(values, dark, scale, shift, bits)
-    assert values.tolist() == want
+    depth = {"Mono8": 8, "Mono16": 16}.get(pixel_format, 12)
+    right, left = max(depth - 15, 0), max(15 - depth, 0)
+    pixels, start = _pixels(rng, size, 2**depth - 1), _starts(rng, size, count)
+    scale = rng.integers(1, LARGEST + 1, 8 * start.size).astype(np.int16)
+    scale[rng.random(scale.size) < 0.2] = LARGEST
+    to = rng.permutation(start.size)
+    room, out = _guarded(8 * start.size)
+    payload = naive_pack(pixels, pixel_format)
+    if pixel_format == "Mono12p":
+        largest = collect_spans_12p(payload, start, (8 * to).astype(np.uint32), left, scale, out)
+    else:
+        frame = payload if depth == 8 else payload.view(np.uint16)
+        largest = collect_spans(frame, start, (8 * to).astype(np.uint32), right, LARGEST, left, scale, out)
+    raw = naive_collect(pixels, span_pixels(start), right)
+    want = naive_scale(raw, left, scale)
+    assert out.reshape(-1, 8)[to].reshape(-1).tolist() == want
+    assert (room[out.size :] == -12345).all()
+    assert largest == max(raw)
 
 
-def test_correction_at_the_extremes_is_clipped_not_wrapped():
-    values = np.array([16383, 16383, 0, 0, 8192], np.int16)
-    dark = np.array([-LARGEST, 0, LARGEST, -LARGEST, 0], np.int16)
-    scale = np.full(5, LARGEST, np.int16)
-    correct(values, dark, scale, 0, 10)
-    assert values.tolist() == [LARGEST, LARGEST, -LARGEST, LARGEST, LARGEST]
+def test_scales_round_halves_up_and_never_run_over():
+    values = np.array([0, 1, 2, 3, 16384, 32767, 32766, 1], np.uint16)
+    scale = np.array([LARGEST, 16384, 16384, 16384, 16384, LARGEST, LARGEST, 16383], np.int16)
+    out = np.empty(8, np.int16)
+    assert collect_spans(values, FIRST, FIRST, 0, LARGEST, 0, scale, out) == LARGEST
+    assert out.tolist() == [0, 1, 1, 2, 8192, 32766, 32765, 0]
 
 
-def test_dark_pixels_become_negative_values_and_halves_round_up():
-    values = np.array([10, 3, 0], np.int16)
-    correct(values, np.array([64, 0, 1], np.int16), np.array([1024, 512, 512], np.int16), 0, 10)
-    assert values.tolist() == [-54, 2, 0]
+def test_nothing_to_collect_has_nothing_largest():
+    nothing = np.empty(0, np.uint32)
+    for scale in (None, np.empty(0, np.int16)):
+        out = np.empty(0, np.int16)
+        assert collect_spans(np.zeros(8, np.uint16), nothing, nothing, 0, LARGEST, 0, scale, out) == 0
+        assert collect_spans_12p(np.zeros(12, np.uint8), nothing, nothing, 0, scale, out) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -175,6 +188,6 @@ def test_spans_go_where_they_are_told():
     frame = np.arange(100, dtype=np.uint16)
     start, place = np.array([8, 40, 90], np.uint32), np.array([16, 0, 8], np.uint32)
     out, packed = np.empty(24, np.int16), np.empty(24, np.int16)
-    collect_spans(frame, start, place, 0, LARGEST, out)
-    collect_spans_12p(naive_pack(frame, "Mono12p"), start, place, packed)
+    collect_spans(frame, start, place, 0, LARGEST, 0, None, out)
+    collect_spans_12p(naive_pack(frame, "Mono12p"), start, place, 0, None, packed)
     assert out.tolist() == [*range(40, 48), *range(90, 98), *range(8, 16)] == packed.tolist()

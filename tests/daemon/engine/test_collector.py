@@ -46,8 +46,11 @@ def _frame(bit_depth, seed=0):
     return pixels
 
 
-def _electrons(collector):
-    return collector.unit_e * (collector.values - collector.dark)
+def _electrons(collector, offset=0):
+    if collector.dark is not None:
+        return collector.unit_e * (collector.values - collector.dark)
+    dark, parts = collector.dark_values(offset)
+    return collector.unit_e * (collector.values - dark / parts)
 
 
 @pytest.mark.parametrize("pixel_format", list(PixelFormat))
@@ -136,7 +139,7 @@ def test_maps_calibrate_each_pixel(depth, pixel_format, maps):
         want = GAIN_E * (pixels.reshape(-1)[index] - own_dark) / own_flat
         # steps of a value, of the rounded dark level behind the flat, and of the scale
         step_e = collector.unit_e * (0.5 + 1.5 / own_flat) + np.abs(want) * 0.5 * own_flat / 2**12
-        assert (np.abs(_electrons(collector) - want) <= step_e).all()
+        assert (np.abs(_electrons(collector, offset) - want) <= step_e).all()
 
 
 def test_the_calibration_follows_the_drift_on_the_sensor():
@@ -147,7 +150,7 @@ def test_the_calibration_follows_the_drift_on_the_sensor():
     collector = Collector(_operator([6 * WIDTH + 8]), PixelFormat.MONO16, 12, None, flat)
     for offset in (0, 1, -3):
         collector.read(collector.open(pixels), offset)
-        bright = np.flatnonzero(np.abs(_electrons(collector) / (GAIN_E * (1000 - DARK_DN)) - 2.0) < 0.01)
+        bright = np.flatnonzero(np.abs(_electrons(collector, offset) / (GAIN_E * (1000 - DARK_DN)) - 2.0) < 0.01)
         assert bright.tolist() == ([2 - offset] if offset <= 2 else [])
 
 
@@ -180,6 +183,51 @@ def test_a_hot_pixel_that_is_repaired_saturates_nothing_and_maps_do_not_hide_sat
             collector = Collector(_operator([5 * WIDTH + 1], defects=defects), PixelFormat.MONO12, 12, None, maps)
             collector.read(collector.open(pixels), 0)
             assert collector.saturated.tolist() == [expected]
+
+
+@pytest.mark.parametrize("pixel_format", list(PixelFormat))
+def test_saturation_is_told_of_raw_pixels_under_an_uneven_flat(pixel_format):
+    """A pixel that sees half of the light has twice the value at full scale; one that sees more, less."""
+    full = 2**pixel_format.bit_depth - 1
+    flat = np.ones((HEIGHT, WIDTH), np.float32)
+    flat[5, 3], flat[5, 4] = 0.5, 1.9
+    for pixel, level, expected in ((3, 0.9, False), (3, 1.0, True), (4, 0.9, False), (4, 1.0, True), (12, 1.0, False)):
+        pixels = np.full((HEIGHT, WIDTH), full // 10, np.uint16)
+        pixels[5, pixel] = int(level * full)
+        operator = _operator([5 * WIDTH + 1], rings=[5 * WIDTH + 9])
+        collector = Collector(operator, pixel_format, pixel_format.bit_depth, None, flat)
+        for offset in (0, WIDTH, 0):
+            collector.read(collector.open(naive_pack(pixels, pixel_format.value)), offset)
+            assert collector.saturated.tolist() == [expected and offset == 0]
+
+
+@pytest.mark.parametrize("pixel_format", list(PixelFormat))
+def test_a_defect_has_its_neighbours_dark_level_and_gain(pixel_format):
+    """A hot pixel is as hot in the dark map as in the frame, a dead one as dead in the flat: neither reaches values."""
+    full = 2**pixel_format.bit_depth
+    defects = np.array([5 * WIDTH + 4, 9 * WIDTH + 12])
+    flat = np.random.default_rng(1).uniform(0.8, 1.2, (HEIGHT, WIDTH)).astype(np.float32)
+    dark = np.full((HEIGHT, WIDTH), full / 64, np.float32)
+    pixels = np.rint(full / 64 + full / 4 * flat).astype(np.uint16)
+    dark[5, 4], pixels[5, 4] = full / 2, 0.9 * full
+    flat[9, 12], pixels[9, 12] = 0.05, full / 64
+    for offset in (0, 2):
+        collector = Collector(
+            _operator([5 * WIDTH, 9 * WIDTH + 8], defects=defects), pixel_format, pixel_format.bit_depth, dark, flat
+        )
+        collector.read(collector.open(naive_pack(pixels, pixel_format.value)), offset)
+        np.testing.assert_allclose(_electrons(collector, offset), GAIN_E * full / 4, rtol=6 / full + 2e-3)
+
+
+def test_a_dark_map_alone_costs_frames_nothing():
+    dark = np.random.default_rng(0).uniform(50, 70, (HEIGHT, WIDTH)).astype(np.float32)
+    for flat in (None, np.ones((HEIGHT, WIDTH), np.float32)):
+        collector = Collector(_operator([3, 50]), PixelFormat.MONO12, 12, dark, flat)
+        pixels = _frame(12)
+        collector.read(collector.open(pixels), 0)
+        assert collector.values.tolist() == naive_collect(pixels.reshape(-1), span_pixels([3, 50]))
+        want = GAIN_E * (pixels.reshape(-1) - dark.reshape(-1).astype(float))[span_pixels([3, 50])]
+        np.testing.assert_allclose(_electrons(collector), want, atol=GAIN_E / 256)
 
 
 def test_bits_above_the_twelfth_count_as_full_scale():
