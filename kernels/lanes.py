@@ -130,28 +130,24 @@ def copy_spans_12p(typing_context: Any, out: Any, place: Any, payload: Any, star
 
 
 def _source_12p(context: Any, builder: Any, payload_type: Any, payload: Any, index: Any) -> Any:
-    """A span is 12 bytes, or 13 where it begins within a byte: two loads of 8 that overlap."""
+    """A span is 12 bytes, or 13 where it begins within a byte: two words that overlap, each moved to its first pixel,
+    so that all spans unpack alike. A choice between two ways would be a branch that nobody can predict.
+    """
     odd = builder.and_(index, _LONG(1))
     byte = builder.lshr(builder.mul(index, _LONG(3)), _LONG(1))
-    eight = ir.VectorType(_BYTE, 8)
-    second = builder.add(builder.add(byte, _LONG(4)), odd)
-    low, high = (_load(builder, _at(context, builder, payload_type, payload, at, eight), 1) for at in (byte, second))
-    data = builder.shuffle_vector(low, high, _constant(list(range(16)), _INT))
-    is_odd = builder.trunc(odd, ir.IntType(1))
-    return builder.select(is_odd, _unpack_12p(builder, data, 1), _unpack_12p(builder, data, 0))
-
-
-def _unpack_12p(builder: Any, data: Any, first: int) -> Any:
-    """Eight pixels from 16 bytes: 0 to 7 of the span, then `4 + first` on; `first` is 1 when they begin with the upper
-    pixel of a pair.
-    """
-    upper = [(first + lane) % 2 for lane in range(SPAN_PX)]
-    start = [(3 * (first + lane)) // 2 - first for lane in range(SPAN_PX)]
-    place = [byte if byte < 8 else byte + 4 - first for low in start for byte in (low, low + 1)]
+    half = builder.shl(odd, _LONG(2))
+    words = ir.Constant(ir.VectorType(_LONG, 2), ir.Undefined)
+    second = builder.add(builder.add(byte, _LONG(4)), odd), builder.sub(_LONG(16), half)
+    for lane, (at, bits) in enumerate(((byte, half), second)):
+        pointer = _at(context, builder, payload_type, payload, at, ir.VectorType(_LONG, 1))
+        word = builder.extract_element(_load(builder, pointer, 1), _INT(0))
+        words = builder.insert_element(words, builder.lshr(word, bits), _INT(lane))
+    data = builder.bitcast(words, ir.VectorType(_BYTE, 16))
+    place = [8 * word + byte + low for word in (0, 1) for byte in (0, 1, 3, 4) for low in (0, 1)]
     undefined = ir.Constant(data.type, ir.Undefined)
-    words = builder.bitcast(builder.shuffle_vector(data, undefined, _constant(place, _INT)), _SPAN)
-    words = builder.lshr(words, _constant([4 * up for up in upper], _SHORT))
-    return builder.and_(words, _constant([0xFFF] * SPAN_PX, _SHORT))
+    lanes = builder.bitcast(builder.shuffle_vector(data, undefined, _constant(place, _INT)), _SPAN)
+    lanes = builder.lshr(lanes, _constant([0, 4] * (SPAN_PX // 2), _SHORT))
+    return builder.and_(lanes, _constant([0xFFF] * SPAN_PX, _SHORT))
 
 
 @intrinsic
