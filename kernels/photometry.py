@@ -12,6 +12,7 @@ from numba import njit
 
 from kernels.background import LEVEL, VARIANCE
 from kernels.jit import JIT
+from kernels.lanes import combine
 
 AXIAL_BINS = 8
 OUTER, INNER, CORE, MOMENT_Y, MOMENT_X, BEND_Y, BEND_X = range(AXIAL_BINS, AXIAL_BINS + 7)
@@ -50,12 +51,10 @@ def changes(taylor: np.ndarray, p: int, moved: np.ndarray, out: np.ndarray) -> N
 
     `taylor` is (P, TERMS, SHIFT_Y) float32, `moved` the `monomials`, `out` (SHIFT_Y,) float32.
     """
-    for k in range(SHIFT_Y):
-        out[k] = np.float32(0.0)
-    for j in range(TERMS):
-        amount = moved[j]
-        for k in range(SHIFT_Y):
-            out[k] += taylor[p, j, k] * amount
+    stride = taylor.shape[2]
+    combine(  # type: ignore[call-arg]
+        taylor, np.uint64(p * TERMS * stride), np.uint64(stride), np.uint64(SHIFT_Y), moved, out
+    )
 
 
 @njit(**JIT)
@@ -123,7 +122,7 @@ def fluxes(
         # a wrong illumination is taken for the particle's and the background's light alike: the latter is followed
         # over many frames
         light = flux + b * area
-        out[p, SIGMA] = np.sqrt(variance + light * light * gain_variance[p])
+        out[p, SIGMA] = np.sqrt(np.float32(variance + light * light * gain_variance[p]))
 
 
 @njit(**JIT)
@@ -174,8 +173,40 @@ def _layer_sigmas(
         light = max((out[p, LAYER + j] + background * pixels) * gain, 0.0)
         own = (layer_noise[p, j, 0] * light + floor * layer_noise[p, j, 1]) / (gain * gain)
         variance += own
-        out[p, LAYER_SIGMA + j] = np.sqrt(own + pixels * pixels * background_variance)
+        out[p, LAYER_SIGMA + j] = np.sqrt(np.float32(own + pixels * pixels * background_variance))
     return variance, area
+
+
+@njit(**JIT)
+def illumination(
+    sums: np.ndarray,
+    dark: np.ndarray,
+    unit: float,
+    taylor: np.ndarray,
+    moved: np.ndarray,
+    covariance: np.ndarray,
+    basis: np.ndarray,
+    plane: np.ndarray,
+    gain: np.ndarray,
+) -> None:
+    """The illumination relative to the reference: `plane` (3,) a, b, c of ``a + b u + c v``, and `gain` (P,) at each
+    particle, whose (1, u, v) is ``basis[p]``.
+
+    `sums` (3,) are counts times 1, u and v over inactive pixels, `dark` (3,) the same of the dark level, `unit`
+    electrons a count, `taylor` (3, TERMS) electrons that the `monomials` `moved` (TERMS,) add, `covariance` (3, 3). A
+    plane that lights nothing or is not finite says nothing: it is then 1.
+    """
+    net = np.empty(3)
+    for i in range(3):
+        net[i] = unit * (sums[i] - dark[i])
+        for j in range(TERMS):
+            net[i] -= taylor[i, j] * moved[j]
+    for i in range(3):
+        plane[i] = covariance[i, 0] * net[0] + covariance[i, 1] * net[1] + covariance[i, 2] * net[2]
+    if not (plane[0] > 0.0 and np.isfinite(plane[0] + plane[1] + plane[2])):
+        plane[0], plane[1], plane[2] = 1.0, 0.0, 0.0
+    for p in range(gain.size):
+        gain[p] = basis[p, 0] * plane[0] + basis[p, 1] * plane[1] + basis[p, 2] * plane[2]
 
 
 @njit(**JIT)
@@ -242,6 +273,31 @@ def ring_levels(
             change += taylor[p, j] * moved[j]
         out[0, p] = level / gain[p] - change
         out[1, p] = (max(level, 0.0) + floor) / (count[p] * gain[p] * gain[p])
+
+
+@njit(**JIT)
+def part(
+    measures: np.ndarray,
+    flux: np.ndarray,
+    sigma: np.ndarray,
+    layer: np.ndarray,
+    layer_sigma: np.ndarray,
+    axial: np.ndarray,
+    y: np.ndarray,
+    x: np.ndarray,
+) -> None:
+    """`measures` (N, P, MEASURES) float32 of N frames into an array of its own for each kind: (N, P), layers (N, P, 4),
+    axial bins (N, P, AXIAL_BINS).
+    """
+    for n in range(measures.shape[0]):
+        for p in range(measures.shape[1]):
+            flux[n, p], sigma[n, p] = measures[n, p, FLUX], measures[n, p, SIGMA]
+            for j in range(4):
+                layer[n, p, j] = measures[n, p, LAYER + j]
+                layer_sigma[n, p, j] = measures[n, p, LAYER_SIGMA + j]
+            for j in range(AXIAL_BINS):
+                axial[n, p, j] = measures[n, p, AXIAL + j]
+            y[n, p], x[n, p] = measures[n, p, CENTROID_Y], measures[n, p, CENTROID_X]
 
 
 @njit(**JIT)

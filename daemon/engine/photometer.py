@@ -13,7 +13,17 @@ from daemon.engine.shift import Shift
 from kernels.background import LEVEL, MEMORY, STATES, VARIANCE, follow_background
 from kernels.functionals import plane_sums, weighted_sums
 from kernels.lanes import SPAN_PX
-from kernels.photometry import MEASURES, SUMS, TERMS, deblend, fluxes, monomials, ring_levels, shift_sums
+from kernels.photometry import (
+    MEASURES,
+    SUMS,
+    TERMS,
+    deblend,
+    fluxes,
+    illumination,
+    monomials,
+    ring_levels,
+    shift_sums,
+)
 
 BACKGROUND_FRAMES = 2000.0  # remembered at most: what the background's noise adds to a particle's is then under 1 %
 
@@ -31,10 +41,13 @@ class Photometer:
         self._sums = np.empty((particles, SUMS), np.int64)
         self._ring_sums = np.empty(particles, np.int64)
         self._ring = np.empty((2, particles))
-        self._plane = np.zeros(3)
+        self._plane_sums, self._plane = np.zeros(3), np.array([1.0, 0.0, 0.0])
         self._dark = Dark.level(operator, collector.dark or 0.0)
         self._scratch = np.empty(particles, np.float32)
         self._drift, self._moved = np.empty(2), np.empty(TERMS, np.float32)
+        self._still, self._gain = np.zeros(TERMS, np.float32), np.ones(particles)
+        self._lit = operator.plane_span.size >= LEAST_PLANE_SPANS
+        self._ring_first, self._ring_good = operator.ring_pointer[:-1], ~operator.ring_poor
         self._base: tuple[int, int] | None = None
         self.inside = np.zeros(particles, bool)
         """(P,) bool: particles that the last frame looked at holds whole."""
@@ -46,6 +59,7 @@ class Photometer:
         self._gain_variance = np.einsum("pi,ij,pj->p", basis, operator.plane_covariance, basis)
         self._flags = np.where(operator.ring_poor, int(ParticleFlag.BAD_RING), 0).astype(np.uint16)
         self._flags[operator.blended] |= np.uint16(ParticleFlag.BLENDED)
+        self._followed, self._frame_flags = self.inside, self._flags
 
     def _first_background(self) -> np.ndarray:
         """What the reference says of each background."""
@@ -80,29 +94,29 @@ class Photometer:
         )  # fmt: skip
         if (base_y, base_x) != self._base:
             self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
+            self._followed = self.inside & self._ring_good
+            self._frame_flags = np.where(self.inside, self._flags, self._flags | np.uint16(ParticleFlag.EDGE))
             if collector.dark is None:
                 self._dark = Dark.under(operator, collector, base_y * self._shape[1] + base_x)
-        plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane)
+        plane_sums(collector.plane, operator.plane_u, operator.plane_v, self._plane_sums)
+        self._light(self._still)
         found = np.empty(4)
         shift_sums(
             self._sums, self._dark.sums, operator.weight_scale, operator.weight_sums, self.leak, self._calibration,
-            self._basis @ self.plane(), self._background, self.inside, found,
+            self._gain, self._background, self.inside, found,
         )  # fmt: skip
         return found
 
-    def plane(self, shift: Shift | None = None) -> np.ndarray:
-        """Illumination plane (a, b, c) of the frame looked at, relative to the reference, from inactive pixels only;
-        with the frame's `shift`, also free of what a sub-pixel drift does to an uneven background.
+    def _light(self, moved: np.ndarray) -> None:
+        """Illumination of the frame looked at, relative to the reference, from inactive pixels only; with the frame's
+        `moved` monomials also free of what a sub-pixel drift does to an uneven background.
         """
         operator = self._operator
-        if operator.plane_span.size < LEAST_PLANE_SPANS:
-            return np.array([1.0, 0.0, 0.0])
-        sums = self._collector.unit_e * (self._plane - self._dark.plane)
-        if shift is not None:
-            monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
-            sums -= operator.plane_taylor @ self._moved
-        plane = operator.plane_covariance @ sums
-        return plane if plane[0] > 0 and np.isfinite(plane).all() else np.array([1.0, 0.0, 0.0])
+        if self._lit:
+            illumination(
+                self._plane_sums, self._dark.plane, self._collector.unit_e, operator.plane_taylor, moved,
+                operator.plane_covariance, self._basis, self._plane, self._gain,
+            )  # fmt: skip
 
     def blank(self) -> tuple[np.ndarray, np.ndarray]:
         """The measures and flags of a frame that shows nothing."""
@@ -116,35 +130,35 @@ class Photometer:
         operator = self._operator
         if (shift.base_y, shift.base_x) != self._base:
             self.look(frame, shift.base_y, shift.base_x)
-        plane = self.plane(shift)
-        gain = self._basis @ plane
         self._drift[:] = shift.rest_y, shift.rest_x
+        monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
+        self._light(self._moved)
         monomials(shift.rest_y, shift.rest_x, shift.blur_px2, self._moved)
-        self._follow_rings(gain)
+        self._follow_rings()
         measures = np.empty((operator.particles, MEASURES), np.float32)
         fluxes(
             self._sums, self._dark.sums, operator.weight_scale, operator.weight_sums, operator.taylor,
             operator.reference_flux, operator.reference_bend, operator.layer_noise, self._calibration, self._drift,
-            self._moved, gain, self._gain_variance, self._background, self.inside, measures,
+            self._moved, self._gain, self._gain_variance, self._background, self.inside, measures,
         )  # fmt: skip
         deblend(operator.blend_pointer, operator.blend_index, operator.blend_share, self._scratch, measures)
-        flags = self._flags.copy()
-        flags[self._collector.saturated] |= np.uint16(ParticleFlag.SATURATED)
-        flags[~self.inside] |= np.uint16(ParticleFlag.EDGE)
-        return measures, flags, float(plane[0])
+        flags = self._frame_flags.copy()
+        if self._collector.saturated.any():
+            flags[self._collector.saturated] |= np.uint16(ParticleFlag.SATURATED)
+        return measures, flags, float(self._plane[0])
 
-    def _follow_rings(self, gain: np.ndarray) -> None:
+    def _follow_rings(self) -> None:
         operator, collector = self._operator, self._collector
         weighted_sums(
-            collector.rings, operator.ring_weights, operator.ring_pointer[:-1], operator.ring_pointer,
-            collector.block_px, self._ring_sums,
+            collector.rings, operator.ring_weights, self._ring_first, operator.ring_pointer, collector.block_px,
+            self._ring_sums,
         )  # fmt: skip
         ring_levels(
             self._ring_sums, self._dark.rings, operator.ring_count, operator.ring_taylor, self._calibration,
-            self._moved, gain, self._ring,
+            self._moved, self._gain, self._ring,
         )  # fmt: skip
         level, variance = self._ring
-        follow_background(level, variance, self.inside & ~operator.ring_poor, BACKGROUND_FRAMES, self._background)
+        follow_background(level, variance, self._followed, BACKGROUND_FRAMES, self._background)
         for particle, donors in self._donors:
             if len(donors):
                 self._background[particle, LEVEL] = self._background[donors, LEVEL].mean()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class Registration:
         self._last = Shift(0, 0, 0.0, 0.0, 0.0, known=True, jumped=False)
         self._similarity = np.nan
         self._inside = np.ones(operator.particles, bool)
+        self._told: np.ndarray | None = None
         self._scene = Scene.of(operator, self._inside)
         self.sigma_px = self._scene.sigma_px
         self.usable = bool(np.isfinite(self.sigma_px)) and operator.search_index.size >= LEAST_PIXELS
@@ -83,7 +85,7 @@ class Registration:
         if not self.usable:
             return self._last
         shift, similarity = self._refine(frame, self._last.base_y, self._last.base_x)
-        suspicious = not similarity > self._similarity - SIMILARITY_DROP if np.isfinite(self._similarity) else False
+        suspicious = not similarity > self._similarity - SIMILARITY_DROP if isfinite(self._similarity) else False
         if shift is None or suspicious:
             coarse_y, coarse_x = self._coarse(frame)
             again, likeness = self._refine(frame, coarse_y, coarse_x)
@@ -95,9 +97,7 @@ class Registration:
             return self._last
         moved = max(abs(shift.y_px - self._last.y_px), abs(shift.x_px - self._last.x_px))
         self._similarity = similarity
-        self._last = Shift(
-            shift.base_y, shift.base_x, shift.rest_y, shift.rest_x, shift.blur_px2, known=True, jumped=moved > 1.0
-        )
+        self._last = replace(shift, jumped=True) if moved > 1.0 else shift
         return self._last
 
     def _refine(self, frame: np.ndarray, y: int, x: int) -> tuple[Shift | None, float]:
@@ -110,7 +110,7 @@ class Registration:
             scene = self._scene_of(self._photometer.inside)
             out = self._solution
             solved = solve_scene(found, scene.series, scene.likeness, SIMILARITY_LEAST, out)
-            rest_y, rest_x, similarity, gained = (float(value) for value in out)
+            rest_y, rest_x, similarity, gained = out.tolist()
             if not solved:
                 return None, similarity
             if max(abs(rest_y), abs(rest_x)) <= RECENTRE_PX:
@@ -121,9 +121,11 @@ class Registration:
 
     def _scene_of(self, inside: np.ndarray) -> Scene:
         """The expectation for the particles that are in the frame: summed anew only when others are."""
-        if not np.array_equal(inside, self._inside):
-            self._inside = inside.copy()
-            self._scene = Scene.of(self._operator, inside)
+        if inside is not self._told:
+            self._told = inside
+            if not np.array_equal(inside, self._inside):
+                self._inside = inside.copy()
+                self._scene = Scene.of(self._operator, inside)
         return self._scene
 
     def _blur(self, scene: Scene, value: float) -> float:
