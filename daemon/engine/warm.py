@@ -47,7 +47,7 @@ def _warm_pipeline(name: str) -> None:
     pixel_format, shape = PixelFormat(name), (32, 32)
     payload = np.zeros(pixel_format.payload_bytes(*shape), np.uint8)
     payload[: payload.size // 2] = 1
-    for maps in (None, np.ones(shape, np.float32)):
+    for maps in (None, np.full(shape, 1.5, np.float32)):  # a flat of ones would be none
         settings = PipelineSettings(pixel_format.bit_depth, 100.0, 0.0, pixel_format=name, dark_map=maps, flat_map=maps)
         pipeline = Pipeline(empty_operator(shape), settings)
         for frame in range(2):

@@ -14,6 +14,7 @@ from kernels.synth import pack_12p
 from tests.bench.figures import Figure, at_most
 from tests.bench.peers import PEERS
 from tests.bench.repeated import repeat
+from tests.bench.stages import stages
 from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
@@ -22,6 +23,7 @@ FRAMES = 2  # in turn, so that none repeats the one before
 BATCH = 5  # frames between two takes, as the engine does at 100 a second
 BURSTS, BURST_S = 6, 0.25
 FORMATS = ("Mono12", "Mono12p", "Mono8", "Mono16")
+WITH_MAPS = " with dark and flat maps"
 GROWTH = (100, 300, 1000, 3000, 10_000)
 
 
@@ -32,9 +34,9 @@ def run() -> list[Figure]:
     )
     operator = operator_of(scene)
     frames = [scene.frame() for _ in range(FRAMES)]
+    maps = _maps(scene)
     engines = {name: _engine(operator, frames, name) for name in FORMATS}
-    maps = np.full((HEIGHT, WIDTH), scene.dark_dn, np.float32), np.ones((HEIGHT, WIDTH), np.float32)
-    engines["Mono12 with dark and flat maps"] = _engine(operator, frames, "Mono12", *maps)
+    engines |= {name + WITH_MAPS: _engine(operator, frames, name, *maps) for name in FORMATS}
     work: dict[str, Callable[[], object]] = dict(engines)
     for name, (make, kind) in PEERS.items():
         measure, turn = make(scene), _turns([frame.astype(kind) for frame in frames])
@@ -42,7 +44,19 @@ def run() -> list[Figure]:
     turn = _turns(frames)
     work["reading the frame once"] = lambda: next(turn).max()
     times = _medians_ms(work)
-    return [*_table(times, engines), *_floor(operator, times), *_growth(operator, frames)]
+    return [
+        *_table(times, engines),
+        *_floor(operator, times),
+        *stages(operator, engines["Mono12"], BATCH),
+        *_growth(operator, frames, maps),
+    ]
+
+
+def _maps(scene: PoissonScene) -> tuple[np.ndarray, np.ndarray]:
+    """A dark and a flat of which no two pixels are alike."""
+    rng = np.random.default_rng(3)
+    dark = rng.normal(scene.dark_dn, 2.0, (HEIGHT, WIDTH)).astype(np.float32)
+    return dark, rng.normal(1.0, 0.01, (HEIGHT, WIDTH)).astype(np.float32)
 
 
 def _turns(frames: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -123,19 +137,21 @@ def _floor(operator: Operator, times: dict[str, float]) -> list[Figure]:
     ]
 
 
-def _growth(operator: Operator, frames: list[np.ndarray]) -> list[Figure]:
-    """The same particles over and over: time a mask pixel from 100 to 10,000 particles."""
+def _growth(operator: Operator, frames: list[np.ndarray], maps: tuple[np.ndarray, np.ndarray]) -> list[Figure]:
+    """The same particles over and over: time a mask pixel from 100 to 10,000 particles, with and without maps."""
     figures = []
     for count in GROWTH:
-        chosen = np.arange(count) % operator.particles
-        many = repeat(operator, chosen)
-        measure = _engine(many, frames, "Mono12")
-        times = []
-        for _ in range(4 + max(12, 30_000 // count)):
-            started = time.perf_counter()
-            for _ in range(BATCH):
-                measure()
-            times.append((time.perf_counter() - started) / BATCH)
-        per_pixel = 1e9 * float(np.median(times[4:])) / many.mask_pointer[-1]
-        figures.append(Figure(f"  {count} particles", f"{1e3 * np.median(times[4:]):.2f} ms", f"{per_pixel:.2f} ns/px"))
-    return [Figure("growth with the number of particles", "", "time a mask pixel"), *figures]
+        many = repeat(operator, np.arange(count) % operator.particles)
+        takes: list[list[float]] = []
+        for measure in (_engine(many, frames, "Mono12"), _engine(many, frames, "Mono12", *maps)):
+            takes.append([])
+            for _ in range(4 + max(12, 30_000 // count)):
+                started = time.perf_counter()
+                for _ in range(BATCH):
+                    measure()
+                takes[-1].append((time.perf_counter() - started) / BATCH)
+        plain, mapped = (float(np.median(each[4:])) for each in takes)
+        told = [f"{1e9 * seconds / many.mask_pointer[-1]:.2f}" for seconds in (plain, mapped)]
+        measured = f"{1e3 * plain:.2f}, {1e3 * mapped:.2f} ms"
+        figures.append(Figure(f"  {count} particles", measured, f"{', '.join(told)} ns/px"))
+    return [Figure("growth with the number of particles", "without, with maps", "time a mask pixel"), *figures]

@@ -126,15 +126,15 @@ def test_half_the_drift_leaves_a_sixteenth_of_the_error():
 @given(SEEDS)
 def test_changes_equal_naive(seed):
     rng = np.random.default_rng(seed)
-    taylor = (rng.normal(0, 1, (3, ph.TERMS, ph.SHIFT_Y)) * 10.0 ** rng.integers(-3, 7, (ph.TERMS, 1))).astype(
-        np.float32
-    )
+    wide = ph.SHIFT_Y + int(rng.integers(0, 5))
+    taylor = (rng.normal(0, 1, (3, ph.TERMS, wide)) * 10.0 ** rng.integers(-3, 7, (ph.TERMS, 1))).astype(np.float32)
     moved = rng.uniform(-1, 1, ph.TERMS).astype(np.float32)
     out = np.full(ph.SHIFT_Y, np.nan, np.float32)
     for p in range(3):
         ph.changes(taylor, p, moved, out)
-        rounding = 1e-6 * np.abs(taylor[p] * moved[:, None]).sum(axis=0)
-        assert (np.abs(out - naive.naive_changes(taylor[p], moved)) <= rounding).all()
+        own = taylor[p, :, : ph.SHIFT_Y]
+        rounding = 1e-6 * np.abs(own * moved[:, None]).sum(axis=0)
+        assert (np.abs(out - naive.naive_changes(own, moved)) <= rounding).all()
 
 
 DRIFTS = [(0.6, 0.0), (0.0, -0.6), (0.6, -0.6), (-0.4, 0.5)]
@@ -241,6 +241,43 @@ def test_shift_sums_equal_naive(seed, particles):
     ph.shift_sums(sums, dark_sums, scale, weight_sums, leak, calibration, gain, background, valid, out)
     want = naive.naive_shift_sums(sums, dark_sums, scale, weight_sums, leak, calibration, gain, background, valid)
     np.testing.assert_allclose(out, want, rtol=1e-9, atol=1e-1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(0, 9))
+def test_illumination_equals_naive(seed, particles):
+    rng = np.random.default_rng(seed)
+    sums, dark = rng.normal(2e6, 1e5, 3), rng.normal(1e5, 1e4, 3)
+    taylor, moved = rng.normal(0, 1e4, (3, ph.TERMS)), _moved(*rng.uniform(-0.6, 0.6, 3))
+    covariance = np.diag(rng.uniform(1e-7, 2e-7, 3)) + rng.normal(0, 1e-8, (3, 3))
+    basis = np.column_stack([np.ones(particles), rng.uniform(-1, 1, (particles, 2))])
+    plane, gain = np.full(3, 7.0), np.full(particles, 7.0)
+    ph.illumination(sums, dark, 5.0, taylor, moved, covariance, basis, plane, gain)
+    want = covariance @ (5.0 * (sums - dark) - taylor @ moved)
+    np.testing.assert_allclose(plane, want, rtol=1e-6)
+    np.testing.assert_allclose(gain, basis @ want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sums", [(-1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (np.nan, 0.0, 0.0), (1.0, np.inf, 0.0)])
+def test_light_that_is_none_says_nothing(sums):
+    plane, gain = np.zeros(3), np.zeros(2)
+    still, basis = np.zeros(ph.TERMS, np.float32), np.array([[1.0, 0.5, -0.5], [1.0, -1.0, 1.0]])
+    ph.illumination(np.array(sums), np.zeros(3), 1.0, np.zeros((3, ph.TERMS)), still, np.eye(3), basis, plane, gain)
+    assert plane.tolist() == [1.0, 0.0, 0.0]
+    assert gain.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("frames", "particles"), [(0, 3), (2, 0), (3, 4)])
+def test_measures_are_parted_by_their_kind(frames, particles):
+    measures = np.arange(frames * particles * ph.MEASURES, dtype=np.float32).reshape(frames, particles, ph.MEASURES)
+    flux, sigma, y, x = np.full((4, frames, particles), np.nan, np.float32)
+    layer, layer_sigma = np.full((2, frames, particles, 4), np.nan, np.float32)
+    axial = np.full((frames, particles, ph.AXIAL_BINS), np.nan, np.float32)
+    ph.part(measures, flux, sigma, layer, layer_sigma, axial, y, x)
+    for column, found in ((ph.FLUX, flux), (ph.SIGMA, sigma), (ph.CENTROID_Y, y), (ph.CENTROID_X, x)):
+        assert np.array_equal(found, measures[:, :, column])
+    for column, found in ((ph.LAYER, layer), (ph.LAYER_SIGMA, layer_sigma), (ph.AXIAL, axial)):
+        assert np.array_equal(found, measures[:, :, column : column + found.shape[2]])
 
 
 @settings(max_examples=40, deadline=None)

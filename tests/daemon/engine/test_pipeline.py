@@ -227,6 +227,22 @@ def test_dark_and_flat_maps_replace_the_scalar_calibration(scene, operator, stil
     np.testing.assert_allclose(mapped.flux_e, clean.flux_e, rtol=2e-3)
 
 
+def test_maps_follow_the_drift_on_the_sensor(scene, operator):
+    """Dark levels are constants of the sums under one whole-pixel shift only, and gains belong to the sensor."""
+    rng = np.random.default_rng(2)
+    flat = rng.uniform(0.7, 1.3, operator.shape).astype(np.float32)
+    dark = rng.uniform(40, 200, operator.shape).astype(np.float32)
+    frames = [scene.frame(drift=shift) for shift in [(0.0, 0.0), (0.2, 0.1), (3.0, -2.0), (3.1, -2.2), (0.0, 0.0)]]
+    (clean,) = measured(Pipeline(operator, SETTINGS), frames)
+    assert clean.drift_y_px[2] == pytest.approx(3.0, abs=0.05)
+    for maps in ({"dark_map": dark}, {"flat_map": flat}, {"dark_map": dark, "flat_map": flat}):
+        own_flat, own_dark = maps.get("flat_map", np.float32(1.0)), maps.get("dark_map", np.float32(64.0))
+        uneven = [np.rint((frame - 64.0) * own_flat + own_dark).astype(np.uint16) for frame in frames]
+        (mapped,) = measured(Pipeline(operator, replace(SETTINGS, **maps)), uneven)
+        np.testing.assert_allclose(mapped.flux_e, clean.flux_e, rtol=2e-3)
+        np.testing.assert_allclose(mapped.drift_y_px, clean.drift_y_px, atol=2e-3)
+
+
 def test_the_jump_watch_tells_steps_from_noise_walks_gaps_and_nan():
     rng = np.random.default_rng(0)
     watch = JumpWatch(0.003)

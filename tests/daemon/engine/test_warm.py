@@ -1,5 +1,6 @@
 import inspect
 
+import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
@@ -48,8 +49,11 @@ def test_measuring_compiles_nothing_more(warmed):
     for n, shift in enumerate(drifts):
         pipeline.add(scene.frame(drift=shift), FrameStamp(n, 0.01 * n, 0.01 * n))
     pipeline.take()
-    maps = PipelineSettings(12, 100.0, 0.02, dark_map=scene.mean_e().astype("f4") * 0, flat_map=None)
-    mapped = Pipeline(operator, maps)
-    mapped.add(scene.frame(), FrameStamp(0, 0.0, 0.0))
+    dark = scene.mean_e().astype("f4") * 0
+    for flat in (None, dark + np.float32(1.1)):
+        mapped = Pipeline(operator, PipelineSettings(12, 100.0, 0.02, dark_map=dark, flat_map=flat))
+        for n, shift in enumerate([(0, 0), (3.0, 0.0)]):
+            mapped.add(scene.frame(drift=shift), FrameStamp(n, 0.01 * n, 0.01 * n))
+        mapped.take()
     compiled = {name: len(kernel.signatures) - before[name] for name, kernel in kernels().items()}
     assert {name: count for name, count in compiled.items() if count} == {}
