@@ -148,7 +148,7 @@ def empty_operator(shape: tuple[int, int]) -> Operator:
         blend_share=np.empty(0, np.float32), box=np.empty((0, 4), np.int32),
         plane_span=np.repeat(few - 1, LEAST_PLANE_SPANS), plane_u=np.zeros(LEAST_PLANE_SPANS, np.float32),
         plane_v=np.zeros(LEAST_PLANE_SPANS, np.float32), plane_basis=np.zeros(3),
-        plane_taylor=np.zeros((3, TERMS), np.float32), plane_covariance=np.eye(3), centre_uv=np.empty((0, 2)),
+        plane_taylor=np.zeros((3, TERMS)), plane_covariance=np.eye(3), centre_uv=np.empty((0, 2)),
         reference_shift=np.empty((0, 4)), shift_noise=np.empty((0, 2, 2)), search_index=none,
         search_template=np.empty(0, np.float32), psf_sigma_px=1.5,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def _steps() -> list[tuple[str, Callable[[], object]]]:
             "correlation_map",
             lambda: functionals.correlation_map(frame, 8, index + 27, np.ones(4, np.float32), 1, np.zeros((3, 3))),
         ),
-        ("solve_shift", lambda: drift.solve_shift(np.ones((4, 9)), np.zeros(2), np.zeros(2))),
+        ("solve_scene", lambda: drift.solve_scene(np.ones(4), np.ones((4, 9)), 1.0, 0.3, np.zeros(4))),
         *[(f"measure {name}", lambda name=name: _warm_pipeline(name)) for name in FORMATS],
         *[(f"unpack {name}", lambda name=name: _warm_unpack(name)) for name in FORMATS],
         ("detector", _warm_detector),
