@@ -185,12 +185,10 @@ class PixelMaps:
             return None
         return np.clip(np.rint(2.0**self.scale_bits / self.flat[pixels]), 1, LARGEST).astype(np.int16)
 
-    def dark_of(self, pixels: np.ndarray) -> np.ndarray:
-        """(M,) float64: counts of the dark level among the values of `pixels`."""
-        scale = self.scale_of(pixels)
-        own = 1.0 if scale is None else scale / 2.0**self.scale_bits
-        level: np.ndarray = self.dark[pixels] * (2.0**self.raised * own)
-        return level
+    def dark_of(self, pixels: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        """(M,) float32: counts of the dark level among the values of `pixels`, whose scale is `scale`."""
+        level: np.ndarray = self.dark[pixels] * np.float32(2.0**self.raised)
+        return level if scale is None else level * scale * np.float32(2.0**-self.scale_bits)
 
 
 class Places:
@@ -224,7 +222,7 @@ class Places:
             self._offset = offset
             start = self._starts()
             self.start = start[self._order].astype(np.uint32)
-            self._find_defects(_pixels_of(start))
+            self._find_defects(start)
             if self._maps is not None:
                 self._limits = None
                 self.scale = self._maps.scale_of(_pixels_of(self.start))
@@ -240,10 +238,7 @@ class Places:
     def limits(self, limit: int, count: int) -> np.ndarray | None:
         """What the raw value `limit` is among the first `count` values, (count,) int16; None without a flat."""
         if self.scale is not None and self._limits is None:
-            scale = np.empty((len(self.place), SPAN_PX), np.int16)
-            scale[self._order] = self.scale.reshape(-1, SPAN_PX)
-            product = np.int32(limit << self.left) * scale.reshape(-1)[:count].astype(np.int32)
-            self._limits = _rounded(product)
+            self._limits = _rounded(np.int32(limit << self.left) * self._placed(self.scale)[:count].astype(np.int32))
         return self._limits
 
     def dark_values(self) -> tuple[np.ndarray, float]:
@@ -251,18 +246,25 @@ class Places:
         maps = self._maps
         if maps is None:
             return np.zeros(SPAN_PX * len(self.place), np.int16), 1.0
-        dark = maps.dark_of(_pixels_of(self._starts()))
+        dark = self._placed(maps.dark_of(_pixels_of(self.start), self.scale))
         if self.bad.size:
-            dark[self.bad] = maps.dark_of(self.donors).reshape(-1, len(AROUND)).mean(axis=1)
+            dark[self.bad] = maps.dark_of(self.donors, self._donor_scale).reshape(-1, len(AROUND)).mean(axis=1)
         parts = 2.0 ** np.floor(np.log2(LARGEST / max(np.abs(dark).max(initial=0.0), 1e-3)))
         return np.rint(parts * dark).astype(np.int16), float(parts)
+
+    def _placed(self, pixels: np.ndarray) -> np.ndarray:
+        """(8 S,) what is in the order of the frame in that of the values."""
+        values = np.empty((len(self.place), SPAN_PX), pixels.dtype)
+        values[self._order] = pixels.reshape(-1, SPAN_PX)
+        return values.reshape(-1)
 
     def _starts(self) -> np.ndarray:
         return np.clip(self._reference + (self._offset or 0), 0, self._shape[0] * self._shape[1] - SPAN_PX)
 
-    def _find_defects(self, pixels: np.ndarray) -> None:
+    def _find_defects(self, start: np.ndarray) -> None:
         if not self._defects.size:
             return
+        pixels = _pixels_of(start)
         near = np.minimum(np.searchsorted(self._defects, pixels), self._defects.size - 1)
         self.bad = np.flatnonzero(self._defects[near] == pixels)
         steps = np.array([dy * self._shape[1] + dx for dy, dx in AROUND])

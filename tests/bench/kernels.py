@@ -28,7 +28,7 @@ GROWTH = (100, 300, 1000, 3000, 10_000)
 
 
 def run() -> list[Figure]:
-    """1200 x 1920, 1000 particles of radius 4-12 px, 12 bits."""
+    """1200 x 1920, 1000 particles of radius 4-12 px, 12 bits; medians of processor time."""
     scene = PoissonScene(
         seed=7, height=HEIGHT, width=WIDTH, particles=PARTICLES, radius_px=RADIUS_PX, gap_px=4, margin_px=16
     )
@@ -94,18 +94,18 @@ def _payload(frame: np.ndarray, pixel_format: PixelFormat) -> np.ndarray:
 
 def _medians_ms(work: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Each in bursts of its own, as a core of its own would run it, burst after burst in turn: what else the machine
-    does meets all alike. The first burst warms up.
+    does meets all alike. The process's own time, of all its threads. The first burst warms up.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
     for burst in range(BURSTS + 1):
         for name, call in work.items():
-            until = time.perf_counter() + BURST_S
-            while time.perf_counter() < until:
-                started = time.perf_counter()
+            until = time.process_time() + BURST_S
+            while time.process_time() < until:
+                started = time.process_time()
                 for _ in range(BATCH):
                     call()
                 if burst:
-                    times[name].append((time.perf_counter() - started) / BATCH)
+                    times[name].append((time.process_time() - started) / BATCH)
     return {name: 1e3 * float(np.median(values)) for name, values in times.items()}
 
 
@@ -146,10 +146,10 @@ def _growth(operator: Operator, frames: list[np.ndarray], maps: tuple[np.ndarray
         for measure in (_engine(many, frames, "Mono12"), _engine(many, frames, "Mono12", *maps)):
             takes.append([])
             for _ in range(4 + max(12, 30_000 // count)):
-                started = time.perf_counter()
+                started = time.process_time()
                 for _ in range(BATCH):
                     measure()
-                takes[-1].append((time.perf_counter() - started) / BATCH)
+                takes[-1].append((time.process_time() - started) / BATCH)
         plain, mapped = (float(np.median(each[4:])) for each in takes)
         told = [f"{1e9 * seconds / many.mask_pointer[-1]:.2f}" for seconds in (plain, mapped)]
         measured = f"{1e3 * plain:.2f}, {1e3 * mapped:.2f} ms"

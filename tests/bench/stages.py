@@ -112,7 +112,8 @@ def stages(operator: Operator, engine: Callable[[], None], batch: int) -> list[F
 
 
 def _wait(spent: float, cached: float) -> str:
-    return f"{100 * (1.0 - cached / spent):.0f} %"
+    """What is gone when a cache holds everything."""
+    return f"{100 * max(1.0 - cached / spent, 0.0):.0f} %"
 
 
 def _measure(
