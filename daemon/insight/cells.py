@@ -100,7 +100,7 @@ def location(values: np.ndarray) -> Estimate:
     centre = float(np.median(known))
     scale = 1.4826 * float(np.median(np.abs(known - centre)))
     if scale == 0:
-        return Estimate(centre, float(known.std(ddof=1)) / math.sqrt(count), math.inf, count)
+        return Estimate(centre, float(known.std(ddof=1)) / math.sqrt(count), count - 1, count)
     for _ in range(50):
         step = float(np.clip((known - centre) / scale, -HUBER, HUBER).mean()) * scale
         centre += step
@@ -109,7 +109,7 @@ def location(values: np.ndarray) -> Estimate:
     score = np.clip((known - centre) / scale, -HUBER, HUBER)
     inside = float((np.abs(score) < HUBER).mean())
     sigma = scale * math.sqrt(float(np.square(score).sum()) / (count - 1) / count) / inside
-    return Estimate(centre, sigma, math.inf, count)
+    return Estimate(centre, sigma, count - 1, count)
 
 
 def clustering(cell: Cell, values: np.ndarray) -> float:
@@ -142,7 +142,8 @@ def log_spread(values: np.ndarray) -> Estimate:
     each = (rank * known - below + above - (count - 1 - rank) * known) / (count - 1)
     gini = float(each.mean())
     sigma = 2 * float(each.std(ddof=1)) / math.sqrt(count) / gini
-    return Estimate(math.log(gini * math.sqrt(math.pi) / 2), sigma, math.inf, count)
+    # the standard error itself is as sure as that of half as many normal values
+    return Estimate(math.log(gini * math.sqrt(math.pi) / 2), sigma, count / 2, count)
 
 
 def _rows(run: RunData, column: str, half: str, cycles: Sequence[int]) -> np.ndarray:

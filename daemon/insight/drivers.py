@@ -116,14 +116,14 @@ def drivers(run: RunData, alpha: float = ALPHA) -> Drivers:
     all_fates: list[Outcome | Failure] = [*failures(run), *outcomes(run)]
     fields: dict[bytes, Field] = {}
     tests = [_Tests(run, each, properties, fields) for each in all_fates]
-    alone = [(k, name, found) for k, each in enumerate(tests) for name, found in each.alone().items()]
-    p = np.array([found.p for *_, found in alone])
+    alone = [(k, name, one) for k, each in enumerate(tests) for name, one in each.alone().items()]
+    p = np.array([one.p for *_, one in alone])
     q = multipletests(p, method="fdr_bh")[1] if len(p) else p
-    fates = []
+    found = []
     for k, each in enumerate(tests):
-        mine = {name: (found, float(adjusted)) for (at, name, found), adjusted in zip(alone, q, strict=True) if at == k}
-        fates.append(each.fate(mine, alpha))
-    return Drivers(tuple(fates), unknown, alpha)
+        mine = {name: (one, float(adjusted)) for (at, name, one), adjusted in zip(alone, q, strict=True) if at == k}
+        found.append(each.fate(mine, alpha, len({at for at, *_ in alone})))
+    return Drivers(tuple(found), unknown, alpha)
 
 
 def _usable(run: RunData) -> tuple[list[Covariate], dict[str, str]]:
@@ -179,9 +179,9 @@ class _Tests:
         found = {} if self.unknown else {name: self._estimate([name]) for name in self._columns}
         return {name: each for name, each in found.items() if each is not None}
 
-    def fate(self, alone: dict[str, tuple[Estimate, float]], alpha: float) -> Fate:
-        """What stands, given (estimate, q) of each property alone."""
-        chosen = self._chosen(alone, alpha)
+    def fate(self, alone: dict[str, tuple[Estimate, float]], alpha: float, fates: int) -> Fate:
+        """What stands, given (estimate, q) of each property alone and how many fates are tested."""
+        chosen = self._chosen(alone, alpha, fates)
         rows = self._rows_of(chosen)
         effects = tuple(self._effect(name, *alone[name], chosen, alpha) for name in alone)
         failed = int(self._fate.failed[self._rows].sum()) if isinstance(self._fate, Failure) else None
@@ -196,8 +196,9 @@ class _Tests:
             self._spatial_share(), concordance, notes,
         )  # fmt: skip
 
-    def _chosen(self, alone: dict[str, tuple[Estimate, float]], alpha: float) -> list[str]:
-        """Forward: the clearest one that q allows, then whatever stands beside it, Bonferroni over those left."""
+    def _chosen(self, alone: dict[str, tuple[Estimate, float]], alpha: float, fates: int) -> list[str]:
+        """Forward: the clearest one that q allows, then whatever stands beside it, Bonferroni over those left and all
+        fates."""
         allowed = [name for name, (_, q) in alone.items() if q <= alpha]
         if not allowed:
             return []
@@ -205,7 +206,7 @@ class _Tests:
         while len(chosen) < MAX_DRIVERS:
             left = [name for name in alone if name not in chosen]
             tried = [(found.p, name) for name in left if (found := self._estimate([*chosen, name])) is not None]
-            if not tried or min(tried)[0] * len(tried) > alpha:
+            if not tried or min(tried)[0] * len(tried) * fates > alpha:
                 break
             chosen.append(min(tried)[1])
         return chosen

@@ -95,8 +95,8 @@ def cell_sd_for_nothing(found: Estimate, alpha: float) -> float:
     when it is nothing anyway."""
     from scipy import special
 
-    z = float(special.ndtri(1 - alpha / 2))
-    left = (found.value / z) ** 2 - found.sigma**2
+    bound = float(special.stdtrit(found.free, 1 - alpha / 2))
+    left = (found.value / bound) ** 2 - found.sigma**2
     return math.sqrt(left / 2) if left > 0 else 0.0
 
 
