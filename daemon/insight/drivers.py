@@ -26,6 +26,8 @@ MIN_PARTICLES = 20
 MIN_KNOWN_SHARE = 0.5
 """Of a fate's particles: a property known for fewer speaks of another population."""
 MIN_INACTIVE = 5
+CLEARLY = 0.05
+"""Weight of no correlation over distance below which there clearly is one."""
 MAX_DRIVERS = 3
 """Of one fate: more are a story, not a finding."""
 
@@ -49,7 +51,11 @@ class Effect:
     """p adjusted for all tests of the run (Benjamini & Hochberg 1995)."""
     particles: int
     standing: str
-    """`driver`, `goes along` (with a driver, which explains it), `none`, or `unknown`."""
+    """`driver`; `one of` (a driver and `rivals` that these data cannot tell it from, all of them `one of`); `goes
+    along` (with a driver, which explains it); `none`."""
+    leading: bool = False
+    """Drivers and, of those that cannot be told apart, the one that explains best."""
+    rivals: tuple[str, ...] = ()
     beside: float = math.nan
     beside_lo: float = math.nan
     beside_hi: float = math.nan
@@ -72,14 +78,16 @@ class Fate:
     effects: tuple[Effect, ...]
     spatial_share: float = math.nan
     """Share of the fate's variance that goes by place: what neighbours have in common."""
+    by_place: bool = False
+    """Whether it clearly does."""
     concordance: float = math.nan
     """Failures with drivers: share of pairs of which the drivers tell who fails first; 0.5 is chance."""
     notes: tuple[str, ...] = ()
 
     @property
     def drivers(self) -> list[Effect]:
-        """Those found, strongest evidence first."""
-        return sorted((each for each in self.effects if each.standing == "driver"), key=lambda each: each.p)
+        """Those found, strongest evidence first; one of each that cannot be told apart."""
+        return sorted((each for each in self.effects if each.leading), key=lambda each: each.p)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,10 @@ class Drivers:
     def sentences(self) -> list[str]:
         """What was found, in words; what was not, too."""
         told = [effect.sentence for fate in self.fates for effect in fate.drivers]
+        for fate in self.fates:
+            if fate.by_place:
+                share = f"{100 * fate.spatial_share:.0f} % of its variance"
+                told.append(f"{fate.words.capitalize()} goes by place: neighbours agree, in {share}.")
         tested = [fate.words for fate in self.fates if not fate.unknown and not fate.drivers]
         if tested:
             told.append(f"Nothing measured drives {_listed(tested)} (of effects that this run would show).")
@@ -183,7 +195,8 @@ class _Tests:
         """What stands, given (estimate, q) of each property alone and how many fates are tested."""
         chosen = self._chosen(alone, alpha, fates)
         rows = self._rows_of(chosen)
-        effects = tuple(self._effect(name, *alone[name], chosen, alpha) for name in alone)
+        rivals = {name: self._rivals(name, chosen, alone, alpha) for name in chosen}
+        effects = tuple(self._effect(name, *alone[name], rivals, alpha) for name in alone)
         failed = int(self._fate.failed[self._rows].sum()) if isinstance(self._fate, Failure) else None
         notes: tuple[str, ...] = self._fate.notes if isinstance(self._fate, Failure) else ()
         concordance = math.nan
@@ -193,7 +206,7 @@ class _Tests:
             effects = self._with_changes(effects, chosen, model.changes_over_time(columns))
         return Fate(
             self._fate.name, self._fate.words, int(self._rows.sum()), failed, self.unknown, effects,
-            self._spatial_share(), concordance, notes,
+            *self._by_place(), concordance, notes,
         )  # fmt: skip
 
     def _chosen(self, alone: dict[str, tuple[Estimate, float]], alpha: float, fates: int) -> list[str]:
@@ -211,12 +224,35 @@ class _Tests:
             chosen.append(min(tried)[1])
         return chosen
 
-    def _effect(self, name: str, found: Estimate, q: float, chosen: list[str], alpha: float) -> Effect:
+    def _rivals(
+        self, name: str, chosen: list[str], alone: dict[str, tuple[Estimate, float]], alpha: float
+    ) -> tuple[str, ...]:
+        """Properties that q allows too and beside which the chosen one does not stand: it may be these that count."""
         others = [each for each in chosen if each != name]
+        near = [each for each, (_, q) in alone.items() if q <= alpha and each not in chosen]
+        beside = {each: self._estimate([*others, each, name]) for each in near}
+        return tuple(each for each, found in beside.items() if found is None or found.p > alpha)
+
+    def _effect(self, name: str, found: Estimate, q: float, rivals: dict[str, tuple[str, ...]], alpha: float) -> Effect:
+        others = [each for each in rivals if each != name]
         beside = self._estimate([*others, name]) if others else None
-        standing = "driver" if name in chosen else "goes along" if q <= alpha else "none"
+        told_apart = name in rivals and not rivals[name]
+        shared = name in rivals or any(name in each for each in rivals.values())
+        standing = "driver" if told_apart else "one of" if shared else "goes along" if q <= alpha else "none"
         value, lo, hi = self._shown(found)
-        effect = Effect(name, self._fate.name, value, lo, hi, found.p, q, found.count, standing)
+        effect = Effect(
+            name,
+            self._fate.name,
+            value,
+            lo,
+            hi,
+            found.p,
+            q,
+            found.count,
+            standing,
+            name in rivals,
+            rivals.get(name, ()),
+        )
         if beside is not None:
             value, lo, hi = self._shown(beside)
             effect = replace(effect, beside=value, beside_lo=lo, beside_hi=hi, beside_p=beside.p)
@@ -243,13 +279,13 @@ class _Tests:
             return None
         return Estimate(float(fit.beta[-1]), float(fit.sigma[-1]), fit.free, len(columns))
 
-    def _spatial_share(self) -> float:
+    def _by_place(self) -> tuple[float, bool]:
         if self.unknown or isinstance(self._fate, Failure):
-            return math.nan
+            return math.nan, False
         values = self._fate.values[self._rows]
         scores = standardised(normal_scores(values) if self._fate.by_rank else values)
         fit = self._field(self._rows).fit(scores, np.ones((len(scores), 1)))
-        return fit.share if fit is not None else math.nan
+        return (fit.share, fit.alone < CLEARLY) if fit is not None else (math.nan, False)
 
     def _rows_of(self, names: Sequence[str]) -> np.ndarray:
         rows = self._rows.copy()
@@ -286,7 +322,10 @@ class _Tests:
             f"{covariate.more.capitalize()} particles {self._fate.up if rises else self._fate.down}: {what} {value} per"
             f" standard deviation of {covariate.words} ({effect.lo:.2f} to {effect.hi:.2f}, q = {effect.q:.1g})."
         )
-        return f"{sentence} {quarters}" if not hazard and (quarters := self._quarters(covariate.name)) else sentence
+        if effect.rivals:
+            names = _listed([self._words[name].words for name in (effect.covariate, *effect.rivals)], "and")
+            sentence += f" It may be another of these, which cannot be told apart here: {names}."
+        return sentence if hazard else f"{sentence} {self._quarters(covariate.name)}"
 
     def _quarters(self, name: str) -> str:
         """How far the fate's median differs between the outer quarters of the property, in words a scale can be read
@@ -318,5 +357,5 @@ def _collinear(columns: np.ndarray) -> bool:
     return float(left @ left) < 0.05 * float(columns[:, -1] @ columns[:, -1])
 
 
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+def _listed(words: Sequence[str], last: str = "or") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

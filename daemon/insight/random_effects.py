@@ -27,25 +27,31 @@ class Groups:
 
 
 def grouped(cells: Sequence[Sequence[Estimate]]) -> Groups:
-    """Paule & Mandel's variance between cells (1982, J. Res. NBS 87, 377), Hartung & Knapp's standard errors (2001,
-    Stat. Med. 20, 3875) with t of cells minus groups, never below what the particles alone give.
+    """Means weighted by what is known of each cell, Hartung & Knapp's standard errors (2001, Stat. Med. 20, 3875) with
+    t of cells minus groups, never below what Paule & Mandel's variance between cells (1982, J. Res. NBS 87, 377) and
+    the particles give.
 
-    For cells with equally many particles this is the t test of the cells' means: exact, however few the cells.
+    The weights take the variance between cells for at least that of a middling cell's particles: found weights that
+    differ a lot make the standard error too small. For cells with equally many particles this is the t test of the
+    cells' means: exact, however few the cells.
     """
     known = [[each for each in group if math.isfinite(each.value) and each.sigma > 0] for group in cells]
     value = [np.array([each.value for each in group]) for group in known]
     variance = [np.array([each.sigma**2 for each in group]) for group in known]
     free = sum(max(0, len(group) - 1) for group in known)
     between = _between(value, variance, free) if free else math.nan
-    excess = max(1.0, _misfit(value, variance, between) / free) if free else math.nan
+    steady = max(between, float(np.median(np.concatenate(variance)))) if free else 0.0
+    misfit = _misfit(value, variance, steady) / free if free else math.nan
     means = []
     for group, v, s2 in zip(known, value, variance, strict=True):
-        weight = 1 / (s2 + (between if free else 0.0))
         if not len(group):
             means.append(Estimate(math.nan, math.nan, free, 0))
             continue
-        sigma = math.sqrt(excess / float(weight.sum())) if free else math.nan
-        means.append(Estimate(float(weight @ v / weight.sum()), sigma, free, len(group)))
+        share = 1 / (steady + s2)
+        total = float(share.sum())
+        least = float((between + s2) @ np.square(share)) / total**2
+        sigma = math.sqrt(max(misfit / total, least)) if free else math.nan
+        means.append(Estimate(float(share @ v) / total, sigma, free, len(group)))
     return Groups(tuple(means), math.sqrt(between) if free else math.nan, free)
 
 

@@ -10,7 +10,7 @@ from daemon.insight.batches import plain
 from daemon.insight.drivers import drivers
 from daemon.insight.estimates import normal_scores
 from daemon.insight.run_data import RunData
-from tests.daemon.insight.runs import particle_columns, plain_cell, run_data, without_pixel_size, write_run
+from tests.daemon.insight.runs import correlated, particle_columns, plain_cell, run_data, without_pixel_size, write_run
 
 
 def cracking(seed: int, beta: float = 1.0, count: int = 150, cycles: int = 10) -> RunData:
@@ -30,19 +30,46 @@ def cracking(seed: int, beta: float = 1.0, count: int = 150, cycles: int = 10) -
 
 @pytest.fixture(scope="module")
 def planted():
-    return drivers(cracking(1))
+    """Thin and thick particles of every length, so that length can be told from size."""
+    run = cracking(2)
+    rng = np.random.default_rng(2)
+    noise = np.exp(0.2 * rng.normal(size=(2, 150)))
+    run.particles["equivalent_diameter_um"] *= noise[0]
+    run.particles["brightness_e"] *= noise[1]
+    return drivers(run)
 
 
 def test_the_driver_is_named_and_what_goes_along_with_it_is_not(planted):
     (crack,) = [fate for fate in planted.fates if fate.outcome == "crack"]
     assert [effect.covariate for effect in crack.drivers] == ["length"]
     (length,) = crack.drivers
-    assert length.lo < np.e < length.hi and length.lo > 1 and length.q >= length.p
+    assert length.standing == "driver" and length.rivals == () and length.q >= length.p
+    assert 1 < length.lo < np.e < length.hi
     assert crack.concordance > 0.6 and length.changes_p > 1e-4 and crack.failures > 20
     size = next(effect for effect in crack.effects if effect.covariate == "size")
-    assert size.standing == "goes along" and size.beside_lo < 1 < size.beside_hi
+    assert size.standing == "goes along" and size.p < 0.01 < size.beside_p and size.beside < 0.8 * size.effect
     others = [fate for fate in planted.fates if fate.outcome != "crack"]
     assert [fate.outcome for fate in others if fate.drivers] == []
+
+
+def test_what_cannot_be_told_apart_is_said():
+    found = drivers(cracking(1))
+    (crack,) = [fate for fate in found.fates if fate.outcome == "crack"]
+    (leading,) = crack.drivers
+    assert leading.standing == "one of" and {"length", "size"} <= {leading.covariate, *leading.rivals}
+    standing = {effect.covariate: effect.standing for effect in crack.effects}
+    assert all(standing[name] == "one of" for name in leading.rivals)
+    assert "cannot be told apart here: length and diameter" in found.sentences()[0]
+
+
+def test_rates_that_go_by_place_are_said_to():
+    run = plain_cell(6, count=150, cycles=2, dead=0.0, spread=0.1)
+    shared = 0.4 * correlated(np.random.default_rng(6), run.particles, 400.0)
+    run.cycles["rate_per_h"] *= np.exp(np.tile(shared, 4))
+    found = drivers(run)
+    by_place = {fate.outcome: fate.by_place for fate in found.fates}
+    assert by_place["rate_charge"] and by_place["rate_discharge"] and not by_place["lag_charge"]
+    assert any(each.startswith("Rate on charge goes by place: neighbours agree, in ") for each in found.sentences())
 
 
 def test_it_is_said_in_words(planted):
