@@ -10,7 +10,7 @@ import click
 
 from daemon.ctl.files import file_sentences, writable
 from daemon.ctl.output import print_json, warn
-from daemon.errors import ClientError, ClientReason
+from daemon.errors import ClientError, ClientReason, StoreError, StoreReason
 
 STANDARD_OUTPUT = Path("-")
 
@@ -77,9 +77,8 @@ def _named(runs: tuple[Path, ...], groups: dict[str, list[Path]]) -> dict[str, l
 
 def _compared(named: dict[str, list[Path]], alpha: float, cell_sd: float | None) -> Any:
     from daemon.insight.batches import compare as run
-    from daemon.insight.run_data import RunData
 
-    loaded = {label: [RunData.load(path) for path in paths] for label, paths in named.items()}
+    loaded = {label: [_loaded(path) for path in paths] for label, paths in named.items()}
     seen: dict[str, Path] = {}
     for each in (run_data for group in loaded.values() for run_data in group):
         identity = str(each.metadata.get("run_id") or each.path.resolve())
@@ -88,6 +87,16 @@ def _compared(named: dict[str, list[Path]], alpha: float, cell_sd: float | None)
             raise ClientError(ClientReason.BAD_FILE, sentence)
         seen[identity] = each.path
     return run(loaded, alpha, cell_sd)
+
+
+def _loaded(path: Path) -> Any:
+    """A run's tables, if they fit each other. Raises `StoreError`."""
+    from daemon.insight.run_data import RunData
+
+    run = RunData.load(path)
+    if not set(run.cycles["particle_id"].tolist()) <= set(run.particle_id.tolist()):
+        raise StoreError(StoreReason.CORRUPT, f"'{path}' has cycles of particles that it does not have")
+    return run
 
 
 def _write(found: Any, out: Path | None, json_out: Path | None) -> None:

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import sqlite3
 
 import pytest
 
@@ -84,6 +85,16 @@ def test_damaged_and_other_files(run, files, tmp_path):
         done = run("compare", bad, files / "b0.db", "--out", tmp_path / "c.html")
         assert done.exit_code == 1 and bad.name in done.stderr and done.stderr.count("\n") == 1
         assert re.match("photometryctl: ", done.stderr) and "unexpected" not in done.stderr
+
+
+def test_tables_that_do_not_fit_each_other(run, files, tmp_path):
+    bad = tmp_path / "bad.db"
+    shutil.copyfile(files / "a0.db", bad)
+    with sqlite3.connect(bad) as connection:
+        connection.execute("update cycles set particle_id = 999 where particle_id = 3")
+    connection.close()
+    done = run("compare", bad, files / "b0.db", "--out", tmp_path / "c.html")
+    assert done.exit_code == 1 and "has cycles of particles that it does not have" in done.stderr
 
 
 def test_a_place_that_cannot_be_written(run, files, tmp_path):
