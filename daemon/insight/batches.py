@@ -57,8 +57,10 @@ class Comparison:
     means: dict[str, Groups] = field(repr=False)
 
     def verdict(self) -> list[str]:
-        """The page's first words."""
-        return [pair.sentence for pair in self.pairs]
+        """The page's first words: what differs, then every pair."""
+        differ = [f"{WORDS[each.quantity]} ({each.b} against {each.a})" for each in self.pairs if each.differs]
+        first = f"Different: {', '.join(differ)}." if differ else "No difference is shown."
+        return list(dict.fromkeys([first, *(pair.sentence for pair in self.pairs)]))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, what is not known None."""

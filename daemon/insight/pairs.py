@@ -68,6 +68,11 @@ class Pair:
     unknown."""
     sentence: str
 
+    @property
+    def differs(self) -> bool:
+        """Of the groups, or of two cells that stand for nothing but themselves."""
+        return self.verdict in ("differ", "cells differ")
+
 
 @dataclass(frozen=True)
 class Comparing:

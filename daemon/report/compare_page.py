@@ -73,7 +73,7 @@ def _effects(found: Comparison) -> go.Figure:
         lo, hi = _within(pair)
         figure.add_scatter(
             x=[100 * pair.effect], y=[label], mode="markers", showlegend=False,
-            marker={"size": 10, "color": COLOURS[1] if pair.verdict in ("differ", "cells differ") else COLOURS[5],
+            marker={"size": 10, "color": COLOURS[1] if pair.differs else COLOURS[5],
                     "symbol": "circle" if pair.basis == "cells" else "circle-open"},
             error_x={"type": "data", "symmetric": False, "array": [100 * (hi - pair.effect)],
                      "arrayminus": [100 * (pair.effect - lo)]},
@@ -108,10 +108,11 @@ def _pair_row(pair: Pair) -> list[object]:
         else "–"
     )
     unit = " %" if pair.quantity in RATIOS else " points"
+    interval = f"{told(pair, pair.lo)} to {told(pair, pair.hi)}" if math.isfinite(pair.lo) else "–"
     differ = f"{100 * pair.cell_sd:.2g}{unit}" if math.isfinite(pair.cell_sd) else "–"
     return [
         WORDS[pair.quantity], f"{pair.b} against {pair.a}", told(pair, pair.effect),
-        f"{told(pair, pair.lo)} to {told(pair, pair.hi)}", pair.p, pair.p_holm, basis, pair.verdict,
+        interval, pair.p, pair.p_holm, basis, pair.verdict,
         told(pair, pair.detectable), power, differ, pair.cells_needed,
     ]  # fmt: skip
 

@@ -27,7 +27,9 @@ def test_the_page_and_the_document(run, groups, tmp_path):
     out, document = tmp_path / "c.html", tmp_path / "c.json"
     done = run("compare", *groups, "--out", out, "--json", document)
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout.startswith("Typical rate: new <b> differs from old by +")
+    assert done.stdout.startswith(
+        "Different: typical rate (new <b> against old).\nTypical rate: new <b> differs from old by +"
+    )
     assert done.stdout.splitlines()[-2:] == [str(out), str(document)]
     found = json.loads(document.read_text())
     assert {name: len(paths) for name, paths in found["groups"].items()} == {"old": 2, "new <b>": 2}

@@ -29,6 +29,7 @@ def test_cells_are_the_replicates():
     assert spread.verdict == "not shown to differ" and spread.lo < 0 < spread.hi
     assert spread.cells_needed > 3 and "cells a group are needed" in spread.sentence
     assert found.warnings == () and len(found.pairs) == 4
+    assert found.verdict()[0] == "Different: typical rate (B against A)."
 
 
 def test_a_field_of_view_is_one_replicate():
@@ -73,6 +74,7 @@ def test_every_pair_of_three_groups_and_holm_over_all():
 
 def test_different_protocols_are_not_compared_in_rate():
     found = compare({"A": [plain_cell(1)], "B": [plain_cell(2, c_rate=1.0, name="b")]})
+    assert found.verdict()[0] == "No difference is shown."
     assert pair(found, "rate").verdict == "unknown" and "not known for A and B" in pair(found, "rate").sentence
     assert pair(found, "inactive").verdict == "cells not shown to differ"
     assert any("No half of one has the kind and current" in each for each in found.warnings)
@@ -126,4 +128,4 @@ def test_the_document_has_everything_and_no_nan():
     }  # fmt: skip
     assert [cell["cell"] for cell in document["cells"]] == ["x0.db", "x1", "x0.db"], "equal names by their paths"
     assert document["group_means"]["rate"]["A"]["cells"] == 2 and document["conditions"][0]["unit"] == "C"
-    assert document["verdict"] == [each["sentence"] for each in document["pairs"]]
+    assert document["verdict"] == ["No difference is shown.", *(each["sentence"] for each in document["pairs"])]
