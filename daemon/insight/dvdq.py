@@ -6,8 +6,8 @@ samples of one half with a penalty on its bending (Whittaker 1923; Eilers, Anal.
     min over z of  sum of w (y - B z)^2 + stiffness |D2 z|^2,
 
 B interpolating linearly on the grid, D2 second differences; the derivative is that of z. The stiffness is the one with
-the least generalised cross-validation (Craven & Wahba, Numer. Math. 31, 377, 1979); cell and particles share one, so that
-a peak is as wide for one as for all.
+the least generalised cross-validation (Craven & Wahba, Numer. Math. 31, 377, 1979); cell and particles share one,
+so that a peak is as wide for one as for all.
 """
 
 from __future__ import annotations
@@ -37,13 +37,21 @@ class Derivative:
 
     @property
     def peak_v(self) -> np.ndarray:
-        """(K,) or () potential of the largest magnitude; NaN where it does not stand out of noise or lies at an end."""
+        """(K,) or () potential of the largest magnitude, by a parabola through three points.
+
+        NaN where it does not stand out of noise or lies at an end of the grid.
+        """
         size = np.abs(self.slope)
         best = np.nanargmax(np.where(np.isfinite(size), size, -1.0), axis=0)
         top, noise = (np.take_along_axis(each, best[None], 0)[0] for each in (size, self.sigma))
         sure = np.isfinite(top) & ((top > PEAK_SIGMAS * noise) | np.isnan(noise))
         inside = (best > 0) & (best < len(self.voltage_v) - 1)
-        return np.where(sure & inside, self.voltage_v[best], np.nan)
+        step_v = float(self.voltage_v[1] - self.voltage_v[0])
+        around = [np.take_along_axis(size, np.clip(best + k, 0, len(size) - 1)[None], 0)[0] for k in (-1, 0, 1)]
+        bend = around[0] - 2.0 * around[1] + around[2]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            beside = np.where(bend < 0, 0.5 * (around[0] - around[2]) / bend, 0.0)
+        return np.where(sure & inside, self.voltage_v[best] + step_v * beside, np.nan)
 
 
 class VoltageGrid:
@@ -94,6 +102,14 @@ class VoltageGrid:
         """One for an (N,) and (N, K) series: what the first and the median of the others need, whichever is stiffer."""
         single = [self.stiffness(column) for column in several.T]
         return max(self.stiffness(whole), float(np.median(single)) if single else 0.0)
+
+    def resolution_v(self, stiffness: float) -> float:
+        """Full width at half maximum of the derivative that a sharp step in the middle of the grid gets, volts."""
+        middle = self.edges_v[len(self.edges_v) // 2]
+        step = np.where(self._basis @ self.edges_v > middle, 1.0, 0.0)
+        inverse = np.linalg.inv(self._normal + stiffness * self._penalty)
+        slope = np.diff(inverse @ (self._basis.T @ step))
+        return float(self.step_v * max(1, (slope > 0.5 * slope.max()).sum()))
 
     def differentiate(self, series: np.ndarray, stiffness: float, sigma: np.ndarray | None = None) -> Derivative:
         """dy/dV of (N,) or (N, K) series; those with a gap are left NaN. `sigma` is (K,), one sample's noise."""

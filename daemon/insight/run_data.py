@@ -29,7 +29,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Traces:
-    """Particles over the run at M times: means over equal numbers of frames. (M, P) arrays, NaN where unknown or unread."""
+    """Particles over the run at M times: means over equal numbers of frames. (M, P) arrays, NaN: unknown or unread."""
 
     t_s: np.ndarray
     """(M,)"""
@@ -107,7 +107,7 @@ class RunData:
         """At most about `points` means over the range, of the particles at `indices` (all by default).
 
         Reads every frame in the range once, and of `columns` (of `TRACE_COLUMNS`) only those; what needs another one is
-        NaN: SoC its contrast, the interval `contrast_sigma`, the gradient surface and core. Memory is that of the means.
+        NaN: SoC needs contrast, its interval `contrast_sigma`, the gradient surface and core. Memory is the means'.
         """
         index = np.arange(len(self.particle_id)) if indices is None else np.asarray(indices, int)
         with RunReader(self.path) as reader:
@@ -135,8 +135,9 @@ class RunData:
             found = derive_traces(values[part, :, 0], sigma[part], layers, known, ratio)
             for name, out in derived.items():
                 out[part] = found[name]
-        own = (derived[name] for name in DERIVED)
-        return Traces(t_s, values[:, :, 0], sigma, values[:, :, 1:], *own, index=index, corrupt_chunks=corrupt)
+        return Traces(
+            t_s, values[:, :, 0], sigma, values[:, :, 1:], index=index, corrupt_chunks=corrupt, **derived
+        )  # fmt: skip
 
 
 class _Means:
