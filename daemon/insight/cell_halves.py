@@ -34,7 +34,7 @@ class CellHalf:
     charge_mah: np.ndarray
     """Net since the record began, positive on charge."""
     whole: bool
-    """False for the last one, which the end of the record cut."""
+    """False when the record ends while its current flows: it may be cut."""
 
     @property
     def driven(self) -> np.ndarray:
@@ -55,7 +55,11 @@ def cell_halves(run: RunData) -> list[CellHalf]:
     whole = len(found)
     track.finish()
     found += track.closed
-    return [_half(half, n < whole) for n, half in enumerate(found) if half.sign and len(half.samples) > 1]
+    return [
+        _half(half, n < whole or half.end_t_s > half.drive_end_t_s)
+        for n, half in enumerate(found)
+        if half.sign and len(half.samples) > 1
+    ]
 
 
 def thinned(columns: Columns, rows: int) -> Columns:

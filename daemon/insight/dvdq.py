@@ -54,6 +54,19 @@ class Derivative:
         return np.where(sure & inside, self.voltage_v[best] + step_v * beside, np.nan)
 
 
+def by_potential(voltage_v: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((N-1,) potentials, (N-1,) or (N-1, K) values): a series' increments summed up in the order of potential.
+
+    Where potential moves one way only that is the series itself, rising for a rise whichever way the potential goes.
+    Where it turns (the dip of a nucleation, a plateau that wavers) the series is no function of it, but this is: what
+    was passed up to each potential. Steps between unknown potentials are NaN there and come last.
+    """
+    middle = (voltage_v[1:] + voltage_v[:-1]) / 2.0
+    steps = np.diff(series, axis=0)
+    order = np.argsort(middle, kind="stable")  # NaN last
+    return middle[order], np.cumsum(np.where(np.isfinite(steps), steps, 0.0)[order], axis=0)
+
+
 class VoltageGrid:
     """The samples of one half over potential, ready to differentiate any number of series taken at them.
 

@@ -149,7 +149,7 @@ def _losses(material: Material) -> list[Part]:
     missing = missing_frames(material.frames["t_s"])
     if missing:
         told.append(
-            f"By their spacing in time {counted(missing, 'frame')} are missing: gaps of more than {GAP} usual intervals."
+            f"By their spacing in time {counted(missing, 'frame')} are missing (gaps over {GAP} usual intervals)."
         )
     if not told:
         told.append("No frame was lost: nothing was dropped, and none is missing by the spacing in time.")

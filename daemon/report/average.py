@@ -11,7 +11,7 @@ from scipy.ndimage import median_filter
 from daemon.events import EventKind
 from daemon.insight.cell_halves import CellHalf, substantial
 from daemon.insight.run_data import RunData
-from daemon.report.choice import of_cycle, standing_cycle
+from daemon.report.choice import of_cycle
 from daemon.report.ensemble import active_soc, mean_soc
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
@@ -96,7 +96,7 @@ def ensemble_durations(run: RunData, halves: list[CellHalf]) -> dict[tuple[int, 
 
 def _timing(material: Material) -> list[Part]:
     """Onsets and durations of the standing cycle."""
-    run, cycle = material.run, standing_cycle(material.run)
+    run, cycle = material.run, material.cycle
     if cycle is None:
         return ["No half of the cell's record was measured: onsets, durations and lags are not known."]
     whole = ensemble_durations(run, material.halves)
@@ -198,7 +198,7 @@ def _kymograph(material: Material, soc: np.ndarray, mean: np.ndarray) -> go.Figu
 
 def _distributions(material: Material, soc: np.ndarray, mean: np.ndarray) -> list[Part]:
     """Histograms of SoC when the mean passes `LEVELS` in the halves of the standing cycle."""
-    cycle = standing_cycle(material.run)
+    cycle = material.cycle
     halves = {half.half: half for half in substantial(material.halves) if half.cycle == cycle}
     if not halves:
         return []

@@ -9,6 +9,7 @@ import numpy as np
 
 from daemon.errors import StoreError, StoreReason
 from daemon.events import Event, EventKind
+from daemon.insight.cell_halves import CellHalf
 from daemon.insight.run_data import RunData
 from daemon.photometry.ensemble import UNUSUAL_SIGMAS, robust_score
 from daemon.report.style import TimeAxis
@@ -19,7 +20,7 @@ FAILED_RETENTION = 0.5
 KEPT_SHARE = 0.9  # of the most particles measured in any cycle: the latest cycle with these stands for the run
 UNITS = {"rate_per_h": "/h", "lag_s": "s", "swing": "", "hysteresis_v": "V"}
 WORDS = {"rate_per_h": "rate", "lag_s": "lag", "swing": "swing", "hysteresis_v": "hysteresis"}
-INACTIVE = "Inactive: its swing does not stand out of noise, or is a small part of the others'."
+INACTIVE = "Never took part: its swing does not stand out of noise, or is a small part of the others'."
 FAILURES = (EventKind.DISCONNECTED, EventKind.FRAGMENT)
 
 
@@ -33,31 +34,37 @@ class Choice:
     """A sentence."""
 
 
-def choose(run: RunData, time: TimeAxis) -> list[Choice]:
-    """Failed ones first; each particle once. `time` is how instants are told."""
+def choose(run: RunData, cycle: int | None, time: TimeAxis) -> list[Choice]:
+    """Failed ones first; each particle once. `cycle` stands for the run, `time` tells instants."""
     found: dict[int, Choice] = {}
     for choices, most in (
-        (_failed(run, time), FAILED), (_cracked(run, time), CRACKED), (_unusual(run), UNUSUAL),
-        (_typical(run), TYPICAL),
+        (_failed(run, time), FAILED), (_cracked(run, time), CRACKED), (_unusual(run, cycle), UNUSUAL),
+        (_typical(run, cycle), TYPICAL),
     ):  # fmt: skip
         fresh = [choice for choice in choices if choice.index not in found]
         found |= {choice.index: choice for choice in fresh[:most]}
     return list(found.values())
 
 
-def named(run: RunData, particles: Sequence[int], time: TimeAxis) -> list[Choice]:
+def named(run: RunData, particles: Sequence[int], cycle: int | None, time: TimeAxis) -> list[Choice]:
     """The particles with these ids, in that order. Raises `StoreError` (NO_PARTICLE)."""
     places = {identity: k for k, identity in enumerate(run.particle_id.tolist())}
     missing = [identity for identity in particles if identity not in places]
     if missing:
         raise StoreError(StoreReason.NO_PARTICLE, f"the run has no particle {missing[0]}")
-    why = {choice.index: choice.reason for choice in choose(run, time)}
+    why = {choice.index: choice.reason for choice in choose(run, cycle, time)}
     return [Choice(places[i], "asked for", why.get(places[i], "Asked for by its id.")) for i in particles]
 
 
-def standing_cycle(run: RunData) -> int | None:
-    """The cycle that stands for the run: the latest in which nearly as many lags are known as in any; None without."""
+def standing_cycle(run: RunData, halves: Sequence[CellHalf]) -> int | None:
+    """The cycle that stands for the run: the latest in which nearly as many lags are known as in any; None without.
+
+    Not one that the end of the record cut, unless there is no other.
+    """
     known = np.isfinite(run.cycles["lag_s"])
+    cut = [half.cycle for half in halves if not half.whole]
+    uncut = known & ~np.isin(run.cycles["cycle"], cut)
+    known = uncut if uncut.any() else known
     if not known.any():
         return None
     numbers, counts = np.unique(run.cycles["cycle"][known].astype(int), return_counts=True)
@@ -73,11 +80,14 @@ def of_cycle(run: RunData, column: str, half: str, cycle: int | None) -> np.ndar
 
 
 def last_retention(run: RunData) -> np.ndarray:
-    """(P,) retention in the last cycle in which each has one, the smaller of charge and discharge."""
+    """(P,) retention in the last cycle in which each has one, the smaller of charge and discharge.
+
+    NaN where every half was the first of its rate, which is 1 by definition and tells nothing.
+    """
     last = np.full((2, len(run.particle_id)), np.nan)
     for k, half in enumerate(("charge", "discharge")):
         for row in run.by_cycle("retention", half)[1]:
-            last[k] = np.where(np.isfinite(row), row, last[k])
+            last[k] = np.where(np.isfinite(row) & (row != 1.0), row, last[k])
     return np.fmin(*last)
 
 
@@ -108,8 +118,16 @@ def _failed(run: RunData, time: TimeAxis) -> list[Choice]:
             found[k] = Choice(k, "failed", what + cracks.get(k, ""))
     dead = np.flatnonzero(run.particles["state"] == "dead")
     for k in dead[np.argsort(-np.nan_to_num(swing[dead]), kind="stable")].tolist():
-        found.setdefault(k, Choice(k, "failed", INACTIVE))
+        found.setdefault(k, Choice(k, "failed", _since(run, k) + cracks.get(k, "")))
     return list(found.values())
+
+
+def _since(run: RunData, k: int) -> str:
+    """Until when a dead particle took part: its halves stood out of noise then."""
+    moved = np.isfinite(run.cycles["lag_s"]) & (run.cycles["particle_id"] == run.particle_id[k])
+    if not moved.any():
+        return INACTIVE
+    return f"Took part until cycle {int(run.cycles['cycle'][moved].max())}, inactive since."
 
 
 def _largest_swing(run: RunData) -> np.ndarray:
@@ -134,16 +152,16 @@ def _with_places(run: RunData, kinds: Sequence[EventKind]) -> list[tuple[Event, 
     return [(event, places[event.particle_id]) for event in mine if event.particle_id in places]
 
 
-def _scores(run: RunData) -> tuple[np.ndarray, list[tuple[str, str]]]:
+def _scores(run: RunData, cycle: int | None) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """(S, P) robust scores of each measure of each half in the standing cycle, active particles only."""
-    cycle, active = standing_cycle(run), np.isin(run.particles["state"], ("active", "partial"))
+    active = np.isin(run.particles["state"], ("active", "partial"))
     names = [(column, half) for column in UNITS for half in ("charge", "discharge")]
     rows = [robust_score(np.where(active, of_cycle(run, column, half, cycle), np.nan)) for column, half in names]
     return np.array(rows).reshape(len(names), len(active)), names
 
 
-def _unusual(run: RunData) -> list[Choice]:
-    scores, names = _scores(run)
+def _unusual(run: RunData, cycle: int | None) -> list[Choice]:
+    scores, names = _scores(run, cycle)
     size = np.nan_to_num(np.abs(scores), nan=0.0)
     worst = size.max(axis=0)
     found = []
@@ -151,16 +169,16 @@ def _unusual(run: RunData) -> list[Choice]:
         if worst[k] < UNUSUAL_SIGMAS:
             break
         column, half = names[int(size[:, k].argmax())]
-        value = of_cycle(run, column, half, standing_cycle(run))[k]
+        value = of_cycle(run, column, half, cycle)[k]
         found.append(Choice(k, "unusual", (
             f"Its {WORDS[column]} on {half}, {value:.3g} {UNITS[column]}".rstrip()
-            + f", lies {worst[k]:.1f} robust standard deviations from the median of cycle {standing_cycle(run)}."
+            + f", lies {worst[k]:.1f} robust standard deviations from the median of cycle {cycle}."
         )))  # fmt: skip
     return found
 
 
-def _typical(run: RunData) -> list[Choice]:
-    scores, _ = _scores(run)
+def _typical(run: RunData, cycle: int | None) -> list[Choice]:
+    scores, _ = _scores(run, cycle)
     known = np.isfinite(scores)
     enough = known.sum(axis=0) >= max(2, known.any(axis=1).sum() // 2)
     squares = np.where(known, scores, 0.0) ** 2

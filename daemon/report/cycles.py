@@ -6,11 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from daemon.insight.cell_halves import CellHalf
-from daemon.report.choice import last_retention, of_cycle, standing_cycle
+from daemon.report.choice import last_retention, of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
 from daemon.report.stats import rank_correlation
-from daemon.report.style import BLACK, BLUE, GREY, HALF_COLOURS, band, counted, figure, light, line
+from daemon.report.style import BLACK, BLUE, GREY, HALF_COLOURS, band, counted, cycle_axis, figure, light, line
 
 MAPS = {
     "retention": ("Retention of swing", "over first", "Cividis"),
@@ -45,7 +45,7 @@ def maps(material: Material) -> Section:
 
 def halves_compared(material: Material) -> Section:
     """Charge against discharge of the standing cycle, particle by particle."""
-    title, cycle = "Charge against discharge", standing_cycle(material.run)
+    title, cycle = "Charge against discharge", material.cycle
     if cycle is None:
         return Section("halves", title, [f"No half was measured: {_why_not(material)}"])
     rows, told = [], []
@@ -110,19 +110,29 @@ def _retention(material: Material) -> list[Part]:
             made.add_trace(line(numbers, middle, "median particle", BLUE, width=2, showlegend=first), 1, column)
         cycles, kept = cell_retention(material.halves, kind)
         made.add_trace(line(cycles, kept, "charge of the cell", BLACK, dash="dash", showlegend=first), 1, column)
-        if len(numbers) and len(kept):
-            told.append(
-                f"In the last {kind} the median particle kept {middle[-1]:.0%} of its swing"
-                f" ({counted(int(np.isfinite(values[-1]).sum()), 'particle')}),"
-                f" the cell {kept[-1]:.0%} of its charge, each against the first {kind} at that rate."
-            )
+        told += _last_kept(kind, numbers, values, cycles, kept)
     faded = last_retention(material.run)
     known = int(np.isfinite(faded).sum())
     if known:
         told.append(f"{int((faded < 0.8).sum())} of {known} particles kept less than 80 %.")
-    made.update_xaxes(title="Cycle")
+    cycle_axis(made, len(np.unique(material.run.cycles["cycle"])))
     made.update_yaxes(title="kept, over the first at that rate", col=1)
     return [*told, made.update_layout(legend={"y": 1.12}, margin={"t": 64})]
+
+
+def _last_kept(kind: str, numbers: np.ndarray, values: np.ndarray, cycles: np.ndarray, kept: np.ndarray) -> list[str]:
+    """The last half that was not the first of its rate."""
+    later = np.flatnonzero((np.isfinite(values) & (values != 1.0)).any(axis=1))
+    if not len(later):
+        return [f"Each {kind} was the first at its rate: nothing of fading can be told from them."]
+    last = later[-1]
+    middle, count = float(np.nanmedian(values[last])), int(np.isfinite(values[last]).sum())
+    own = kept[cycles == numbers[last]]
+    cell = f", the cell {own[0]:.0%} of its charge" if len(own) else ""
+    return [
+        f"In the {kind} of cycle {numbers[last]} the median particle kept {middle:.0%} of its swing"
+        f" ({counted(count, 'particle')}){cell}, each against the first {kind} at that rate."
+    ]
 
 
 def _heat_maps(material: Material) -> go.Figure:
@@ -155,7 +165,7 @@ def _heat_maps(material: Material) -> go.Figure:
         "yanchor": "bottom",
     }
     made.update_layout(updatemenus=[menu], margin={"t": 84})
-    made.update_xaxes(title="Cycle")
+    cycle_axis(made, len(np.unique(material.run.cycles["cycle"])))
     made.update_yaxes(showticklabels=False, ticks="")
     return made.update_yaxes(title="particles", col=1)
 

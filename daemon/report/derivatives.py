@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from daemon.insight.cell_halves import CellHalf, substantial
-from daemon.insight.dvdq import Derivative, VoltageGrid
+from daemon.insight.dvdq import Derivative, VoltageGrid, by_potential
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
 from daemon.report.stats import medians, spread
@@ -87,13 +87,12 @@ def differentiated(material: Material, half: CellHalf) -> HalfDerivatives:
     driven = half.driven
     voltage = np.interp(traces.t_s, half.t_s[driven], half.voltage_v[driven], np.nan, np.nan)
     charge = np.interp(traces.t_s, half.t_s[driven], half.charge_mah[driven], np.nan, np.nan)
-    grid = VoltageGrid(voltage)
     share, sigma, index = _shares(material, traces.contrast.astype(float), traces.contrast_sigma)
-    passed = np.abs(charge - charge[np.isfinite(charge)][0])
+    ordered, both = by_potential(voltage, np.column_stack([np.abs(charge - half.charge_mah[0]), share]))
+    grid, passed, share = VoltageGrid(ordered), both[:, 0], both[:, 1:]
     asked = share[:, :: max(1, share.shape[1] // ASKED)]
-    stiffness = grid.shared_stiffness(passed / np.nanmax(passed), asked)
-    turn = 1.0 if half.half == "charge" else -1.0  # on discharge the potential falls while the share passed rises
-    cell, particles = grid.differentiate(turn * passed, stiffness), grid.differentiate(turn * share, stiffness, sigma)
+    stiffness = grid.shared_stiffness(passed / max(passed.max(), 1e-12), asked)
+    cell, particles = grid.differentiate(passed, stiffness), grid.differentiate(share, stiffness, sigma)
     return HalfDerivatives(half, cell, particles, index, 1000.0 * grid.resolution_v(stiffness))
 
 

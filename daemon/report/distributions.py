@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from daemon.insight.cell_halves import CellHalf
-from daemon.report.choice import of_cycle, standing_cycle
+from daemon.report.choice import of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
 from daemon.report.stats import spread
@@ -34,7 +34,7 @@ def section(material: Material) -> Section:
     known = [each for each in found if any(np.isfinite(values).any() for values in each.values.values())]
     missing = [each.title.split(" /")[0].lower() for each in found if each not in known]
     parts: list[Part] = []
-    cycle = standing_cycle(material.run)
+    cycle = material.cycle
     if cycle is not None:
         parts.append(f"Cycle {cycle}{_at_rate(material, cycle)}: the latest in which nearly all could be measured.")
         parts.append(_given(material))
@@ -47,7 +47,7 @@ def section(material: Material) -> Section:
 
 def measures(material: Material) -> list[Measure]:
     """Rate, lag, hysteresis and swing of the standing cycle's halves, and size."""
-    run, cycle = material.run, standing_cycle(material.run)
+    run, cycle = material.run, material.cycle
 
     def halves(column: str) -> dict[str, np.ndarray]:
         return {half: of_cycle(run, column, half, cycle) for half in ("charge", "discharge")}

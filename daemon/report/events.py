@@ -9,7 +9,7 @@ from daemon.events import Event
 from daemon.report.ensemble import cell_record
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
-from daemon.report.style import CYCLE, GREY, HALF_COLOURS, POTENTIAL, SYMBOLS, figure, light, line
+from daemon.report.style import CYCLE, GREY, HALF_COLOURS, POTENTIAL, SYMBOLS, cycle_axis, figure, light, line
 
 MAX_MARKS = 1500
 """Of one kind on a curve; evenly chosen beyond, which is said."""
@@ -154,7 +154,7 @@ def _rates(material: Material, kinds: dict[str, list[Event]]) -> list[Part]:
                 marker={"symbol": SYMBOLS[number % MAX_KINDS], "size": 7},
             )  # fmt: skip
             made.add_trace(trace, 1, column)
-    made.update_xaxes(title="Cycle")
+    cycle_axis(made, len({half.cycle for half in material.halves}))
     made.update_yaxes(title="Events per particle", rangemode="tozero", col=1)
     made.update_layout(legend={"y": 1.12}, margin={"t": 64})
     return [

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from daemon.events import Event
-from daemon.report.choice import Choice, last_retention, of_cycle, standing_cycle
+from daemon.report.choice import Choice, last_retention, of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Html, Part, Row, Section, Table
 from daemon.report.pictures import clip_html
@@ -51,7 +51,7 @@ def _entry(material: Material, place: int, choice: Choice) -> list[Part]:
 
 
 def _facts(material: Material, k: int) -> Table:
-    run, cycle = material.run, standing_cycle(material.run)
+    run, cycle = material.run, material.cycle
     table = run.particles
     size_um = float(table["equivalent_diameter_um"][k])
     size = ("diameter / µm", size_um) if np.isfinite(size_um) else ("area / px", float(table["area_px"][k]))
@@ -71,7 +71,7 @@ def _traces(material: Material, place: int, k: int) -> go.Figure:
     details, x = material.details, material.time(material.details.t_s)
     soc = details.soc[:, place]
     by_soc = bool(np.isfinite(soc).any())
-    made = figure(2, height=330, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.6, 0.4])
+    made = figure(2, height=360, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.6, 0.4])
     values = soc if by_soc else details.contrast[:, place]
     if by_soc:
         for trace in band(x, details.soc_lo[:, place], details.soc_hi[:, place], "90 % interval", BLUE):
@@ -82,7 +82,7 @@ def _traces(material: Material, place: int, k: int) -> go.Figure:
     _below(made, material, place)
     made.update_yaxes(title="SoC" if by_soc else "Contrast", row=1, col=1)
     made.update_xaxes(title=material.time.title, row=2, col=1)
-    return made.update_layout(margin={"t": 28, "b": 44})
+    return made.update_layout(margin={"t": 66, "b": 44})
 
 
 def _below(made: go.Figure, material: Material, place: int) -> None:

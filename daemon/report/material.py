@@ -14,7 +14,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.insight.cell_halves import CellHalf, capacity_mah, cell_halves
 from daemon.insight.run_data import Columns, RunData, Traces
 from daemon.mask_edits import MaskVersion
-from daemon.report.choice import Choice, choose, named
+from daemon.report.choice import Choice, choose, named, standing_cycle
 from daemon.report.style import TimeAxis
 from daemon.store.reader import RunReader
 
@@ -51,6 +51,8 @@ class Material:
     """The gallery's particles with their layers, in its order."""
     looks: list[Look]
     chosen: list[Choice]
+    cycle: int | None
+    """The one that stands for the run; None when no half was measured."""
     halves: list[CellHalf]
     capacity_mah: float
     """What 1C refers to; NaN when unknown."""
@@ -94,7 +96,9 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
         looks = _looks(reader, frames["t_s"])
     ends = [float(t[-1]) for t in (frames["t_s"], run.echem["t_s"]) if len(t)]
     time = TimeAxis.of(max(ends, default=0.0))
-    chosen = choose(run, time) if particles is None else named(run, particles, time)
+    halves = cell_halves(run)
+    cycle = standing_cycle(run, halves)
+    chosen = choose(run, cycle, time) if particles is None else named(run, particles, cycle, time)
     indices = [choice.index for choice in chosen]
     columns = ("contrast", "contrast_sigma")
     traces = run.traces(POINTS, progress=lambda share: progress(OVERVIEW_SHARE * share), columns=columns)
@@ -103,10 +107,10 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
         progress(OVERVIEW_SHARE + (1.0 - OVERVIEW_SHARE) * share)
 
     details = run.traces(DETAIL_POINTS, progress=further, indices=indices)
-    halves = cell_halves(run)
     capacity, origin = capacity_mah(run, halves)
     return Material(
-        run, frames, traces, details, looks, chosen, halves, capacity, origin, labels, reference_dn, versions, drops,
+        run, frames, traces, details, looks, chosen, cycle,
+        halves, capacity, origin, labels, reference_dn, versions, drops,
         faults, _sha256(path), time,
     )  # fmt: skip
 

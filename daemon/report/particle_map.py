@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import ImageColor
 
-from daemon.report.choice import crack_counts, last_retention, of_cycle, standing_cycle
+from daemon.report.choice import crack_counts, last_retention, of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Part, Section
 from daemon.report.pictures import overlay_uri, reference_uri, scale_colours
@@ -58,7 +58,7 @@ def section(material: Material) -> Section:
 
 def colourings(material: Material) -> list[Colouring]:
     """What the map can be coloured by beside the state, without what nothing is known of."""
-    run, cycle = material.run, standing_cycle(material.run)
+    run, cycle = material.run, material.cycle
     unit_interval = (0.0, 1.0)
     found = [
         Colouring("SoC at the end", "SoC", last_known(material.traces.soc), "Viridis", *unit_interval),
@@ -95,7 +95,7 @@ def _ranged(name: str, title: str, values: np.ndarray, scale: str, even: bool = 
 def _words(material: Material) -> str:
     run = material.run
     states = [f"{int((material.state == name).sum())} {name}" for name in PARTICLE_STATES]
-    cycle = standing_cycle(run)
+    cycle = material.cycle
     lag = f" Lag and swing are those of cycle {cycle}." if cycle is not None else ""
     return (
         f"{counted(len(run.particle_id), 'particle')}: {joined(states)}.{lag} Grey: not known. Outlines are the masks'."

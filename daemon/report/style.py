@@ -109,6 +109,11 @@ def rgba(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def cycle_axis(made: go.Figure, cycles: int) -> None:
+    """Title and whole numbers on every x axis."""
+    made.update_xaxes(title="Cycle", tickformat="d", dtick=max(1, round(cycles / 10)))
+
+
 def joined(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from daemon.report.average import hidden
-from daemon.report.choice import crack_counts, last_retention, standing_cycle
+from daemon.report.choice import crack_counts, last_retention
 from daemon.report.material import Material
 from daemon.report.page import Section
 from daemon.report.stats import share_interval
@@ -71,7 +71,7 @@ def _missing(material: Material) -> list[str]:
     run, told = material.run, []
     if not len(run.echem["t_s"]):
         told.append("No record of the cell: no SoC, no cycles.")
-    elif standing_cycle(run) is None:
+    elif material.cycle is None:
         told.append("No half of the cell's record was measured: no lags, rates or retention.")
     if len(run.particle_id) and not np.isfinite(material.traces.soc).any():
         told.append("No particle is calibrated: contrast stands in for SoC.")
