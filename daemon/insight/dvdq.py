@@ -21,8 +21,10 @@ STEP_V = 0.005  # finer than kT/e = 26 mV, below which no peak of intercalation 
 MAX_GRID = 400
 MIN_GRID = 8
 STIFFNESS = 10.0 ** np.arange(-3.0, 7.0, 0.5)
-RIDGE = 1e-9  # of the mean weight: grid points without samples follow their neighbours
 PEAK_SIGMAS = 5.0
+LEAST_STEPS = 4
+CORE_SHARE, CORE_STEPS, FINEST_V = 0.8, 40, 0.001
+"""The grid puts this many steps where that share of the charge passed, none finer than a millivolt."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ def by_potential(voltage_v: np.ndarray, series: np.ndarray) -> tuple[np.ndarray,
     return middle[order], np.cumsum(np.where(np.isfinite(steps), steps, 0.0)[order], axis=0)
 
 
+def suited_step_v(ordered_v: np.ndarray, passed: np.ndarray) -> float:
+    """A grid step for charge that passed in the order of potential: fine where a plateau holds most of it."""
+    known = np.isfinite(ordered_v)
+    if not known.any() or passed[known][-1] <= 0:
+        return STEP_V
+    share = passed[known] / passed[known][-1]
+    low, high = (ordered_v[known][np.searchsorted(share, (1 + side * CORE_SHARE) / 2)] for side in (-1, 1))
+    return float(np.clip((high - low) / CORE_STEPS, FINEST_V, STEP_V))
+
+
 class VoltageGrid:
     """The samples of one half over potential, ready to differentiate any number of series taken at them.
 
@@ -95,40 +107,51 @@ class VoltageGrid:
         bend = np.diff(np.eye(count), 2, axis=0)
         self._penalty = bend.T @ bend
         self._normal = self._basis.T @ self._basis
-        self._normal += RIDGE * np.trace(self._normal) / count * np.eye(count)
+        # where B'B + least D2'D2 is 1 and D2'D2 diagonal, any stiffness costs no more than a product
+        root = np.linalg.inv(np.linalg.cholesky(self._normal + STIFFNESS[0] * self._penalty))
+        self._bending, turn = np.linalg.eigh(root @ self._penalty @ root.T)
+        self._to_grid = root.T @ turn
 
-    def stiffness(self, series: np.ndarray) -> float:
-        """The stiffness with the least generalised cross-validation of one (N,) series."""
+    def _kept(self, stiffness: float) -> np.ndarray:
+        """(G,) diagonal of the inverse of B'B + stiffness D2'D2 in those coordinates."""
+        return 1.0 / (1.0 + (stiffness - STIFFNESS[0]) * np.clip(self._bending, 0.0, 1.0 / STIFFNESS[0]))
+
+    def stiffness(self, series: np.ndarray) -> np.ndarray:
+        """The stiffness with the least generalised cross-validation, one for each of (N,) or (N, K) without gaps."""
         y = np.asarray(series, float)[self._known]
-        good = np.isfinite(y)
-        basis, y = self._basis[good], y[good]
-        normal = basis.T @ basis + RIDGE * np.eye(basis.shape[1])
+        own = self._to_grid.T @ (self._basis.T @ y)
+        inner = 1.0 - STIFFNESS[0] * np.clip(self._bending, 0.0, 1.0 / STIFFNESS[0])
         scores = []
         for stiffness in STIFFNESS:
-            inverse = np.linalg.inv(normal + stiffness * self._penalty)
-            left = y - basis @ (inverse @ (basis.T @ y))
-            free = len(y) - float(np.trace(inverse @ normal))
-            scores.append(len(y) * float(left @ left) / max(free, 1e-9) ** 2)
-        return float(STIFFNESS[int(np.argmin(scores))])
+            kept = self._kept(stiffness)
+            fitted = (kept * own.T).T
+            left = np.sum(y**2, axis=0) - 2.0 * np.sum(own * fitted, axis=0) + np.sum((inner * (fitted**2).T).T, axis=0)
+            free = len(y) - float((kept * inner).sum())
+            scores.append(np.maximum(left, 1e-12) / max(free, 1e-9) ** 2)
+        return STIFFNESS[np.argmin(scores, axis=0)]
 
     def shared_stiffness(self, whole: np.ndarray, several: np.ndarray) -> float:
-        """One for an (N,) and (N, K) series: what the first and the median of the others need, whichever is stiffer."""
-        single = [self.stiffness(column) for column in several.T]
-        return max(self.stiffness(whole), float(np.median(single)) if single else 0.0)
+        """One for an (N,) and (N, K) series: what the first and the median of the others need, whichever is stiffer.
+
+        At least so stiff that a sharp step is `LEAST_STEPS` wide: a coulometer has next to no noise, but a grid of its
+        own steps shows nothing.
+        """
+        single = self.stiffness(several)
+        least = (each for each in STIFFNESS if self.resolution_v(float(each)) >= LEAST_STEPS * self.step_v)
+        return max(float(self.stiffness(whole)), float(np.median(single)) if len(single) else 0.0, float(next(least)))
 
     def resolution_v(self, stiffness: float) -> float:
-        """Full width at half maximum of the derivative that a sharp step in the middle of the grid gets, volts."""
-        middle = self.edges_v[len(self.edges_v) // 2]
+        """Full width at half maximum, volts, of the derivative of a sharp step at the samples' median potential."""
+        middle = float(np.median(self._basis @ self.edges_v))
         step = np.where(self._basis @ self.edges_v > middle, 1.0, 0.0)
-        inverse = np.linalg.inv(self._normal + stiffness * self._penalty)
-        slope = np.diff(inverse @ (self._basis.T @ step))
+        slope = np.diff(self._to_grid @ (self._kept(stiffness) * (self._to_grid.T @ (self._basis.T @ step))))
         return float(self.step_v * max(1, (slope > 0.5 * slope.max()).sum()))
 
     def differentiate(self, series: np.ndarray, stiffness: float, sigma: np.ndarray | None = None) -> Derivative:
         """dy/dV of (N,) or (N, K) series; those with a gap are left NaN. `sigma` is (K,), one sample's noise."""
         y = np.asarray(series, float)[self._known]
-        inverse = np.linalg.inv(self._normal + stiffness * self._penalty)
-        smoother = np.diff(inverse @ self._basis.T, axis=0) / self.step_v
+        smoother = np.linalg.solve(self._normal + stiffness * self._penalty, self._basis.T)
+        smoother = np.diff(smoother, axis=0) / self.step_v
         gain = np.sqrt(np.sum(smoother**2, axis=1))
         slope = smoother @ y
         if sigma is None:

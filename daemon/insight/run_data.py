@@ -205,6 +205,8 @@ class _Means:
 
 
 def _frame_count(reader: RunReader, from_s: float | None, to_s: float | None) -> int:
+    if from_s is None and to_s is None:
+        return reader.frame_count()
     return len(reader.frames(from_s, to_s)["t_s"])
 
 

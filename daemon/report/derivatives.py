@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from daemon.insight.cell_halves import CellHalf, substantial
-from daemon.insight.dvdq import Derivative, VoltageGrid, by_potential
+from daemon.insight.dvdq import Derivative, VoltageGrid, by_potential, suited_step_v
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
 from daemon.report.stats import medians, spread
@@ -18,8 +18,9 @@ POINTS = 400
 """Means of the half that is differentiated."""
 ASKED = 25
 """Particles that say how stiff the curves must be."""
-MIN_CHANGE_SIGMAS = 10.0
+MIN_CHANGE_SIGMAS = 30.0
 """Of a particle's own change in the half over the noise of a point: below, its derivative is noise."""
+SINGLES_ROOM = 1.6  # of the quartiles: one noisy particle must not flatten all
 HALF_WORDS = "dQ/dV needs a half of the cell's record with a potential that moves and frames taken meanwhile"
 
 
@@ -89,7 +90,8 @@ def differentiated(material: Material, half: CellHalf) -> HalfDerivatives:
     charge = np.interp(traces.t_s, half.t_s[driven], half.charge_mah[driven], np.nan, np.nan)
     share, sigma, index = _shares(material, traces.contrast.astype(float), traces.contrast_sigma)
     ordered, both = by_potential(voltage, np.column_stack([np.abs(charge - half.charge_mah[0]), share]))
-    grid, passed, share = VoltageGrid(ordered), both[:, 0], both[:, 1:]
+    passed, share = both[:, 0], both[:, 1:]
+    grid = VoltageGrid(ordered, suited_step_v(ordered, passed))
     asked = share[:, :: max(1, share.shape[1] // ASKED)]
     stiffness = grid.shared_stiffness(passed / max(passed.max(), 1e-12), asked)
     cell, particles = grid.differentiate(passed, stiffness), grid.differentiate(share, stiffness, sigma)
@@ -124,6 +126,8 @@ def _figure(material: Material, found: list[HalfDerivatives]) -> go.Figure:
                 made.add_trace(trace.update(showlegend=bool(trace.name) and first), 2, column)
             made.add_trace(line(volts, middle, "median particle, dC/dV", BLUE, width=2, showlegend=first), 2, column)
             _singles(made, material, each, column)
+            room = SINGLES_ROOM * float(np.abs([low, high]).max())
+            made.update_yaxes(range=[min(0.0, SINGLES_ROOM * float(low.min())), room], row=2, col=column)
         made.update_xaxes(title=POTENTIAL, row=2, col=column)
     made.update_yaxes(title="dQ/dV / mAh/V", row=1, col=1)
     made.update_yaxes(title="dC/dV / own change per V", row=2, col=1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.insight.dvdq import MIN_SAMPLES, VoltageGrid
+from daemon.insight.dvdq import LEAST_STEPS, MIN_SAMPLES, STIFFNESS, VoltageGrid, by_potential, suited_step_v
 
 PEAK_V, WIDTH_V = 3.72, 0.03
 
@@ -84,3 +84,52 @@ def test_potentials_no_sample_had_are_bridged_not_torn():
 def test_too_little_to_differentiate_is_said(volts):
     with pytest.raises(ValueError, match=r"samples|moved"):
         VoltageGrid(volts)
+
+
+def test_the_stiffness_is_that_of_cross_validation(volts):
+    """The same as leaving every sample out in turn, its leverage taken as their mean."""
+    rng, grid = np.random.default_rng(8), VoltageGrid(volts, 0.01)
+    several = charge(volts)[:, None] + rng.normal(0, [1e-4, 0.01, 0.1], (len(volts), 3))
+    scores = []
+    for stiffness in STIFFNESS:
+        fitted = np.linalg.solve(grid._normal + stiffness * grid._penalty, grid._basis.T)
+        hat = grid._basis @ fitted
+        scores.append(((several - hat @ several) ** 2).sum(axis=0) / (len(volts) - np.trace(hat)) ** 2)
+    np.testing.assert_allclose(grid.stiffness(several), STIFFNESS[np.argmin(scores, axis=0)])
+    assert (np.diff(grid.stiffness(several)) > 0).all(), "the more noise, the stiffer"
+
+
+def test_the_shared_stiffness_resolves_no_less_than_some_steps_of_the_grid(volts):
+    grid = VoltageGrid(volts)
+    stiffness = grid.shared_stiffness(charge(volts), charge(volts)[:, None])
+    assert LEAST_STEPS * grid.step_v <= grid.resolution_v(stiffness) < 3 * LEAST_STEPS * grid.step_v
+    assert grid.resolution_v(1e4) > 2 * grid.resolution_v(stiffness)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_in_order_of_potential_a_turning_record_is_a_function_of_it(turned):
+    """A plateau that dips first: passed charge over potential is never negative, and all of it is there."""
+    t = np.linspace(0, 1, 2001)
+    volts = 3.4 + 0.02 * t - 0.02 * np.exp(-(((t - 0.3) / 0.1) ** 2))
+    volts = 6.8 - volts if turned else volts
+    ordered, passed = by_potential(volts, t)
+    assert (np.diff(ordered) >= 0).all() and (np.diff(passed) >= 0).all()
+    assert passed[-1] == pytest.approx(1.0)
+    middle = np.median((volts[1:] + volts[:-1]) / 2)
+    assert np.interp(middle, ordered, passed) == pytest.approx(0.5, abs=0.01)
+
+
+def test_unknown_potentials_and_values_lose_only_their_own_steps():
+    volts, series = np.linspace(3.0, 4.0, 101), np.stack([np.linspace(0, 1, 101)] * 2, axis=1)
+    volts[50], series[20, 1] = np.nan, np.nan
+    ordered, summed = by_potential(volts, series)
+    assert np.isnan(ordered[-2:]).all() and np.isfinite(ordered[:-2]).all()
+    np.testing.assert_allclose(summed[-3], [0.98, 0.96])
+
+
+def test_a_plateau_gets_a_finer_grid():
+    slope_v, plateau_v = np.linspace(3.0, 4.0, 500), np.linspace(3.44, 3.45, 500)
+    passed = np.linspace(0, 1, 500)
+    assert suited_step_v(slope_v, passed) == pytest.approx(0.005)
+    assert suited_step_v(plateau_v, passed) == pytest.approx(0.001)
+    assert suited_step_v(plateau_v, np.zeros(500)) == pytest.approx(0.005)
