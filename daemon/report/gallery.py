@@ -9,7 +9,7 @@ from daemon.events import Event
 from daemon.report.choice import Choice, last_retention, of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Html, Part, Row, Section, Table
-from daemon.report.pictures import clip_html
+from daemon.report.pictures import clip_html, strip_html
 from daemon.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SYMBOLS, band, figure, light, line
 
 MAX_MARKS = 200
@@ -47,7 +47,8 @@ def _entry(material: Material, place: int, choice: Choice) -> list[Part]:
         clip = clip_html(material.reference_dn, material.labels, k, material.pixel_um, f"particle {identity}")
     missing = "" if clip else '<p class="note">No picture: the newest masks do not hold it.</p>'
     left = Html(clip or missing)
-    return [heading, choice.reason, Row([left, _facts(material, k), _traces(material, place, k)])]
+    strips = [Html(strip_html(clip, material.time.at(float(clip.t_s[0])))) for clip in material.clips[place]]
+    return [heading, choice.reason, Row([left, _facts(material, k), _traces(material, place, k)]), *strips]
 
 
 def _facts(material: Material, k: int) -> Table:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from daemon.insight.run_data import Columns, RunData, Traces
 from daemon.mask_edits import MaskVersion
 from daemon.report.choice import Choice, choose, named, standing_cycle
 from daemon.report.style import TimeAxis
+from daemon.store.clips import StoredClip
 from daemon.store.reader import RunReader
 
 POINTS = 1000
@@ -24,8 +26,11 @@ DETAIL_POINTS = 1500
 LOOKS = 8
 """Stretches of single frames, evenly over the run, that noise is read off."""
 LOOK_FRAMES = 60
+CLIPS = 2
+"""Shown of one particle."""
 LOOK_COLUMNS = ("contrast", "contrast_sigma", "flags")
 OVERVIEW_SHARE = 0.6  # of the time: the first pass reads every particle
+T = TypeVar("T")
 Progress = Callable[[float], None]
 
 
@@ -57,6 +62,8 @@ class Material:
     capacity_mah: float
     """What 1C refers to; NaN when unknown."""
     capacity_origin: str
+    clips: list[list[StoredClip]]
+    """Of each of `chosen`: raw pixels around its largest steps, by time."""
     labels: np.ndarray | None
     """(H, W) of the newest masks: index + 1 of a particle, 0 none; None when they are missing or damaged."""
     reference_dn: np.ndarray | None
@@ -91,7 +98,7 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     run = RunData.load(path)
     with RunReader(path) as reader:
         frames = reader.frames()
-        labels, reference_dn = _image(reader.labels), _image(reader.reference)
+        labels, reference_dn = _if_sound(reader.labels), _if_sound(reader.reference)
         versions, drops, faults = reader.mask_versions(), reader.drops(), reader.faults()
         looks = _looks(reader, frames["t_s"])
     ends = [float(t[-1]) for t in (frames["t_s"], run.echem["t_s"]) if len(t)]
@@ -100,6 +107,8 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     cycle = standing_cycle(run, halves)
     chosen = choose(run, cycle, time) if particles is None else named(run, particles, cycle, time)
     indices = [choice.index for choice in chosen]
+    with RunReader(path) as reader:
+        clips = [_clips(reader, run, index) for index in indices]
     columns = ("contrast", "contrast_sigma")
     traces = run.traces(POINTS, progress=lambda share: progress(OVERVIEW_SHARE * share), columns=columns)
 
@@ -110,12 +119,26 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     capacity, origin = capacity_mah(run, halves)
     return Material(
         run, frames, traces, details, looks, chosen, cycle,
-        halves, capacity, origin, labels, reference_dn, versions, drops,
+        halves, capacity, origin, clips, labels, reference_dn, versions, drops,
         faults, _sha256(path), time,
     )  # fmt: skip
 
 
-def _image(read: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+def _clips(reader: RunReader, run: RunData, index: int) -> list[StoredClip]:
+    """Those that hold the particle's largest steps; none where an older version of the software wrote the file."""
+    identity = int(run.particle_id[index])
+    known = _if_sound(lambda: reader.clips(identity)) or []
+    events = [event for event in run.events if event.particle_id == identity and np.isfinite(event.magnitude)]
+
+    def size(row: dict[str, Any]) -> float:
+        return max((abs(e.magnitude) for e in events if row["t0_s"] <= e.t_s <= row["t1_s"]), default=0.0)
+
+    largest = sorted(known, key=lambda row: (-size(row), row["clip_id"]))[:CLIPS]
+    found = (_if_sound(partial(reader.clip, row["clip_id"])) for row in largest)
+    return sorted((clip for clip in found if clip is not None), key=lambda clip: float(clip.t_s[0]))
+
+
+def _if_sound(read: Callable[[], T | None]) -> T | None:
     try:
         return read()
     except StoreError as error:

@@ -10,10 +10,13 @@ import numpy as np
 from PIL import Image
 from plotly.colors import get_colorscale, sample_colorscale
 
+from daemon.api.picture import strip_png
 from daemon.photometry.outlines import outline
+from daemon.store.clips import StoredClip
 
 MAX_SIDE_PX = 1200
 """Of the map; more than a screen shows."""
+STRIP_WIDTH, STRIP_ZOOM = 900, 3
 CLIP_SIDE = 180
 """Screen pixels of a clip."""
 CLIP_MARGIN = 0.6  # of the particle's size around it: enough surroundings to judge the mask by
@@ -91,6 +94,16 @@ def clip_html(reference: np.ndarray, labels: np.ndarray, index: int, pixel_um: f
         f'<svg {box} viewBox="-0.5 -0.5 {width} {height}">{"".join(shapes)}{bar}</svg></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def strip_html(clip: StoredClip, at: str) -> str:
+    """The looks of a stored clip side by side, all stretched alike."""
+    looks, _, width = clip.pixels.shape
+    zoom = int(np.clip(STRIP_WIDTH // max(looks * (width + 1), 1), 1, STRIP_ZOOM))
+    uri = "data:image/png;base64," + base64.b64encode(strip_png(clip.pixels, zoom)).decode()
+    times = ", ".join(f"{t:+.3g}" for t in (clip.t_s - clip.t_s[0]).tolist())
+    caption = f"Raw pixels around its step: looks at {times} s from {at} on."
+    return f'<figure><img src="{uri}" alt="{escape(caption, True)}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _path(mask: np.ndarray, colour: str, width: float) -> str:
