@@ -9,13 +9,13 @@ from daemon.insight.cell_halves import CellHalf
 from daemon.report.choice import last_retention, of_cycle
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
-from daemon.report.stats import rank_correlation
+from daemon.report.stats import medians, rank_correlation
 from daemon.report.style import BLACK, BLUE, GREY, HALF_COLOURS, band, counted, cycle_axis, figure, light, line
 
 MAPS = {
     "retention": ("Retention of swing", "over first", "Cividis"),
-    "rate_per_h": ("Rate", "1/h", "Viridis"),
-    "lag_s": ("Lag", "s", "RdBu"),
+    "rate_per_h": ("Rate over the half's median", "", "Viridis"),
+    "lag_s": ("Lag over the half's duration", "", "RdBu"),
 }
 MAX_CYCLES, MAX_PARTICLES = 150, 1000
 """Of a heat map; beyond, every second (third, ...) is shown."""
@@ -38,7 +38,8 @@ def maps(material: Material) -> Section:
     parts.append(
         "Rows are particles, those that kept least of their swing on top; white is not known (dead, not calibrated,"
         " or the"
-        " swing does not stand out of noise). A change of the C-rate changes rates and lags of all."
+        " swing does not stand out of noise). Rates are over the median of their half, lags over the time its current"
+        " flowed, so that halves at different C-rates compare."
     )
     return Section("cycles", title, [*parts, _heat_maps(material)])
 
@@ -140,7 +141,7 @@ def _heat_maps(material: Material) -> go.Figure:
     order = order[:: max(1, -(-len(order) // MAX_PARTICLES))][::-1]
     made = figure(1, 2, height=560, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=("charge", "discharge"))
     for number, (name, (_, unit, scale)) in enumerate(MAPS.items()):
-        both = [material.run.by_cycle(name, kind) for kind in ("charge", "discharge")]
+        both = [_comparable(material, name, kind) for kind in ("charge", "discharge")]
         low, high = _limits(name, np.concatenate([values.ravel() for _, values in both]))
         for column, (numbers, values) in enumerate(both, 1):
             stride = max(1, -(-len(numbers) // MAX_CYCLES))
@@ -168,6 +169,18 @@ def _heat_maps(material: Material) -> go.Figure:
     cycle_axis(made, len(np.unique(material.run.cycles["cycle"])))
     made.update_yaxes(showticklabels=False, ticks="")
     return made.update_yaxes(title="particles", col=1)
+
+
+def _comparable(material: Material, name: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """((C,) cycles, (C, P) values) that do not change with the C-rate alone."""
+    numbers, values = material.run.by_cycle(name, kind)
+    if name == "rate_per_h":
+        middle = medians(values.T)
+        return numbers, values / np.where(middle > 0, middle, np.nan)[:, None]
+    if name == "lag_s":
+        lasted = {h.cycle: h.drive_end_t_s - h.start_t_s for h in material.halves if h.half == kind}
+        return numbers, values / np.array([lasted.get(number, np.nan) for number in numbers.tolist()])[:, None]
+    return numbers, values
 
 
 def _limits(name: str, values: np.ndarray) -> tuple[float, float]:
