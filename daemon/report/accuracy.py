@@ -71,15 +71,13 @@ def _noise(material: Material) -> list[Part]:
         return ["No particle has a contrast with a known noise."]
     words = (
         "Noise of one frame's contrast, as photons, read noise, background and light predict it: median"
-        f" {predicted.median:.2g},"
-        f" 5 to 95 % of particles {predicted.q05:.2g} to {predicted.q95:.2g}."
+        f" {predicted.median:.2g}, 5 to 95 % of particles {predicted.q05:.2g} to {predicted.q95:.2g}."
     )
     if not told.count:
         return [f"{words} The run has too few consecutive frames to compare it with what they scatter."]
     caution = (
         " Above 1 means more than that bound: flicker, focus, or charging that is not steady from frame to frame,"
-        " which a"
-        " slow camera cannot tell from noise."
+        " which a slow camera cannot tell from noise."
     )
     return [
         f"{words} Read off {len(material.looks)} stretches of up to {LOOK_FRAMES} frames, successive frames scatter"

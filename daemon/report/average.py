@@ -49,25 +49,21 @@ def section(material: Material) -> Section:
     if np.isfinite(soc).any(axis=0).sum() < MIN_PARTICLES:
         parts: list[Part] = [
             "Fewer than five active particles have a SoC: what their mean hides cannot be told. Onsets and durations"
-            " need"
-            " the cell's record, SoC a calibration as well."
+            " need the cell's record, SoC a calibration as well."
         ]
         return Section("average", "What the average hides", [*parts, *_timing(material)])
     mean, found = mean_soc(material), hidden(material)
     parts = [
         "The area-weighted mean over the particles is what a diffraction pattern or the cell's charge would show of"
-        " this"
-        f" field. On average {found.share:.0%} of the particles are more than {NEAR} of SoC away from it,"
-        f" {found.sure:.0%}"
-        f" surely so (their whole 90 % interval); at worst {found.worst:.0%}, at {material.time.at(found.worst_t_s)}.",
+        f" this field. On average {found.share:.0%} of the particles are more than {NEAR} of SoC away from it,"
+        f" {found.sure:.0%} surely so (their whole 90 % interval); at worst {found.worst:.0%}, at"
+        f" {material.time.at(found.worst_t_s)}.",
         *_timing(material),
         *_steps(material),
         _kymograph(material, soc, mean),
         "Below: where the particles are when their mean passes a quarter, half and three quarters. One hump at the"
-        " mean is"
-        " a solid solution whose particles go together; humps at 0 and 1 are particles that go one after the other,"
-        " which"
-        " the mean shows as a slow common change.",
+        " mean is a solid solution whose particles go together; humps at 0 and 1 are particles that go one after the"
+        " other, which the mean shows as a slow common change.",
         *_distributions(material, soc, mean),
     ]
     return Section("average", "What the average hides", parts)
@@ -116,9 +112,8 @@ def _timing(material: Material) -> list[Part]:
                 "together" if ratio > TOGETHER else "one after the other" if ratio < ONE_BY_ONE else "partly one by one"
             )
             told.append(
-                f"On {half} of cycle {cycle} the current flows for {duration(span_s)}; a particle needs {ratio:.0%}"
-                " of that"
-                f" (median, 5 to 95 % of its own change): they react {how}."
+                f"On {half} of cycle {cycle} the current flows for {duration(span_s)}; a particle needs {ratio:.0%} of"
+                f" that (median, 5 to 95 % of its own change): they react {how}."
             )
     head = (
         "half",
@@ -147,10 +142,8 @@ def _steps(material: Material) -> list[Part]:
     seen = int((sizes * share > SEEN_SIGMAS * bend).sum())
     return [
         f"{len(steps)} abrupt steps of single particles (median {np.nanmedian(sizes):.2g} of contrast) were told from"
-        " noise."
-        f" Each moves the mean of all by its share of the area, {np.nanmedian(sizes * share):.1g}; at {seen} of them"
-        " that is"
-        f" more than {SEEN_SIGMAS:g} times what the mean bends there anyway from point to point. The other"
+        f" noise. Each moves the mean of all by its share of the area, {np.nanmedian(sizes * share):.1g}; at {seen} of"
+        f" them that is more than {SEEN_SIGMAS:g} times what the mean bends there anyway from point to point. The other"
         f" {len(steps) - seen} cannot be seen in the mean."
     ]
 

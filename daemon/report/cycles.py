@@ -36,10 +36,9 @@ def maps(material: Material) -> Section:
     else:
         parts += _retention(material)
     parts.append(
-        "Rows are particles, those that kept least of their swing on top; white is not known (dead, not calibrated,"
-        " or the"
-        " swing does not stand out of noise). Rates are over the median of their half, lags over the time its current"
-        " flowed, so that halves at different C-rates compare."
+        "Rows are particles, those that kept least of their swing on top; white is not known (dead, not calibrated, or"
+        " the swing does not stand out of noise). Rates are over the median of their half, lags over the time its"
+        " current flowed, so that halves at different C-rates compare."
     )
     return Section("cycles", title, [*parts, _heat_maps(material)])
 
@@ -64,9 +63,8 @@ def halves_compared(material: Material) -> Section:
         made.update_yaxes(title=f"{unit}, discharge", row=1, col=column)
     head = ("measure", "particles", "rank correlation", "95 % from", "to", "median of discharge over charge")
     caption = (
-        f"Cycle {cycle}. A correlation near 1: the same particles are fast (or late) both ways. Fewer than"
-        f" {MIN_PAIRS} pairs"
-        " give none."
+        f"Cycle {cycle}. A correlation near 1: the same particles are fast (or late) both ways. Fewer than {MIN_PAIRS}"
+        " pairs give none."
     )
     told.append(
         "Equal on both halves is the dashed line. Different mechanisms on charge and discharge move the cloud off it."

@@ -54,13 +54,11 @@ def section(material: Material) -> Section:
     if not found:
         return Section("derivatives", title, list(told))
     parts: list[Part] = [
-        f"Cycle {found[0].half.cycle}, the slowest with frames ({_c_rate(material, found[0].half)}). Above, the"
-        " cell's dQ/dV;"
-        " below, the particles' dC/dV, each as a share of its own change of contrast, on the same grid and with the"
-        " same"
-        f" smoothing (a sharp step becomes {_widths(found)} wide). Contrast is not proportional to charge: compare"
-        " where peaks"
-        " lie and how they differ from particle to particle, not their height with the cell's.",
+        f"Cycle {found[0].half.cycle}, the slowest with frames ({_c_rate(material, found[0].half)}). Above, the cell's"
+        " dQ/dV; below, the particles' dC/dV, each as a share of its own change of contrast, on the same grid and"
+        f" with the same smoothing (a sharp step becomes {_widths(found)} wide). Contrast is not proportional to"
+        " charge: compare where peaks lie and how they differ from particle to particle, not their height with the"
+        " cell's.",
         *told,
         _figure(material, found),
         *_shifts(found),

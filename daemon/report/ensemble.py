@@ -73,10 +73,8 @@ def _words(material: Material) -> list[Part]:
         at = int(np.nanargmax(np.where(np.isfinite(width), width, -1.0)))
         told.append(
             f"SoC of {counted(known, 'calibrated active particle')} of {len(material.state)}. The middle half of them"
-            " is"
-            f" at most {width[at]:.2f} wide, at {material.time.at(float(traces.t_s[at]))}; half of the time it is"
-            " wider than"
-            f" {np.nanmedian(width):.2f}. Each point is a mean over {_per_point(material)}."
+            f" is at most {width[at]:.2f} wide, at {material.time.at(float(traces.t_s[at]))}; half of the time it is"
+            f" wider than {np.nanmedian(width):.2f}. Each point is a mean over {_per_point(material)}."
         )
         cracked = int((np.isfinite(first_cracks(material.run)) & material.active).sum())
         if cracked:
@@ -86,8 +84,7 @@ def _words(material: Material) -> list[Part]:
     else:
         told.append(
             f"SoC is known for {counted(known, 'active particle')}, too few for a spread: contrast is shown instead."
-            " SoC"
-            " needs a calibration from rests or a half at C/20 or slower, and the cell's record."
+            " SoC needs a calibration from rests or a half at C/20 or slower, and the cell's record."
         )
     if not len(material.run.echem["t_s"]):
         told.append("The run has no record of the cell: voltage, current and everything that rests on them is missing.")
@@ -97,8 +94,7 @@ def _words(material: Material) -> list[Part]:
         )
     told.append(
         "At constant current the current fixes the mean rate of all particles: that mean says nothing of their"
-        " kinetics."
-        " How much they differ shows in the width of the bands, in their lags, and when the potential steps."
+        " kinetics. How much they differ shows in the width of the bands, in their lags, and when the potential steps."
     )
     return told
 

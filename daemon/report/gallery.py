@@ -29,9 +29,8 @@ def section(material: Material) -> Section:
     if not material.run.cycles["cycle"].size:
         parts.append("Without measured halves of the cell nothing can be called unusual or typical.")
     parts.append(
-        "The gradient is the SoC of the outermost quarter of the area less that of the innermost. The pictures are"
-        " cut from"
-        " the run's reference frame; orange is the particle's mask, dotted blue its neighbours'."
+        "The gradient is the SoC of the outermost quarter of the area less that of the innermost. The pictures are cut"
+        " from the run's reference frame; orange is the particle's mask, dotted blue its neighbours'."
     )
     for place, choice in enumerate(material.chosen):
         parts += _entry(material, place, choice)

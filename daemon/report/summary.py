@@ -42,9 +42,8 @@ def _activity(material: Material) -> list[str]:
     lost = int((state == "lost").sum())
     left = f" {counted(lost, 'particle')} left the frame or were removed." if lost else ""
     return [
-        f"{dead} of {present} particles are inactive: {dead / present:.1%}, 95 % interval {low:.1%} to {high:.1%} for"
-        " a field"
-        f" like this one.{left}"
+        f"{dead} of {present} particles are inactive: {dead / present:.1%}, 95 % interval {low:.1%} to {high:.1%} for a"
+        f" field like this one.{left}"
     ]
 
 
