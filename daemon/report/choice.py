@@ -188,5 +188,5 @@ def _typical(run: RunData, cycle: int | None) -> list[Choice]:
     nearest = [k for k in np.argsort(distance, kind="stable").tolist() if np.isfinite(distance[k])]
     if not nearest and len(run.particle_id):
         contrast = np.flatnonzero(np.isin(run.particles["state"], ("active", "partial")))
-        return [Choice(int(k), "typical", "Active; without cycles nothing tells which is typical.") for k in contrast]
+        return [Choice(int(k), "active", "Without cycles nothing tells which is typical.") for k in contrast]
     return [Choice(k, "typical", what) for k in nearest]

@@ -169,4 +169,5 @@ def _strip(material: Material, kinds: dict[str, list[Event]]) -> go.Figure:
         at = _chosen(mine)
         made.add_trace(_marks(name, number, material.time(at), np.full(len(at), float(number)), showlegend=False))
     made.update_yaxes(tickvals=list(range(len(kinds))), ticktext=list(kinds), autorange="reversed")
+    made.update_layout(margin={"l": 130})
     return made.update_xaxes(title=material.time.title)
