@@ -1,4 +1,4 @@
-"""A run's tables as one archive."""
+"""A run's tables as one archive, and its report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from aiohttp import web
 from pydantic import Field, field_validator
 
 from daemon.api import accept, longwork
-from daemon.api.endpoint import Call, Endpoint
+from daemon.api.endpoint import Call, Endpoint, Query
 from daemon.api.operations import Job
 from daemon.api.query import Names, ParticleIds, Span
 from daemon.api.runs import RunPath
+from daemon.report.child import report_in_child
 from daemon.tables import EXPORT_TABLES
 
 EXPORT_SHARE = 0.9  # the rest of the time goes into the archive
+
+
+class ReportQuery(Query):
+    """What to show one by one."""
+
+    particles: Annotated[ParticleIds, Field(description="The gallery's, by id, comma-separated.")] = ()
 
 
 class ExportQuery(Span):
@@ -69,6 +76,19 @@ async def export(call: Call) -> web.StreamResponse:
     return await longwork.archive(call, "run.export", make, name=name, media_type=accept.ZIP, key=key)
 
 
+async def report(call: Call) -> web.StreamResponse:
+    """The report, one HTML file; an operation when it takes longer than a second."""
+    run = await call.parts.runs.get(call.path.run_id)
+    query: ReportQuery = call.query
+
+    def make(job: Job, path: Path) -> None:
+        report_in_child(run.path, path, query.particles, job.advance)
+
+    key = sha256(f"{call.request.path}?{query.model_dump_json()}".encode()).hexdigest()
+    name = f"{run.run_id}.html"
+    return await longwork.archive(call, "run.report", make, name=name, media_type=accept.HTML, key=key)
+
+
 def zip_directory(job: Job, directory: Path, path: Path) -> None:
     """Move the files of a directory into a zip at `path`, one after the other, each removed once it is in."""
     files = sorted(found for found in directory.rglob("*") if found.is_file())
@@ -92,5 +112,16 @@ ENDPOINTS = (
         media_types=(accept.ZIP,),
         answers_operation=True,
         statuses={507: "The instrument's disk has no room for the archive."},
+    ),
+    Endpoint(
+        "GET",
+        "/runs/{run_id}/report",
+        report,
+        "A run's report as one HTML file.",
+        path_model=RunPath,
+        query=ReportQuery,
+        media_types=(accept.HTML,),
+        answers_operation=True,
+        statuses={507: "The instrument's disk has no room for the report."},
     ),
 )

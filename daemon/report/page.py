@@ -21,14 +21,24 @@ table { border-collapse: collapse; margin: .6rem 0; font-size: .92em; } .wide { 
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } th { color: var(--faint); font-weight: 600; }
 figure { margin: .6rem 1rem .6rem 0; display: inline-block; } figcaption { color: var(--faint); font-size: .9em; }
-img { image-rendering: pixelated; }
+img { image-rendering: pixelated; display: block; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
+.row { display: flex; gap: 1rem; align-items: flex-start; flex-wrap: wrap; }
+.row > .grow { flex: 1 1 520px; min-width: 0; }
+.clip { position: relative; } .clip svg { position: absolute; inset: 0; }
+details { margin: .6rem 0; } pre { overflow-x: auto; font-size: .85em; }
+summary { cursor: pointer; color: var(--accent); }
+@media print { nav { display: none; } h2, h3 { break-after: avoid; } }
 """
-CONFIG = {"displaylogo": False, "responsive": True}
+CONFIG = {
+    "displaylogo": False, "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],  # none of those that would send data away
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head. Floats are shown with three significant digits, what is not known as a dash."""
+    """Rows under a head. Floats are shown with three significant digits or more, what is not known as a dash."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -42,7 +52,14 @@ class Html:
     text: str
 
 
-Part: TypeAlias = "go.Figure | Table | Html | str"
+@dataclass(frozen=True)
+class Row:
+    """Parts side by side: the first as wide as it is, the last takes what is left; one below the other where narrow."""
+
+    parts: Sequence[Part]
+
+
+Part: TypeAlias = "go.Figure | Table | Html | Row | str"
 """A plain string is a paragraph, escaped."""
 
 
@@ -57,7 +74,7 @@ class Section:
 
 def page(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
     """The whole document. `facts` are the lines under the title: what run, when, of how many particles and frames."""
-    links = "".join(f'<a href="#{escape(s.name, True)}">{escape(s.title)}</a>' for s in sections)
+    links = " ".join(f'<a href="#{escape(s.name, True)}">{escape(s.title)}</a>' for s in sections)
     lines = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
@@ -76,7 +93,10 @@ def shown(value: Any) -> str:
     """A value as a reader wants it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    return "0" if text == "-0" else text
 
 
 def _section(number: int, section: Section) -> Iterator[str]:
@@ -92,6 +112,9 @@ def _part(part: Part, identity: str) -> str:
         return part.text
     if isinstance(part, Table):
         return _table(part)
+    if isinstance(part, Row):
+        *first, last = (_part(each, f"{identity}-{place}") for place, each in enumerate(part.parts))
+        return f'<div class="row">{"".join(f"<div>{text}</div>" for text in first)}<div class="grow">{last}</div></div>'
     # named here, so that equal runs give equal files
     return part.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=identity)
 

@@ -242,6 +242,10 @@ class RunReader(_Reader):
         """Number of the newest chunk; they count from 1."""
         return int(self._query("select coalesce(max(chunk_id), 0) as last from chunks")[0]["last"])
 
+    def frame_count(self) -> int:
+        """Frames stored, those of damaged chunks among them."""
+        return int(self._query("select coalesce(sum(frames), 0) as frames from chunks")[0]["frames"])
+
     def time_range(self) -> tuple[float, float] | None:
         """First and last `t_s` of the stored frames; None without frames."""
         row = self._query("select min(t0_s) as first, max(t1_s) as last from chunks")[0]

@@ -14,6 +14,7 @@ PARTS = {
     "kernels": "A frame's kernels beside peers",
     "twin": "The simulated instrument",
     "offline": "Analysis of a recording",
+    "report": "Report of a long run",
     "start": "Start of the service",
     "live": "The whole daemon, live",
     "sustained": "The whole daemon at a camera's full rate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
+from daemon.errors import StoreError, StoreReason
 from daemon.parts import RunSummary
 from daemon.store.export import export_run
 from daemon.tables import CYCLES, ECHEM, ENSEMBLE, EXPORT_TABLES, PARTICLES
@@ -179,6 +181,26 @@ async def test_a_slow_export_is_fetched_later(with_run: Served, monkeypatch: pyt
     other = await with_run.json("GET", "/runs/r1/export?format=csv&tables=echem", 202)
     assert other["operation_id"] != operation["operation_id"]
     await with_run.finished(other)
+
+
+async def test_a_report_is_answered_like_an_export(with_run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fake(run: Path, out: Path, particles: tuple[int, ...], progress: Callable[[float], None]) -> None:
+        progress(0.5)
+        asked.append((run.name, particles))
+        out.write_text("<html>")
+        if 99 in particles:
+            raise StoreError(StoreReason.NO_PARTICLE, "the run has no particle 99")
+
+    monkeypatch.setattr("daemon.api.exports.report_in_child", fake)
+    async with with_run.ask("GET", "/runs/r1/report?particles=11,12") as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert response.headers["Content-Disposition"] == 'attachment; filename="r1.html"'
+        assert await response.text() == "<html>"
+    assert asked == [("r1.db", (11, 12))]
+    assert (await with_run.json("GET", "/operations"))["operations"][0]["kind"] == "run.report"
+    assert (await with_run.json("GET", "/runs/r1/report?particles=99", 404))["code"] == "store.no_such_particle"
 
 
 async def test_no_export_fills_the_disk(with_run: Served) -> None:

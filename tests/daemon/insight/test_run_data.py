@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import sqlite3
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,32 @@ def test_traces_are_means_over_equal_groups_across_chunks(run_path, points):
 def test_a_range_of_the_traces(run_path):
     traces = RunData.load(run_path).traces(1000, 0.2, 0.3)
     np.testing.assert_allclose(traces.t_s, np.arange(20, 31) / 100)
+
+
+def test_only_the_columns_and_particles_asked_for(run_path):
+    run = RunData.load(run_path)
+    whole = run.traces(10)
+    some = run.traces(10, columns=("contrast", "contrast_sigma", "layer_core"), indices=[4, 2])
+    assert some.index.tolist() == [4, 2] and whole.index.tolist() == list(range(PARTICLES))
+    np.testing.assert_array_equal(some.contrast, whole.contrast[:, [4, 2]])
+    np.testing.assert_array_equal(some.contrast_sigma, whole.contrast_sigma[:, [4, 2]])
+    np.testing.assert_array_equal(some.soc, whole.soc[:, [4, 2]])
+    np.testing.assert_array_equal(some.soc_lo, whole.soc_lo[:, [4, 2]])
+    np.testing.assert_array_equal(some.layers[:, :, 3], whole.layers[:, [4, 2], 3])
+    assert np.isnan(some.layers[:, :, :3]).all()
+    bare = run.traces(10, columns=("contrast",))
+    np.testing.assert_array_equal(bare.soc, whole.soc)
+    assert np.isnan(bare.contrast_sigma).all() and np.isnan(bare.soc_lo).all()
+    assert run.traces(10, indices=[]).contrast.shape == (10, 0)
+
+
+def test_damaged_chunks_are_counted(run_path, tmp_path):
+    path = shutil.copy(run_path, tmp_path / "damaged.db")
+    with sqlite3.connect(path) as db:
+        db.execute("update chunk_columns set blob = x'00' where chunk_id = 2 and \"column\" = 'contrast'")
+    db.close()
+    run = RunData.load(path)
+    found = run.traces(1000)
+    assert found.corrupt_chunks == 1
+    assert len(found.t_s) == 40 and not ((found.t_s > 0.195) & (found.t_s < 0.395)).any()
+    assert run.traces(1000, columns=("layer_core",)).corrupt_chunks == 0

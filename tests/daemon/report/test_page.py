@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import plotly.graph_objects as go
 import pytest
 
-from daemon.report.page import Html, Section, Table, page, shown
+from daemon.report.page import Html, Row, Section, Table, page, shown
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -47,7 +47,26 @@ def test_ready_html_passes_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(1.23456, "1.23"), (float("nan"), "–"), (None, "–"), (7, "7"), ("x", "x"), (1e-9, "1e-09")]
+    ("value", "expected"),
+    [
+        (1.23456, "1.23"),
+        (float("nan"), "–"),
+        (None, "–"),
+        (7, "7"),
+        ("x", "x"),
+        (1e-9, "1e-09"),
+        (1080.4, "1080"),
+        (-0.0, "0"),
+    ],
 )
 def test_values_as_readers_want_them(value, expected):
     assert shown(value) == expected
+
+
+def test_parts_side_by_side_have_figures_of_their_own():
+    text = document(Row([Html("<i>left</i>"), go.Figure(go.Scatter(y=[1]))]), go.Figure(go.Scatter(y=[2])))
+    assert "<i>left</i>" in text
+    assert {attrs["id"] for tag, attrs in Tags(text).found if attrs.get("id", "").startswith("figure")} == {
+        "figure-0-0-1",
+        "figure-0-1",
+    }
