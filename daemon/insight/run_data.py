@@ -15,7 +15,7 @@ from daemon.store.reader import RunReader
 from daemon.tables import CYCLES, ENSEMBLE, PARTICLES
 
 LAYER_COLUMNS = ("layer_surface", "layer_outer", "layer_inner", "layer_core")
-TEXT = frozenset({"front_mode", "calibration", "state", "half", "step_kind"})
+TEXT = frozenset({"front_mode", "calibration", "state", "half", "step_kind", "unknown_why"})
 ECHEM_COLUMNS = ("t_s", "voltage_v", "current_ma", "charge_mah", "cycle", "step", "step_kind")
 
 Columns = dict[str, np.ndarray]
