@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from daemon.photometry.activity import binned_range, noise_range
-from daemon.photometry.blocks import all_grown
+from daemon.photometry.blocks import all_grown, grown
 from daemon.photometry.curves import HalfCurves, first_crossing
 from daemon.photometry.halves import Half
 from daemon.photometry.likeness import Likeness, LikenessBook
@@ -80,7 +80,9 @@ class HalfMeasures:
 
     def grown(self, particles: int) -> HalfMeasures:
         """The same with more particles, of which nothing is known."""
-        return all_grown(replace(self, likeness=all_grown(self.likeness, particles)), particles)
+        like, why = all_grown(self.likeness, particles), grown(self.unknown, particles, 1)
+        wide = all_grown(replace(self, likeness=like, unknown=self.unknown.astype(float)), particles)
+        return replace(wide, unknown=why)
 
     def rate_per_h(self, soc: SocOf) -> np.ndarray:
         """Mean |d soc/dt| between 20 and 80 % of the half's own swing."""

@@ -141,3 +141,14 @@ def test_a_half_goes_on_where_the_one_before_left() -> None:
     assert len(joined.t_s) == len(curves.t_s) + 1
     assert joined.start[0] == pytest.approx(0.2, abs=1e-3)
     assert cycles.add(joined, alive).span_s[0] == pytest.approx(40.0 * np.log(4.0), rel=0.05)
+
+
+def test_kept_halves_go_on_with_more_particles() -> None:
+    cycles = book(2)
+    x = 0.2 * np.repeat(ramp(POINTS, 0, 1)[:, None], 3, axis=1)
+    cycles.add(make_curves(make_half(0, 1), x[:, :2], 1e-5), np.ones(2, bool))
+    cycles.grow(np.arange(3) + 1, np.ones(3))
+    assert [row["unknown_why"] for row in cycles.rows(cycles.kept[0], linear)] == ["", "", "not measured from its start"]
+    back = make_curves(make_half(1, -1, 3600.0, 7200.0), x[::-1], 1e-5)
+    measures = cycles.add(cycles.joined(back), np.ones(3, bool))
+    assert np.isfinite(measures.asymmetry[:2]).all() and np.isnan(measures.asymmetry[2])
