@@ -148,7 +148,8 @@ def test_kept_halves_go_on_with_more_particles() -> None:
     x = 0.2 * np.repeat(ramp(POINTS, 0, 1)[:, None], 3, axis=1)
     cycles.add(make_curves(make_half(0, 1), x[:, :2], 1e-5), np.ones(2, bool))
     cycles.grow(np.arange(3) + 1, np.ones(3))
-    assert [row["unknown_why"] for row in cycles.rows(cycles.kept[0], linear)] == ["", "", "not measured from its start"]
+    why = [row["unknown_why"] for row in cycles.rows(cycles.kept[0], linear)]
+    assert why == ["", "", "not measured from its start"]
     back = make_curves(make_half(1, -1, 3600.0, 7200.0), x[::-1], 1e-5)
     measures = cycles.add(cycles.joined(back), np.ones(3, bool))
     assert np.isfinite(measures.asymmetry[:2]).all() and np.isnan(measures.asymmetry[2])
