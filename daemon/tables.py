@@ -15,7 +15,17 @@ TRACES = (
 EVENTS = ("event_id", "particle_id", "kind", "t_s", "detected_t_s", "magnitude", "magnitude_sigma", "score")
 CYCLES = (
     "particle_id", "cycle", "half", "swing", "soc_start", "soc_end", "onset_t_s", "duration_s", "rate_per_h", "lag_s",
-    "hysteresis_v", "retention",
+    "hysteresis_v", "retention", "swing_sigma", "rate_sigma_per_h", "lag_sigma_s", "retention_sigma", "asymmetry",
+    "asymmetry_sigma", "unknown_why",
+)  # fmt: skip
+HEALTH = (
+    "particle_id", "cycle", "t_s", "retention", "loss", "loss_trend", "loss_trend_sigma", "lag", "lag_trend",
+    "lag_trend_sigma", "asymmetry", "asymmetry_trend", "asymmetry_trend_sigma", "risk_score", "risk", "lead_cycles",
+    "lead_lo_cycles", "lead_hi_cycles", "warned", "failed",
+)  # fmt: skip
+RATES = (
+    "particle_id", "cycle", "half", "step", "t_s", "voltage_v", "overpotential_v", "soc_from", "soc_to", "rate_per_h",
+    "rate_sigma_per_h",
 )  # fmt: skip
 ENSEMBLE = ("t_s", "soc_mean", "soc_std", "active_fraction", "rate_cv")
 ECHEM = ("Test Time / s", "Voltage / V", "Current / A", "Cycle Count / 1", "Step Index / 1")

@@ -104,7 +104,8 @@ class StatusReply(Answer):
     run: RunReply | None
     """The run in progress."""
     science: dict[str, Any]
-    """Counts of particle states, ensemble state of charge, last step; {} without a run."""
+    """Counts of particle states, ensemble state of charge, spread of rates and what it means (`rate_cv_means`), how
+    many particles were warned of, the most unusual ones with a `reason` in words; {} without a run."""
     cell: CellReply
     last_event_seq: int
     """Sequence number of the newest event, for `GET /events?after=`."""
@@ -361,6 +362,15 @@ class CycleRow(Answer):
     lag_s: Number
     hysteresis_v: Number
     retention: Number
+    swing_sigma: Number
+    rate_sigma_per_h: Number
+    lag_sigma_s: Number
+    retention_sigma: Number
+    asymmetry: Number
+    """ln(time on discharge / time on charge), each from 20 to 80 % of its swing; in the cycle's second half."""
+    asymmetry_sigma: Number
+    unknown_why: str | None
+    """Why times and rate are null; empty when they are not."""
 
 
 class CycleList(Answer):

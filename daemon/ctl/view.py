@@ -17,6 +17,8 @@ _READINGS = (
     ("voltage_v", "V"), ("current_ma", "mA"), ("charge_mah", "mAh"), ("mode", ""), ("cycle", ""), ("step", ""),
     ("step_text", ""),
 )  # fmt: skip
+_TOLD = ("unusual", "rate_cv", "rate_cv_sigma", "rate_cv_basis", "rate_cv_means")
+"""Told in lines of their own."""
 
 
 def status(document: dict[str, Any]) -> Group:
@@ -100,11 +102,25 @@ def _science(document: dict[str, Any]) -> list[Any]:
         for name, count in counts.items():
             text.append(f"  {shown(count)} ").append(name, style=STATE_STYLES.get(name, ""))
         lines.append(text)
-    told = {"particles", *PARTICLE_STATES, *(f"particles_{name}" for name in PARTICLE_STATES)}
+    if science.get("rate_cv") is not None:
+        lines.append(_spread_line(science))
+    unusual = [Text(f"  {each['reason']}") for each in listed(science, "unusual") if each.get("reason")]
+    if unusual:
+        lines += [Text("unusual:"), *unusual]
+    told = {"particles", *PARTICLE_STATES, *(f"particles_{name}" for name in PARTICLE_STATES), *_TOLD}
     rest = {name: value for name, value in science.items() if name not in told and value is not None}
     if rest:
         lines.append(Text(shown(rest)))
     return lines
+
+
+def _spread_line(science: dict[str, Any]) -> Text:
+    sigma = science.get("rate_cv_sigma")
+    within = "" if sigma is None else f" +- {shown(round(100 * float(sigma), 1))}"
+    return Text(
+        f"spread of rates {shown(round(100 * float(science['rate_cv']), 1))}{within} %: "
+        f"{shown(science.get('rate_cv_means', 'of the last half'))}"
+    )
 
 
 def captured_frames(document: dict[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ LAYER_COLUMNS = ("layer_surface", "layer_outer", "layer_inner", "layer_core")
 TRACE_COLUMNS = ("contrast", "contrast_sigma", *LAYER_COLUMNS)
 """What `RunData.traces` may read; each costs about the same time."""
 DERIVED_ROWS = 256  # bounds the temporary arrays of the derivation, not its result
-TEXT = frozenset({"front_mode", "calibration", "state", "half", "step_kind"})
+TEXT = frozenset({"front_mode", "calibration", "state", "half", "step_kind", "unknown_why"})
 ECHEM_COLUMNS = ("t_s", "voltage_v", "current_ma", "charge_mah", "cycle", "step", "step_kind")
 
 DERIVED = ("soc", "soc_lo", "soc_hi", "gradient", "gradient_sigma")

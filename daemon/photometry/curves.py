@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,15 @@ from daemon.photometry.halves import Half
 
 MIN_POINTS = 4
 """Fewer points than this say nothing about a half."""
-SMOOTH_SHARE = 100
-"""The smoothing window is one hundredth of the half: a transition that fills 3 % of it keeps its length."""
+SMOOTH_LEAST = 3
+SMOOTH_SHARES = (0.01, 0.02, 0.04, 0.08, 0.16)
+"""The smoothing window is three points, or one of these shares of the half where noise is large beside the swing;"""
+SMOOTH_NOISE = 0.002
+"""it grows until a smoothed point is known to this share of the swing, or the curve is not straight over the window:"""
+SMOOTH_SAME = 4.0
+"""twice the window moved it by this many of its standard deviations (of 1.4 at the ends, where noise alone does)."""
+EDGE_SPACINGS = 3.0
+"""The half before has ended where this one begins when at most this many points would lie between."""
 MIN_MEASURED = 0.5
 """Share of a half's points a particle must have been measured in."""
 SECOND_DIFFERENCE = 0.6745 * np.sqrt(6.0)
@@ -32,11 +40,11 @@ class HalfCurves:
     layers: np.ndarray
     """(n, P, 4) as measured."""
     smooth: np.ndarray
-    """(n, P): `contrast` after a local straight line; straight ramps pass unchanged."""
+    """(n, P): `contrast` after a local straight line, as wide as noise asks for; straight ramps pass unchanged."""
     block_sigma: np.ndarray
     """(P,) standard deviation of a point: the larger of the frames' own noise and the scatter seen."""
     sigma: np.ndarray
-    """(P,) standard deviation of `smooth`."""
+    """(P,) standard deviation of `smooth`, twice that at both ends."""
     known: np.ndarray
     """(P,) bool: there from the start, and measured often enough."""
     voltage_v: np.ndarray
@@ -51,6 +59,24 @@ class HalfCurves:
         }
         own: dict[str, Any] = {name: grown(getattr(self, name), particles, np.nan) for name in ("block_sigma", "sigma")}
         return replace(self, known=grown(self.known, particles, False), **wide, **own)
+
+    def preceded(self, before: HalfCurves | None) -> HalfCurves:
+        """The same from where the half before left its particles: a potential step moves them at once."""
+        gap_s = self.half.start_t_s - before.t_s[-1] if before is not None else np.inf
+        spacing_s = np.median(np.diff(self.t_s))
+        if before is None or before.half.index != self.half.index - 1 or not gap_s <= EDGE_SPACINGS * spacing_s:
+            return self
+        start_s = min(max(self.half.start_t_s, before.t_s[-1]), self.t_s[0] - 1e-3 * spacing_s)
+        start = np.where(before.known, before.smooth[-1], self.smooth[0])
+        wide: dict[str, Any] = {
+            name: np.concatenate([row, getattr(self, name)])
+            for name, row in (
+                ("t_s", [start_s]), ("contrast", start[None]), ("smooth", start[None]), ("layers", self.layers[:1]),
+                ("voltage_v", self.voltage_v[:1]), ("current_ma", self.current_ma[:1]),
+                ("charge_mah", self.charge_mah[:1]),
+            )
+        }  # fmt: skip
+        return replace(self, **wide)
 
     @property
     def driven(self) -> np.ndarray:
@@ -91,8 +117,7 @@ def half_curves(half: Half, history: History) -> HalfCurves | None:
     t_s = history.t_s.copy()
     contrast, known = _filled(t_s, history.contrast.astype(float), history.whole)
     block_sigma = _block_sigma(history.contrast.astype(float), history.variance.astype(float))
-    window = max(3, len(t_s) // SMOOTH_SHARE | 1)
-    smooth = _moving_line(contrast, window) if contrast.size else contrast
+    smooth, window = _smoothed(contrast, block_sigma)
     volts, current, charge = half.interpolate(t_s)
     return HalfCurves(
         half, t_s, contrast, history.layers.copy(), smooth, block_sigma, block_sigma / np.sqrt(window), known,
@@ -111,6 +136,26 @@ def first_crossing(t_s: np.ndarray, signed: np.ndarray) -> np.ndarray:
     rise = np.where(found, high - low, 1.0)
     share = np.where(found, -low / np.where(rise > 0, rise, 1.0), 0.0)
     return np.where(found, t_s[later - 1] + share * (t_s[later] - t_s[later - 1]), np.nan)
+
+
+def _smoothed(contrast: np.ndarray, block_sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, P) `contrast` smoothed, and (P,) int: over how many points.
+
+    A particle's window doubles while its noise asks for it and the wider one tells the same: only noise is smoothed.
+    """
+    length = len(contrast)
+    windows = [SMOOTH_LEAST, *sorted({max(SMOOTH_LEAST + 2, int(share * length) | 1) for share in SMOOTH_SHARES})]
+    windows = [points for points in windows if points <= length]
+    smooth, window = _moving_line(contrast, windows[0]), np.full(contrast.shape[1], windows[0])
+    open_ = np.full(contrast.shape[1], True)
+    for before, points in pairwise(windows):
+        sigma = block_sigma / np.sqrt(before)
+        open_ &= sigma > SMOOTH_NOISE * np.ptp(smooth, axis=0)
+        wider = _moving_line(contrast[:, open_], points)
+        same = np.abs(wider - smooth[:, open_]).max(axis=0, initial=0.0) <= SMOOTH_SAME * sigma[open_]
+        open_[open_] = same
+        smooth[:, open_], window[open_] = wider[:, same], points
+    return smooth, window
 
 
 def _moving_line(values: np.ndarray, window: int) -> np.ndarray:

@@ -1,18 +1,39 @@
-"""The ensemble: one row about every second of run time, and which particles stand out of it."""
+"""The ensemble: one row about every second of run time, and how far its particles' rates are spread."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from daemon.photometry.activity import ACTIVE, DEAD, LOST
 from daemon.photometry.cycles import HalfMeasures, SocOf
+from daemon.photometry.kinetics import StepRates, spread, step_spread
 
 MIN_RATES = 5
-UNUSUAL = 5
-UNUSUAL_SIGMAS = 3.5
 MAD_TO_SIGMA = 1.4826
+STEP_SHARE = 0.8
+"""A potential step tells the spread of rates when this share of the particles passed both of its levels: the others
+would be missing at one end of the distribution."""
+SPREAD_MEANS = {
+    "potential_step": "rates at equal charge after a potential step: reaction rates",
+    "held_voltage": "rates under held voltage",
+    "held_current": "rates under held current, which fixes their mean and evens them out: reaction rates show after "
+    "potential steps, and in lags",
+    "unknown": "fewer than five particles have a rate",
+}
+"""What a spread is the spread of, by its basis."""
+
+
+@dataclass(frozen=True)
+class RateSpread:
+    """`cv` and its standard deviation over `count` particles; `basis` is a key of `SPREAD_MEANS`."""
+
+    cv: float = float("nan")
+    sigma: float = float("nan")
+    count: int = 0
+    basis: str = "unknown"
 
 
 def ensemble_row(
@@ -36,43 +57,15 @@ def weighted(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     return mean, spread if good.sum() > 1 else float("nan")
 
 
-def rate_cv(measures: HalfMeasures, soc: SocOf, members: np.ndarray) -> float:
-    """Spread of the particles' rates in a half over their mean, the variance of measuring them subtracted."""
+def rate_spread(measures: HalfMeasures, soc: SocOf, members: np.ndarray, steps: list[StepRates]) -> RateSpread:
+    """Spread of the particles' rates in a half over their mean, the variance of measuring them subtracted.
+
+    After a potential step rates are compared at equal charge, where every particle feels the same overpotential.
+    """
+    cv, sigma, count = step_spread(steps)
+    if count >= STEP_SHARE * members.sum() and np.isfinite(cv):
+        return RateSpread(cv, sigma, count, "potential_step")
     rate = np.where(members, measures.rate_per_h(soc), np.nan)
-    sigma = rate * measures.span_sigma_s / measures.span_s
-    good = np.isfinite(rate) & np.isfinite(sigma)
-    if good.sum() < MIN_RATES:
-        return float("nan")
-    mean = float(rate[good].mean())
-    variance = float(rate[good].var(ddof=1)) - float(np.mean(sigma[good] ** 2))
-    return float(np.sqrt(max(variance, 0.0))) / mean if mean > 0 else float("nan")
-
-
-def unusual(measures: HalfMeasures, soc: SocOf, particle_id: np.ndarray, members: np.ndarray) -> list[dict[str, Any]]:
-    """The particles farthest from the median of the last half, in robust standard deviations, and by what."""
-    columns = {"rate_per_h": measures.rate_per_h(soc), "swing": measures.swing, "lag_s": measures.lag_s}
-    scores = np.array([robust_score(np.where(members, column, np.nan)) for column in columns.values()])
-    if not scores.size:
-        return []
-    scores = np.nan_to_num(np.abs(scores), nan=0.0)
-    worst = scores.max(axis=0)
-    order = [index for index in np.argsort(-worst, kind="stable")[:UNUSUAL] if worst[index] >= UNUSUAL_SIGMAS]
-    names = list(columns)
-    return [
-        {
-            "particle_id": int(particle_id[index]),
-            "by": names[int(scores[:, index].argmax())],
-            "score": round(float(worst[index]), 2),
-        }
-        for index in order
-    ]
-
-
-def robust_score(values: np.ndarray) -> np.ndarray:
-    """Distance from the median over 1.4826 times the median absolute deviation; NaN for fewer than five values."""
-    good = np.isfinite(values)
-    if good.sum() < MIN_RATES:
-        return np.full(values.shape, np.nan)
-    middle = np.median(values[good])
-    spread = MAD_TO_SIGMA * np.median(np.abs(values[good] - middle))
-    return (values - middle) / spread if spread > 0 else np.full(values.shape, np.nan)
+    cv, sigma, count = spread(rate, rate * measures.span_sigma_s / measures.span_s)
+    basis = "held_voltage" if measures.potentiostatic else "held_current"
+    return RateSpread(cv, sigma, count, basis if np.isfinite(cv) else "unknown")

@@ -23,6 +23,8 @@ CONFIRM_CAPACITY = 0.002
 """Share of the capacity that must flow the other way before a new half begins."""
 CONFIRM_SHARE = 0.01
 """Without a capacity: share of the present half's charge instead."""
+HOLD_V, HOLD_SHARE, HOLD_CURRENT_SPREAD = 0.003, 0.5, 0.2
+"""A voltage is held when half of the samples lie this close to the median while the current moves by a fifth."""
 BACKWARD_S = 1.0
 """A sample may lie this much before its predecessor (the clock relation was refined) and still counts, at its time."""
 
@@ -82,6 +84,18 @@ class Half:
     def mean_current_ma(self) -> float:
         """Magnitude of the mean current while it flowed; NaN when none did."""
         return abs(self.passed_mah) / (self.drive_s / 3600.0) if self.drive_s > 0 else math.nan
+
+    @property
+    def hold_v(self) -> float:
+        """The voltage held over most of the time with current while that fell or rose; NaN under constant current."""
+        driven = np.array([sample[1:3] for sample in self.samples if self.start_t_s <= sample[0] <= self.drive_end_t_s])
+        if len(driven) < 4:
+            return math.nan
+        volts, current = driven[1:].T
+        held = np.abs(volts - np.median(volts)) <= HOLD_V
+        low, middle, high = np.quantile(np.abs(current[held]), [0.1, 0.5, 0.9]) if held.any() else (0.0, 1.0, 0.0)
+        moved = high - low > HOLD_CURRENT_SPREAD * middle
+        return float(np.median(volts)) if held.mean() >= HOLD_SHARE and moved else math.nan
 
     def add(self, sample: tuple[float, float, float, float]) -> None:
         """Append a sample; the newest is always kept."""

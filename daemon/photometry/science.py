@@ -19,9 +19,11 @@ from daemon.photometry.contrast import ContrastMaker, Contrasts
 from daemon.photometry.curves import HalfCurves, half_curves
 from daemon.photometry.cycles import CycleBook
 from daemon.photometry.derive import SocTable
-from daemon.photometry.ensemble import ensemble_row, rate_cv, unusual
+from daemon.photometry.ensemble import SPREAD_MEANS, RateSpread, ensemble_row, rate_spread
 from daemon.photometry.events import EventReader
 from daemon.photometry.halves import CellTrack, Half
+from daemon.photometry.kinetics import Kinetics
+from daemon.photometry.outlook import Outlook
 from daemon.photometry.soc import Calibrator
 from daemon.photometry.update import ScienceUpdate
 from daemon.tables import CALIBRATIONS, PARTICLE_STATES
@@ -74,8 +76,10 @@ class Science:
         self._told_states = np.full(count, -1, np.int8)
         self._told_kinds = self._kinds
         self._told_brightness = np.zeros(count, bool)
-        self._rate_cv = float("nan")
-        self._unusual: list[dict[str, Any]] = []
+        self._spread = RateSpread()
+        self._kinetics = Kinetics(settings.capacity_mah)
+        self._outlook = Outlook(self._particle_id)
+        self._block_t_s = float("nan")
         self._ensemble_t_s = -np.inf
         self._ensemble: dict[str, Any] = {}
         self._blocks_left_out = 0
@@ -101,6 +105,7 @@ class Science:
         self._waiting = deque(all_grown(block, count) for block in self._waiting)
         self._book.grow(self._particle_id, self._weights)
         self._events.grow(self._particle_id)
+        self._outlook.grow(self._particle_id)
         self._table = SocTable(dict(enumerate(self._rows)), count)
         self._kinds = grown(self._kinds, count, CALIBRATIONS.index("none"))
         self._ratio_sums = grown(self._ratio_sums, count, 0.0)
@@ -149,12 +154,15 @@ class Science:
             **{f"particles_{name}": states.get(index, 0) for index, name in enumerate(PARTICLE_STATES)},
             **{f"calibration_{name}": kinds.get(index, 0) for index, name in enumerate(CALIBRATIONS)},
             **{name: self._ensemble.get(name, nan) for name in ("soc_mean", "soc_std", "active_fraction")},
-            "rate_cv": self._rate_cv,
+            "rate_cv": self._spread.cv,
+            "rate_cv_sigma": self._spread.sigma,
+            "rate_cv_basis": self._spread.basis,
+            "rate_cv_means": SPREAD_MEANS[self._spread.basis],
             "cycle": half.cycle if half.index >= 0 else None,
             "half": half.name or None,
             "window_mah": window.capacity_mah if window else nan,
             "two_phase": self._calibrator.two_phase,
-            "unusual": self._unusual,
+            **self._outlook.summary(),
             "baseline_known": self._contrasts.flux_e is not None,
             "baseline_truncated": self._contrasts.truncated,
             "events_suppressed": self._events.suppressed,
@@ -187,10 +195,13 @@ class Science:
                 self._on_block(block, update)
             self._ratio_sums[:, 0] += noise[k]
             self._ratio_sums[:, 1:] += layer_noise[k]
-            update.events += self._events.frame(part, k, self._table)
+            events = self._events.frame(part, k, self._table)
+            self._outlook.note(events)
+            update.events += events
 
     def _on_block(self, block: Block, update: ScienceUpdate) -> None:
         self._waiting.append(block)
+        self._block_t_s = block.t_s
         self._settle(update)
         if len(self._waiting) > self._settings.waiting_blocks:
             self._leave_out(self._waiting.popleft())
@@ -198,7 +209,7 @@ class Science:
             self._ensemble_t_s = block.t_s
             self._ensemble = ensemble_row(
                 block.t_s, self._table.soc(block.values[:, 0]), self._weights, self.states,
-                judged=self._activity.judged, rate_cv=self._rate_cv,
+                judged=self._activity.judged, rate_cv=self._spread.cv,
             )  # fmt: skip
             update.ensemble.append(self._ensemble)
 
@@ -244,12 +255,18 @@ class Science:
 
     def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
         alive = self._activity.states != DEAD
+        curves = self._book.joined(curves)
+        active = self.states == ACTIVE
+        curved = active & ~self._table.open_interior
+        steps = self._kinetics.add(curves, self._table.soc, self._calibrator.window, curved)
         latest = self._book.add(curves, alive)
         for measures in self._book.kept:
             update.cycles += self._book.rows(measures, self._table.soc)
-        active = self.states == ACTIVE
-        self._rate_cv = rate_cv(latest, self._table.soc, active)
-        self._unusual = unusual(latest, self._table.soc, self._particle_id, active)
+        for step in steps:
+            update.rates += step.rows(self._particle_id)
+        self._spread = rate_spread(latest, self._table.soc, active, steps)
+        present = alive & (self.states != LOST)
+        self._outlook.add(latest, self._table.soc, active, present, self._block_t_s, update)
 
     def _end(self, update: ScienceUpdate) -> None:
         """The last block, the halves that no later frame has ended, and a run that saw no current at all."""

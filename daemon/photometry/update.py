@@ -19,6 +19,10 @@ class ScienceUpdate:
     particle_columns: dict[str, np.ndarray] | None = None
     """(N, P) arrays named as `CHUNK_PARTICLE_COLUMNS`."""
     events: list[Event] = field(default_factory=list)
+    health: list[dict[str, Any]] = field(default_factory=list)
+    """Completed cycles, one row a particle."""
+    rates: list[dict[str, Any]] = field(default_factory=list)
+    """Reaction rates after potential steps, one row a particle that has one."""
     cycles: list[dict[str, Any]] = field(default_factory=list)
     """Finished halves, one row a particle; a later row for the same (particle_id, cycle, half) replaces the earlier."""
     ensemble: list[dict[str, Any]] = field(default_factory=list)

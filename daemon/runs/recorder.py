@@ -126,6 +126,8 @@ class Recorder:
             writer.put_chunk(*columns, wait_s=self._chunk_wait_s, mask_version=self.masks.version)
         for rows, put in (
             (update.cycles, writer.put_cycles),
+            (update.health, writer.put_health),
+            (update.rates, writer.put_rates),
             (update.ensemble, writer.put_ensemble),
             (update.calibrations, writer.put_calibrations),
             (update.particles, writer.update_particles),

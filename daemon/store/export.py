@@ -31,7 +31,7 @@ INT_COLUMNS = frozenset({
     "particle_id", "parent_id", "neighbours_within_10um", "frame", "flags", "event_id", "cycle", "Cycle Count / 1",
     "Step Index / 1",
 })  # fmt: skip
-TEXT_COLUMNS = frozenset({"front_mode", "calibration", "state", "kind", "half"})
+TEXT_COLUMNS = frozenset({"front_mode", "calibration", "state", "kind", "half", "unknown_why"})
 SINGLE_COLUMNS = frozenset({
     "drift_y_px", "drift_x_px", "drift_sigma_px", "illumination", "focus", "contrast", "contrast_sigma", "soc",
     "soc_lo", "soc_hi", "gradient", "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px",

@@ -59,7 +59,7 @@ def _rows(reader: RunReader, table: str, selection: Selection) -> Iterator[Colum
         ]
         if table == "echem":
             kept = [_battery_data_format(row) for row in kept]
-        yield {name: [row[name] for row in kept] for name in EXPORT_TABLES[table]}
+        yield {name: [row.get(name) for row in kept] for name in EXPORT_TABLES[table]}
 
 
 STORED_AS: dict[str, tuple[str, str | None]] = {

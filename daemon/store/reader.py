@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from sqlite_utils import Database
 
 from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
@@ -22,7 +21,8 @@ from daemon.store.codec import Per, checksum, decode_column, unpack_array
 from daemon.store.faults import translated
 from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, event_of, run_summary
 from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
-from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, CYCLES
+from daemon.store.sqlite import Database
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, CYCLES, HEALTH, RATES
 
 FOR_EVER = 2**62
 
@@ -130,9 +130,23 @@ class RunReader(_Reader):
             return [event_of(row, run_id) for row in found]
 
     def cycles(self, particle_id: int | None = None) -> list[dict[str, Any]]:
-        """Rows with the columns of the `cycles` export."""
-        names = ", ".join(CYCLES)
-        sql = f"select {names} from cycles where ? is null or particle_id = ? order by cycle, half, particle_id"
+        """Rows with the columns of the `cycles` export; None in those that an older file does not have."""
+        sql = "select * from cycles where ? is null or particle_id = ? order by cycle, half, particle_id"
+        found = self._query(sql, (particle_id, particle_id))
+        return [{name: row.get(name) for name in CYCLES} for row in found]
+
+    def health(self, particle_id: int | None = None) -> list[dict[str, Any]]:
+        """How particles age, cycle by cycle: the columns of `daemon.tables.HEALTH`. None of an older file."""
+        return self._rows_of("health", HEALTH, particle_id)
+
+    def rates(self, particle_id: int | None = None) -> list[dict[str, Any]]:
+        """Reaction rates after potential steps: the columns of `daemon.tables.RATES`. None of an older file."""
+        return self._rows_of("rates", RATES, particle_id)
+
+    def _rows_of(self, table: str, columns: tuple[str, ...], particle_id: int | None) -> list[dict[str, Any]]:
+        if not self._query("select 1 from sqlite_master where type = 'table' and name = ?", (table,)):
+            return []
+        sql = f"select {', '.join(columns)} from {table} where ? is null or particle_id = ? order by rowid"
         return self._query(sql, (particle_id, particle_id))
 
     def ensemble(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
 from daemon.store.assemble import EncodedChunk
 from daemon.store.codec import checksum
-from daemon.tables import CYCLES, ENSEMBLE, EVENTS, PARTICLES
+from daemon.tables import CYCLES, ENSEMBLE, EVENTS, HEALTH, PARTICLES, RATES
 
 PARTICLE_COLUMNS = (*PARTICLES, "particle_index", "layer_sigma_ratio")
 EVENT_COLUMNS = (*EVENTS, "seq", "detail")
@@ -115,6 +115,16 @@ def insert_calibrations(conn: sqlite3.Connection, rows: list[dict[str, Any]]) ->
 def insert_cycles(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     """A later row of the same particle, cycle and half replaces the earlier."""
     replace_rows(conn, "cycles", CYCLES, rows)
+
+
+def insert_health(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
+    """A later row of the same particle and cycle replaces the earlier."""
+    replace_rows(conn, "health", HEALTH, rows)
+
+
+def insert_rates(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
+    """A later row of the same particle and potential step replaces the earlier."""
+    replace_rows(conn, "rates", RATES, rows)
 
 
 def insert_ensemble(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:

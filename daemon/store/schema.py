@@ -11,11 +11,12 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-
-from sqlite_utils import Database, Migrations
+from typing import Any
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import primary_code, translated
+from daemon.store.sqlite import Database, Migrations
+from daemon.tables import HEALTH, RATES
 
 BUSY_TIMEOUT_MS = 2000  # another program's short write; the queue covers two seconds many times over
 
@@ -132,6 +133,23 @@ def _run_mask_versions(db: Database) -> None:
     columns = {"from_frame": int, "utc": str, "actor": str, "edits": str, "particles": int}
     for name, kind in columns.items():
         db.table("masks").add_column(name, kind)
+
+
+@run_steps(name="0014_health")
+def _run_health(db: Database) -> None:
+    cycles: dict[str, Any] = {
+        "swing_sigma": float, "rate_sigma_per_h": float, "lag_sigma_s": float, "retention_sigma": float,
+        "asymmetry": float, "asymmetry_sigma": float, "unknown_why": str,
+    }  # fmt: skip
+    for name, kind in cycles.items():
+        db.table("cycles").add_column(name, kind)
+    whole = {"particle_id", "cycle", "step", "warned", "failed"}
+    for table, columns, key in (
+        ("health", HEALTH, ("particle_id", "cycle")),
+        ("rates", RATES, ("particle_id", "cycle", "half", "step")),
+    ):
+        kinds = {name: int if name in whole else str if name == "half" else float for name in columns}
+        db.table(table).create(kinds, pk=key)
 
 
 @run_steps(name="0015_clips")

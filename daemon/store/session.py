@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlite_utils import Database
-
 from daemon.store.faults import is_environment, translated
 from daemon.store.schema import FileKind, finish_file, open_writing, wal_path
+from daemon.store.sqlite import Database
 
 CHECKPOINT_WAL_BYTES = 4 << 20  # SQLite's own default of 1000 pages
 

@@ -27,7 +27,7 @@ from daemon.store.loop import WriteLoop
 from daemon.store.queue import Op, OpQueue
 from daemon.store.schema import CATALOGUE
 from daemon.store.session import OpenFile, Session
-from daemon.tables import CYCLES, ENSEMBLE
+from daemon.tables import CYCLES, ENSEMBLE, HEALTH, RATES
 
 SUBMIT_DEADLINE_S = 5.0  # longer than a slow card's worst sync; a caller that waits longer should say so
 
@@ -152,6 +152,14 @@ class StoreWriter:
     def put_cycles(self, cycles: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same (particle_id, cycle, half) replaces the earlier."""
         return self._run_rows("cycles", rows.insert_cycles, rows.known_only(cycles, CYCLES, "cycles"))
+
+    def put_health(self, health: Iterable[dict[str, Any]]) -> Future[None]:
+        """A later row of the same (particle_id, cycle) replaces the earlier."""
+        return self._run_rows("health", rows.insert_health, rows.known_only(health, HEALTH, "health"))
+
+    def put_rates(self, rates: Iterable[dict[str, Any]]) -> Future[None]:
+        """A later row of the same (particle_id, cycle, half, step) replaces the earlier."""
+        return self._run_rows("rates", rows.insert_rates, rows.known_only(rates, RATES, "rates"))
 
     def put_ensemble(self, ensemble: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same `t_s` replaces the earlier."""

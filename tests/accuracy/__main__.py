@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import click
 
-from tests.accuracy.effort import QUICK, WHOLE, Effort
-from tests.accuracy.page import Section, page
+from tests.accuracy.effort import QUICK, WHOLE
+from tests.accuracy.page import page
+from tests.accuracy.parts import PARTS, section
 from tests.bench.figures import show
-
-PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighbours", "drivers", "batches")
 
 
 @click.command()
@@ -31,17 +29,12 @@ def main(parts: tuple[str, ...], quick: bool, path: Path | None, jobs: int) -> N
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy comes: its threads cost ten times what they gain
     effort, sections = QUICK if quick else WHOLE, []
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        for section in pool.map(_section, parts or PARTS, repeat(effort)):
-            sections.append(section)
-            show(section[0], section[2])
+        for measured in pool.map(section, parts or PARTS, repeat(effort)):
+            sections.append(measured)
+            show(measured[0], measured[2])
     if path:
         before = path.read_text(encoding="utf-8") if parts and path.exists() else ""
         path.write_text(page(sections, effort, before), encoding="utf-8")
-
-
-def _section(part: str, effort: Effort) -> Section:
-    module = importlib.import_module(f"tests.accuracy.{part}")
-    return module.TITLE, module.INTRO, module.run(effort)
 
 
 if __name__ == "__main__":

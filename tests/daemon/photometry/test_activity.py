@@ -1,6 +1,6 @@
 import numpy as np
 
-from daemon.photometry.activity import ACTIVE, DEAD, PARTIAL, Activity, binned_range, noise_range
+from daemon.photometry.activity import ACTIVE, DEAD, PARTIAL, Activity, binned_range, layer_gain, noise_range
 from tests.daemon.photometry.shapes_of_halves import make_curves, make_half, ramp
 
 RATIO = np.full((20, 4), 2.0)
@@ -13,7 +13,7 @@ def electrode(swings: list[float], points: int = 400) -> np.ndarray:
 def judge(*halves: np.ndarray, sigma: float = 1e-3, layers: np.ndarray | None = None) -> Activity:
     activity = Activity(halves[0].shape[1])
     for index, contrast in enumerate(halves):
-        half = make_half(index, 1 - 2 * (index % 2))
+        half = make_half(index, 1 - 2 * (index % 2), 3600.0 * index, 3600.0 * (index + 1))
         activity.add(make_curves(half, contrast, sigma, layers, seed=index), RATIO[: contrast.shape[1]])
     return activity
 
@@ -71,3 +71,27 @@ def test_noise_alone_seldom_reaches_its_range() -> None:
 def test_ranges_of_few_points_and_of_nothing() -> None:
     assert binned_range(np.array([[0.0, np.nan], [2.0, np.nan]]))[0] == 2.0
     assert np.isnan(binned_range(np.full((5, 1), np.nan))).all()
+
+
+def test_a_dead_particle_that_drifts_is_dead_after_a_whole_cycle() -> None:
+    charge = electrode([0.2] * 8 + [0.0])
+    drift = np.linspace(0.0, 0.03, 400)
+    charge[:, 8] = drift
+    discharge = electrode([0.2] * 9)[::-1].copy()
+    discharge[:, 8] = 0.03 + drift
+    assert judge(charge).states[8] == ACTIVE
+    assert judge(charge, discharge).states[8] == DEAD
+
+
+def test_three_percent_live_beside_ninety() -> None:
+    charge = electrode([0.9] * 8 + [0.03])
+    assert judge(charge, charge[::-1]).states[8] == ACTIVE
+
+
+def test_a_layer_s_gain_is_its_share_of_the_particle_s_swing() -> None:
+    charge = electrode([0.1] * 3)
+    layers = np.repeat(charge[:, :, None], 4, axis=2) * np.array([1.2, 1.0, 1.0, 0.1])
+    layers += np.random.default_rng(0).normal(0, 2e-3, layers.shape)
+    gain, sigma = layer_gain(make_curves(make_half(), charge, 1e-3, layers), np.full((3, 4), 2e-3))
+    assert np.abs(gain - np.array([1.2, 1.0, 1.0, 0.1])).max() < 4 * sigma.max()
+    assert sigma.max() < 0.01

@@ -103,3 +103,53 @@ def test_later_calibrations_reach_kept_halves() -> None:
     assert np.isnan(unknown["soc_end"])
     assert np.isnan(unknown["rate_per_h"])
     assert cycles.rows(cycles.kept[0], linear)[0]["soc_end"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_sigmas_are_what_times_scatter_by() -> None:
+    lags, sigmas = [], []
+    for seed in range(12):
+        contrast = 0.2 * np.stack([ramp(POINTS, 0.0, 1.0)] * 30, axis=1)
+        measures = book(30).add(make_curves(make_half(), contrast, 4e-3, seed=seed), np.ones(30, bool))
+        lags.append(measures.lag_s)
+        sigmas.append(measures.lag_sigma_s)
+    assert np.std(lags) == pytest.approx(np.mean(sigmas), rel=0.35)
+
+
+def test_asymmetry_is_the_ratio_of_the_halves_times() -> None:
+    cycles, alive = book(1), np.ones(1, bool)
+    cycles.add(make_curves(make_half(0, 1), 0.2 * ramp(POINTS, 0.0, 0.5)[:, None], 1e-5), alive)
+    back = make_half(1, -1, 3600.0, 7200.0, start_mah=1.0)
+    measures = cycles.add(make_curves(back, 0.2 * (1 - ramp(POINTS, 0.0, 0.75))[:, None], 1e-5), alive)
+    assert measures.asymmetry[0] == pytest.approx(np.log(1.5), abs=0.01)
+    assert 0 < measures.asymmetry_sigma[0] < 0.01
+
+
+def test_rows_say_why_times_are_missing() -> None:
+    rng = np.random.default_rng(1)
+    contrast = np.stack([0.2 * ramp(POINTS, 0, 1), rng.normal(0, 1e-3, POINTS), 0.2 * ramp(POINTS, 0, 1)], axis=1)
+    cycles = book(3)
+    measures = cycles.add(make_curves(make_half(), contrast, 1e-5), np.array([True, True, False]))
+    assert [row["unknown_why"] for row in cycles.rows(measures, linear)] == ["", "within noise", "dead"]
+
+
+def test_a_half_goes_on_where_the_one_before_left() -> None:
+    cycles, alive = book(1), np.ones(1, bool)
+    cycles.add(make_curves(make_half(0, 1), 0.2 * ramp(POINTS, 0, 1)[:, None], 1e-5), alive)
+    decay = 0.2 * np.exp(-np.linspace(5.0, 3605.0, POINTS) / 40.0)[:, None]
+    curves = make_curves(make_half(1, -1, 3605.0, 7205.0), decay, 1e-5)
+    joined = cycles.joined(curves)
+    assert len(joined.t_s) == len(curves.t_s) + 1
+    assert joined.start[0] == pytest.approx(0.2, abs=1e-3)
+    assert cycles.add(joined, alive).span_s[0] == pytest.approx(40.0 * np.log(4.0), rel=0.05)
+
+
+def test_kept_halves_go_on_with_more_particles() -> None:
+    cycles = book(2)
+    x = 0.2 * np.repeat(ramp(POINTS, 0, 1)[:, None], 3, axis=1)
+    cycles.add(make_curves(make_half(0, 1), x[:, :2], 1e-5), np.ones(2, bool))
+    cycles.grow(np.arange(3) + 1, np.ones(3))
+    why = [row["unknown_why"] for row in cycles.rows(cycles.kept[0], linear)]
+    assert why == ["", "", "not measured from its start"]
+    back = make_curves(make_half(1, -1, 3600.0, 7200.0), x[::-1], 1e-5)
+    measures = cycles.add(cycles.joined(back), np.ones(3, bool))
+    assert np.isfinite(measures.asymmetry[:2]).all() and np.isnan(measures.asymmetry[2])

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from daemon.photometry.activity import ACTIVE, DEAD, LOST, PARTIAL
 from daemon.photometry.cycles import CycleBook
-from daemon.photometry.ensemble import ensemble_row, rate_cv, robust_score, unusual, weighted
+from daemon.photometry.ensemble import SPREAD_MEANS, ensemble_row, rate_spread, weighted
+from daemon.photometry.kinetics import StepRates
 from daemon.tables import ENSEMBLE
 from tests.daemon.photometry.shapes_of_halves import make_curves, make_half, ramp
 
@@ -44,30 +47,37 @@ def soc(contrast: np.ndarray) -> np.ndarray:
     return contrast / 0.2
 
 
-def test_rate_cv_is_that_of_the_particles_not_of_the_noise() -> None:
+def test_spread_is_that_of_the_particles_not_of_the_noise() -> None:
     rng = np.random.default_rng(4)
     rates = np.exp(rng.normal(0, 0.2, 200))
     truth = rates.std(ddof=1) / rates.mean()
     members = np.ones(200, bool)
-    assert rate_cv(measured(rates, 1e-4), soc, members) == pytest.approx(truth, rel=0.05)
-    assert rate_cv(measured(rates, 3e-3), soc, members) == pytest.approx(truth, rel=0.10)
-    assert rate_cv(measured(np.ones(200), 3e-3), soc, members) < 0.02
+    assert rate_spread(measured(rates, 1e-4), soc, members, []).cv == pytest.approx(truth, rel=0.05)
+    assert rate_spread(measured(rates, 3e-3), soc, members, []).cv == pytest.approx(truth, rel=0.10)
+    assert rate_spread(measured(np.ones(200), 3e-3), soc, members, []).cv < 0.02
 
 
-def test_rate_cv_of_too_few_is_unknown() -> None:
-    assert np.isnan(rate_cv(measured(np.ones(4), 1e-4), soc, np.ones(4, bool)))
+def test_spread_says_what_it_is_the_spread_of() -> None:
+    rates = np.linspace(0.8, 1.2, 30)
+    told = rate_spread(measured(rates, 1e-4), soc, np.ones(30, bool), [])
+    assert told.basis == "held_current"
+    assert "fixes their mean" in SPREAD_MEANS[told.basis]
+    assert 0 < told.sigma < 0.1
+    assert told.count == 30
 
 
-def test_the_particle_that_differs_is_named_with_its_reason() -> None:
-    rates = np.linspace(0.95, 1.05, 30)
-    rates[7] = 2.5
-    found = unusual(measured(rates, 1e-4), soc, np.arange(100, 130), np.ones(30, bool))
-    assert found[0]["particle_id"] == 107
-    assert found[0]["by"] in ("rate_per_h", "lag_s")
-    assert all(entry["score"] >= 3.5 for entry in found)
+def test_a_potential_step_tells_the_spread_when_most_particles_passed_it() -> None:
+    members = np.ones(30, bool)
+    rate = np.linspace(1.0, 3.0, 30)
+    step = StepRates(0, "charge", 0, 0.0, 3.9, 0.1, 0.2, 0.4, rate, np.full(30, 1e-3))
+    told = rate_spread(measured(np.ones(30), 1e-4), soc, members, [step])
+    assert told.basis == "potential_step"
+    assert told.cv == pytest.approx(rate.std(ddof=1) / rate.mean(), rel=1e-3)
+    few = replace(step, rate_per_h=np.where(np.arange(30) < 10, rate, np.nan))
+    assert rate_spread(measured(np.ones(30), 1e-4), soc, members, [few]).basis == "held_current"
 
 
-def test_robust_scores_need_a_population() -> None:
-    assert np.isnan(robust_score(np.array([1.0, 2.0, 3.0]))).all()
-    assert np.isnan(robust_score(np.ones(10))).all()
-    assert robust_score(np.array([1, 2, 3, 4, 100.0]))[4] > 10
+def test_spread_of_too_few_is_unknown() -> None:
+    told = rate_spread(measured(np.ones(4), 1e-4), soc, np.ones(4, bool), [])
+    assert np.isnan(told.cv)
+    assert told.basis == "unknown"

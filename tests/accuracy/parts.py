@@ -1,0 +1,28 @@
+"""The parts of the accuracy page, in its order."""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.accuracy.effort import Effort
+from tests.accuracy.page import Section
+
+PARTS = (
+    "noise",
+    "stability",
+    "illumination",
+    "registration",
+    "optics",
+    "neighbours",
+    "activity",
+    "rates",
+    "fade",
+    "drivers",
+    "batches",
+)
+
+
+def section(part: str, effort: Effort) -> Section:
+    """Measure one part; a worker's entry, so not in `__main__`."""
+    module = importlib.import_module(f"tests.accuracy.{part}")
+    return module.TITLE, module.INTRO, module.run(effort)

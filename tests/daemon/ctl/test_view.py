@@ -1,0 +1,29 @@
+from io import StringIO
+
+from rich.console import Console
+
+from daemon.ctl import view
+
+
+def printed(science: dict) -> str:
+    out = StringIO()
+    Console(width=200, file=out).print(view.status({"state": "ready", "science": science}))
+    return out.getvalue()
+
+
+def test_status_says_who_is_unusual_and_what_the_spread_is_of() -> None:
+    text = printed({
+        "particles": 3, "particles_active": 3, "rate_cv": 0.31, "rate_cv_sigma": 0.02, "rate_cv_basis": "held_current",
+        "rate_cv_means": "rates under held current", "particles_warned": 1,
+        "unusual": [{"particle_id": 17, "by": "lag_s", "score": 5.2, "reason": "particle 17 lags by 43 s on charge"}],
+    })  # fmt: skip
+    assert "spread of rates 31 +- 2 %: rates under held current" in text
+    assert "particle 17 lags by 43 s on charge" in text
+    assert "particles_warned=1" in text
+    assert "rate_cv_basis" not in text
+
+
+def test_an_unknown_spread_is_left_out() -> None:
+    text = printed({"particles": 3, "particles_active": 3, "rate_cv": None, "unusual": []})
+    assert "particles 3" in text
+    assert "spread" not in text
