@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.engine.operator import Operator
+from daemon.engine.pages import on_large_pages
 from hw.camera.contract import PixelFormat
 from kernels.collect import (
     collect_pixels,
@@ -62,7 +63,7 @@ class Collector:
         self._ends = np.cumsum(
             [SPAN_PX * len(s) for s in (operator.mask_span, operator.ring_span, operator.plane_span)]
         )
-        self.values = np.zeros(self._ends[-1], np.int16)
+        self.values = on_large_pages(int(self._ends[-1]), np.int16)
         self.masks, self.rings, self.plane = self.parts(self.values)
         self._frame = np.empty(0, np.uint16)
         self._places = Places(spans, self._shape, operator.defects, maps)
@@ -205,14 +206,16 @@ class Places:
     ) -> None:
         self._reference, self._shape, self._maps = reference.astype(np.int64), shape, maps
         self._order = np.argsort(reference, kind="stable")
-        self.place = (SPAN_PX * self._order).astype(np.uint32)
+        self.start, self.place = on_large_pages(2 * len(reference), np.uint32).reshape(2, -1)
+        self.place[:] = SPAN_PX * self._order
         self._defects = np.sort(defects.astype(np.int64))
         self._offset: int | None = None
-        self.start = np.empty(0, np.uint32)
         self.bad = np.empty(0, np.int64)
         self.donors = np.empty(0, np.uint32)
         self.left = 0 if maps is None else maps.left
         self.scale: np.ndarray | None = None
+        if maps is not None and maps.flat is not None:
+            self.scale = on_large_pages(SPAN_PX * len(reference), np.int16)
         self._donor_scale: np.ndarray | None = None
         self._limits: np.ndarray | None = None
 
@@ -221,11 +224,12 @@ class Places:
         if offset != self._offset:
             self._offset = offset
             start = self._starts()
-            self.start = start[self._order].astype(np.uint32)
+            self.start[:] = start[self._order]
             self._find_defects(start)
             if self._maps is not None:
                 self._limits = None
-                self.scale = self._maps.scale_of(_pixels_of(self.start))
+                if self.scale is not None:
+                    self.scale[:] = self._maps.scale_of(_pixels_of(self.start))
                 self._donor_scale = self._maps.scale_of(self.donors)
         return self
 
