@@ -55,14 +55,14 @@ LARGEST = 1e9  # beyond, a contrast is a division by nothing
 
 PENDING, STEP, SPIKE, SMOOTH = range(4)
 """Verdicts. Pending: the next frames decide."""
-MARGIN = 7.0  # twice the log-likelihood ratio by which a step must beat every other explanation
+MARGIN = 8.0  # twice the log-likelihood ratio by which a step must beat every other explanation
 MARGIN_A_FRAME = 0.125  # and more for each frame beyond `LONG`
 LONG = 100  # frames, twice what a step of 1 sigma takes: what goes on longer is seldom a step
 REJECT = 12.0  # and be beaten by one to be given up
 SHORTEST = 3  # frames of a step before it is one
 BEFORE = 8  # frames before it
 OLDEST = 0.3  # of the line's memory: a step older than that says no more than the line's own error
-CURVE_FRAMES = 30.0  # in which a curve reaches the slopes seen
+CURVE_FRAMES = 30.0  # in which a curve reaches the slopes seen, or in all of its frames when it has more
 
 
 def threshold(false_alarms_per_day: float, frame_rate_hz: float, particles: int) -> np.ndarray:
@@ -430,7 +430,7 @@ def _curve(
 ) -> float:
     """Gain of w = (c - k)**2, from the same sums."""
     norm = c**4 * s0 - 4 * c**3 * s1 + 6 * c * c * s2 - 4 * c * s3 + s4
-    return (c * c * d0 - 2 * c * d1 + d2) ** 2 / (norm + CURVE_FRAMES**2 / steepness)
+    return (c * c * d0 - 2 * c * d1 + d2) ** 2 / (norm + max(CURVE_FRAMES, c) ** 2 / steepness)
 
 
 @njit(**JIT)
