@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from daemon.engine.measures import Detection, MeasureBatch
+from daemon.engine.measures import Detection, MaskSet, MeasureBatch
 from daemon.events import Event
 from daemon.photometry.classify import (
     EventBudget,
@@ -20,13 +20,15 @@ from daemon.photometry.classify import (
 from daemon.photometry.contrast import Contrasts
 from daemon.photometry.derive import SocTable
 from daemon.photometry.phases import PhaseTracker
+from daemon.photometry.settle import Settled, Settling, is_crack
 
 
 class EventReader:
     """Instrument events, particles' episodes, phases and steps; particle events within a budget."""
 
-    def __init__(self, particle_id: np.ndarray, lost_after_s: float) -> None:
-        self._particle_id = particle_id
+    def __init__(self, masks: MaskSet, lost_after_s: float) -> None:
+        particle_id = self._particle_id = np.asarray(masks.particle_id)
+        self._settling = Settling(masks)
         self._instrument = InstrumentEvents()
         self._episodes = ParticleEpisodes(particle_id, lost_after_s)
         self._budget = EventBudget(len(particle_id))
@@ -34,9 +36,10 @@ class EventReader:
         self._detections: dict[int, list[Detection]] = {}
         self.phases = PhaseTracker(particle_id)
 
-    def grow(self, particle_id: np.ndarray) -> None:
-        """Go on with more particles."""
-        self._particle_id = particle_id
+    def change_masks(self, masks: MaskSet) -> None:
+        """Go on with the next version of the masks: new particles are appended."""
+        particle_id = self._particle_id = np.asarray(masks.particle_id)
+        self._settling.change_masks(masks)
         self._episodes.grow(particle_id)
         self._budget.grow(len(particle_id))
         self.phases.grow(particle_id)
@@ -74,8 +77,10 @@ class EventReader:
             onset_t_s = self._instrument.onset_t_s(detection.onset_frame, facts)
             if is_common(detection, len(self._particle_id)):
                 events += self._instrument.common(detection, facts, onset_t_s)
-            elif not self._instrument.explains(onset_t_s, detection.onset_frame):
-                own.append(self._step(detection, onset_t_s, facts))
+            self._settling.add(detection, onset_t_s, facts)
+        self._settling.lookback.add(part, k, facts.t_s)
+        told, passing = self._told(self._settling.due(facts))
+        events, own = events + passing, own + told
         if self.phases.active:
             fraction = np.where(table.two_phase, table.soc(part.values[k, :, 0]), np.nan)
             own += self.phases.add(facts.t_s, facts.host_t_s, fraction, part.sigma[k])
@@ -83,11 +88,27 @@ class EventReader:
 
     def finish(self) -> list[Event]:
         """Events still being gathered."""
-        return self._instrument.finish()
+        told, passing = self._told(self._settling.flush(self._facts[-1]) if self._facts else [])
+        return passing + self._budget.admit(told) + self._instrument.finish()
 
-    def _step(self, detection: Detection, onset_t_s: float, facts: FrameFacts) -> Event:
-        identity = int(self._particle_id[detection.index])
-        return step_event(detection, identity, onset_t_s, facts, self.phases.expected_sign(detection.index))
+    def _told(self, settled: list[Settled]) -> tuple[list[Event], list[Event]]:
+        """Particles' events and the instrument's of what was settled."""
+        own: list[Event] = []
+        passing: list[Event] = []
+        for each in settled:
+            index, onset_t_s = each.suspect.detection.index, each.suspect.onset_t_s
+            detection = each.suspect.detection
+            crack = is_crack(each, self.phases.expected_sign(index))
+            together = is_common(detection, len(self._particle_id))
+            if together or self._instrument.explains(onset_t_s, detection.onset_frame):
+                # whatever shook all of them may have hidden one's crack, or caused it
+                if not (crack and each.apart and each.shapes is not None):
+                    continue
+            elif each.passing:
+                passing += self._instrument.passed(each)
+                continue
+            own.append(step_event(each, int(self._particle_id[index]), crack))
+        return own, passing
 
 
 def _by_place(batch: MeasureBatch) -> dict[int, list[Detection]]:
