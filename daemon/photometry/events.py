@@ -99,13 +99,12 @@ class EventReader:
             index, onset_t_s = each.suspect.detection.index, each.suspect.onset_t_s
             detection = each.suspect.detection
             crack = is_crack(each, self.phases.expected_sign(index))
-            together = is_common(detection, len(self._particle_id))
-            if together or self._instrument.explains(onset_t_s, detection.onset_frame):
-                # whatever shook all of them may have hidden one's crack, or caused it
-                if not (crack and each.apart and each.shapes is not None):
-                    continue
-            elif each.passing:
+            shaken = is_common(detection, len(self._particle_id))
+            shaken |= self._instrument.explains(onset_t_s, detection.onset_frame)
+            if each.passing and not shaken:
                 passing += self._instrument.passed(each)
+            # whatever shook all of them, or passed nearby, may have hidden one's crack, or caused it
+            if each.passing or ((shaken or each.near_passing) and not (crack and each.apart and each.shapes)):
                 continue
             own.append(step_event(each, int(self._particle_id[index]), crack))
         return own, passing

@@ -66,6 +66,8 @@ class Settled:
     step: Step
     passing: bool
     """An object passed: nothing of the particle's own."""
+    near_passing: bool
+    """An object was seen to pass nearby."""
     apart: bool
     """Unlike what the other particles did at that instant."""
     sharp: bool
@@ -81,6 +83,7 @@ class Settling:
     def __init__(self, masks: MaskSet) -> None:
         self.lookback = Lookback(masks.count)
         self._suspects: list[Suspect] = []
+        self._passings: deque[Suspect] = deque(maxlen=256)
         self._recent: deque[Suspect] = deque(maxlen=4096)
         self._onsets: dict[int, deque[float]] = {}
         self.change_masks(masks)
@@ -140,12 +143,16 @@ class Settling:
         frame_s = (facts.t_s - suspect.onset_t_s) / max(facts.frame - found.onset_frame, 1)
         slow = not sharp or frame_s > SLOW_FRAME_S
         passing = large and (left < BACK_SHARE or (slow and self._follow_each_other(suspect, sharp)))
+        if passing:
+            self._passings.append(suspect)
         change = np.full(1, np.nan)
         shapes = None
         if size <= CRACK_CONTRAST / 2 and (body := self.anatomy(found.index)) is not None:
             change = self.lookback.change(found.index, step.t_s, PART_FRAMES, body.radius_px)
             shapes = body.explain(change) if np.isfinite(change).all() and change.any() else None
-        return Settled(suspect, facts, step, passing, self._apart(found.index, step), sharp, shapes, change)
+        return Settled(
+            suspect, facts, step, passing, self._near_passing(suspect), self._apart(found.index, step), sharp, shapes, change
+        )  # fmt: skip
 
     def _apart(self, index: int, step: Step) -> bool:
         """Whether the particle changed by far more than the others differ in what they did at that instant."""
@@ -172,18 +179,23 @@ class Settling:
     def _follow_each_other(self, suspect: Suspect, sharp: bool) -> bool:
         """Whether neighbours changed alike shortly before or after, as something passes over them one by one."""
         own = suspect.detection
-        y_px, x_px = self._masks.y_px, self._masks.x_px
         near = {
             other.detection.index
             for other in self._recent
-            if other.detection.index != own.index
-            and abs(other.onset_t_s - suspect.onset_t_s) <= TOGETHER_S
-            and np.hypot(
-                y_px[other.detection.index] - y_px[own.index], x_px[other.detection.index] - x_px[own.index]
-            ) <= self._near_px
-            and 1 / ALIKE <= abs(other.detection.magnitude / own.magnitude) <= ALIKE
-        }  # fmt: skip
+            if self._beside(other, suspect) and 1 / ALIKE <= abs(other.detection.magnitude / own.magnitude) <= ALIKE
+        }
         return len(near) >= (NEIGHBOURS if not sharp else NEIGHBOURS + 1)
+
+    def _near_passing(self, suspect: Suspect) -> bool:
+        return any(self._beside(other, suspect) for other in self._passings)
+
+    def _beside(self, other: Suspect, suspect: Suspect) -> bool:
+        """Whether another particle changed at about the same time not far away."""
+        i, j = other.detection.index, suspect.detection.index
+        if i == j or abs(other.onset_t_s - suspect.onset_t_s) > TOGETHER_S:
+            return False
+        y_px, x_px = self._masks.y_px, self._masks.x_px
+        return bool(np.hypot(y_px[i] - y_px[j], x_px[i] - x_px[j]) <= self._near_px)
 
 
 def is_crack(settled: Settled, expected_sign: int) -> bool:

@@ -86,8 +86,8 @@ def scene(seed: int, frames: int, *, cracks: bool) -> Score:
     return scored(script, theatre, events_of(theatre), frames)
 
 
-def written(rng: np.random.Generator, frames: int, *, cracks: bool) -> Script:
-    """A script with all disturbances; changes keep half a second off them."""
+def written(rng: np.random.Generator, frames: int, *, cracks: bool, clear: bool = True) -> Script:
+    """A script with all disturbances; changes keep half a second off them, and off bubbles when `clear`."""
     script = Script([])
     quiet = np.ones(frames, bool)
     quiet[:150] = quiet[-75:] = False
@@ -104,6 +104,8 @@ def written(rng: np.random.Generator, frames: int, *, cracks: bool) -> Script:
         script.lost.append((first, int(rng.integers(3, 40))))
         quiet[first - 2 : first + 42] = False
         script.bubbles.append(bubble(rng, int(rng.integers(150, frames - 150))))
+        under = [k for k in range(frames) if script.bubbles[-1].shade(k) is not None]
+        quiet[under] &= not clear
     free = np.flatnonzero(np.convolve(~quiet, np.ones(2 * 25 + 1), "same") == 0)
     for index in range(PARTICLES):
         kind = [CRACK, CRACK, AVALANCHE, CRACK, WHOLE][index % 5] if cracks else [AVALANCHE, WHOLE][index % 2]
