@@ -248,11 +248,11 @@ def is_common(detection: Detection, particles: int) -> bool:
     return detection.common_fraction >= max(COMMON_FRACTION, COMMON_COUNT / max(particles, 1))
 
 
-def step_event(settled: Settled, particle_id: int, crack: bool) -> Event:
-    """A particle's own step or crack: a step is known from its alarm on, a crack is one when it has been told apart."""
-    known = settled.facts if crack else settled.suspect.facts
+def step_event(settled: Settled, particle_id: int, kind: EventKind) -> Event:
+    """A particle's own step, crack or closed crack: a step is known from its alarm on, others when told apart."""
+    known = settled.suspect.facts if kind is EventKind.STEP else settled.facts
     return Event(
-        EventKind.CRACK if crack else EventKind.STEP,
+        kind,
         settled.step.t_s,
         known.t_s,
         particle_id=particle_id,

@@ -8,7 +8,8 @@ from collections import defaultdict
 import numpy as np
 
 from daemon.engine.measures import Detection, MaskSet, MeasureBatch
-from daemon.events import Event
+from daemon.events import Event, EventKind
+from daemon.photometry.aftermath import Aftermath
 from daemon.photometry.classify import (
     EventBudget,
     FrameFacts,
@@ -23,12 +24,16 @@ from daemon.photometry.phases import PhaseTracker
 from daemon.photometry.settle import Settled, Settling, is_crack
 
 
+CRACK, STEP, CLOSED = EventKind.CRACK, EventKind.STEP, EventKind.CRACK_CLOSED
+
+
 class EventReader:
     """Instrument events, particles' episodes, phases and steps; particle events within a budget."""
 
     def __init__(self, masks: MaskSet, lost_after_s: float) -> None:
         particle_id = self._particle_id = np.asarray(masks.particle_id)
         self._settling = Settling(masks)
+        self._aftermath = Aftermath()
         self._instrument = InstrumentEvents()
         self._episodes = ParticleEpisodes(particle_id, lost_after_s)
         self._budget = EventBudget(len(particle_id))
@@ -81,6 +86,7 @@ class EventReader:
         self._settling.lookback.add(part, k, facts.t_s)
         told, passing = self._told(self._settling.due(facts))
         events, own = events + passing, own + told
+        own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)
         if self.phases.active:
             fraction = np.where(table.two_phase, table.soc(part.values[k, :, 0]), np.nan)
             own += self.phases.add(facts.t_s, facts.host_t_s, fraction, part.sigma[k])
@@ -99,14 +105,19 @@ class EventReader:
             index, onset_t_s = each.suspect.detection.index, each.suspect.onset_t_s
             detection = each.suspect.detection
             crack = is_crack(each, self.phases.expected_sign(index))
-            shaken = is_common(detection, len(self._particle_id))
-            shaken |= self._instrument.explains(onset_t_s, detection.onset_frame)
-            if each.passing and not shaken:
+            shaken = self._instrument.explains(onset_t_s, detection.onset_frame)
+            common = is_common(detection, len(self._particle_id))
+            if each.passing and not (shaken or common):
                 passing += self._instrument.passed(each)
             # whatever shook all of them, or passed nearby, may have hidden one's crack, or caused it
-            if each.passing or ((shaken or each.near_passing) and not (crack and each.apart and each.shapes)):
+            apart = each.apart and not ((shaken or each.near_passing) and not (crack and each.shapes))
+            if each.passing or ((shaken or common or each.near_passing) and not apart):
                 continue
-            own.append(step_event(each, int(self._particle_id[index]), crack))
+            identity = int(self._particle_id[index])
+            closes = not crack and each.step.size > 0 and self._aftermath.closes(each)
+            own.append(step_event(each, identity, CLOSED if closes else CRACK if crack else STEP))
+            if crack:
+                self._aftermath.add(each, identity, self._settling.anatomy(index), self._settling.lookback)
         return own, passing
 
 

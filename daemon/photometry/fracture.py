@@ -103,6 +103,21 @@ class Anatomy:
             float(self._limits[direction, cut]),
         )  # fmt: skip
 
+    def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond moved
+        in y and x, brightness that rises in y, in x and from the centre outwards; (FEATURES, 2) either piece alone; (2,)
+        their light.
+        """
+        along = (normal[0] * self._y + normal[1] * self._x).ravel()
+        line = np.clip(LINE_PX / 2 + 0.5 - np.abs(along - offset_px), 0, 1) * self._inside
+        sides = np.stack([self._inside & (along < offset_px), self._inside & (along >= offset_px)], axis=1)
+        y, x = self._y.ravel() / self.radius_px, self._x.ravel() / self.radius_px
+        trends = np.stack([y, x, y * y + x * x], axis=1) * self._inside[:, None]
+        moved = self._slopes @ sides[:, 1]
+        columns = [self._weights @ self._inside, self._weights @ line, *moved.T, *(self._weights @ trends).T]
+        pieces = self._weights @ sides
+        return np.stack(columns, axis=1) / self._total, pieces / self._total, sides.sum(axis=0) / self._inside.sum()
+
     def _cracked(self, change: np.ndarray) -> tuple[float, int, int]:
         """Square left by the best crack, its direction and its cut: a line, all of it, and one side moved, free amounts."""
         best = (float(change @ change), 0, CUTS // 2 - 1)

@@ -110,6 +110,13 @@ class Lookback:
         found[-2:] /= radius_px
         return found
 
+    def before(self, index: int, onset_t_s: float) -> np.ndarray:
+        """(FEATURES,) mean of a particle's parts in the last frames before `onset_t_s`; NaN without any."""
+        rows = self._rows(PART_FRAMES)
+        parts = self._parts[rows % PART_FRAMES, index].astype(float)
+        known = (self._t_s[rows % FRAMES] < onset_t_s) & np.isfinite(parts).all(axis=1)
+        return parts[known][-20:].mean(axis=0) if known.any() else np.full(FEATURES, np.nan)
+
     def latest(self, index: int, since_t_s: float) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts since then, in electrons and electrons times px; NaN without any."""
         rows = self._rows(PART_FRAMES)

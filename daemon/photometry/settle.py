@@ -147,9 +147,10 @@ class Settling:
             self._passings.append(suspect)
         change = np.full(1, np.nan)
         shapes = None
-        if size <= CRACK_CONTRAST / 2 and (body := self.anatomy(found.index)) is not None:
+        if large and (body := self.anatomy(found.index)) is not None:
             change = self.lookback.change(found.index, step.t_s, PART_FRAMES, body.radius_px)
-            shapes = body.explain(change) if np.isfinite(change).all() and change.any() else None
+            told = size <= CRACK_CONTRAST / 2 and np.isfinite(change).all() and change.any()
+            shapes = body.explain(change) if told else None
         return Settled(
             suspect, facts, step, passing, self._near_passing(suspect), self._apart(found.index, step), sharp, shapes, change
         )  # fmt: skip
