@@ -18,16 +18,21 @@ from kernels.photometry import AXIAL_BINS
 
 EVERY_S = 0.5
 MEAN_S = 1.0
-CLOSED_SHARE = 0.4
+CLOSED_SHARE = 0.35
 """Of the line's first darkness; below, it has closed."""
-CLOSED_TIMES = 3
+CLOSED_TIMES = 6
 """Looks in a row."""
 STILL_SHARE = 0.2
 """A piece that moves by less than this share of the other does not follow the cell."""
 AGAIN_SHARE = 0.5
-LEAST_MOVE = 0.015
+LEFT_SHARE, LINE_LEFT_SHARE = 0.12, 0.05
+"""Of a change that the pieces' brightness, or a line's, does not explain; above, they are not judged by it."""
+STILL_TIMES = 2
+LEAST_MOVE = 0.012
 """Relative brightness that the other must have moved by before a piece is judged."""
-LEAST_PIECE = 0.1
+LEAST_LINE = 0.01
+"""Contrast that a line must have cost for its fading to be told."""
+LEAST_PIECE = 0.15
 """Of the particle's light: smaller pieces are not judged."""
 
 
@@ -53,28 +58,35 @@ class Wound:
     """(FEATURES,) what the pieces' motion is counted from."""
     closed: bool = False
     faded: int = 0
+    quiet: int = 0
+    slow: int = -1
+    """How often in a row this piece was seen to lag."""
     still: int | None = None
     """The piece that follows no more."""
     parted: bool = False
 
-    def share_of_line(self, parts: np.ndarray) -> float:
-        """How much of the line is left, 1 when it was new."""
-        change = self._relative(parts - self.before)
-        amount = np.linalg.lstsq(self.columns, change, rcond=None)[0]
-        return float(amount[1] / self.line)
+    def share_of_line(self, parts: np.ndarray) -> tuple[float, float]:
+        """How much of the line is left, 1 when it was new, and the share of all changes that is not explained."""
+        amount, left = _explained(self.columns, self._relative(parts - self.before))
+        return float(amount[1] / self.line), left
 
-    def motion(self, parts: np.ndarray) -> np.ndarray:
-        """(2,) relative brightness that each piece has gained since it was counted from."""
-        if self.since is None:
-            return np.zeros(2)
-        change = self._relative(parts - self.since)
-        moved: np.ndarray = np.linalg.lstsq(self.pieces, change, rcond=None)[0]
-        return moved
+    def motion(self, parts: np.ndarray) -> tuple[np.ndarray, float]:
+        """(2,) relative brightness that each piece has gained since it was counted from, and the share of the change
+        that this does not explain.
+        """
+        return _explained(self.pieces, self._relative(parts - self.since))
 
     def _relative(self, change: np.ndarray) -> np.ndarray:
         out = change / self.before[:AXIAL_BINS].sum()
         out[-2:] /= self.body.radius_px
         return out
+
+
+def _explained(columns: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, float]:
+    """Least-squares amounts of the columns in a change, and the share of its square that they leave."""
+    amount = np.linalg.lstsq(columns, change, rcond=None)[0]
+    left = change - columns @ amount
+    return amount, float(left @ left / max(change @ change, 1e-30))
 
 
 class Aftermath:
@@ -92,7 +104,7 @@ class Aftermath:
         before = lookback.before(index, crack.step.t_s)
         columns, pieces, light = body.of_crack(left.normal, left.offset_px)
         amount = np.linalg.lstsq(columns, crack.change, rcond=None)[0]
-        if amount[1] >= 0 or not np.isfinite(before).all() or light.min() < LEAST_PIECE:
+        if amount[1] * columns[:AXIAL_BINS, 1].sum() > -LEAST_LINE or not np.isfinite(before).all() or light.min() < LEAST_PIECE:
             return
         self.wounds = [wound for wound in self.wounds if wound.index != index]
         self.wounds.append(
@@ -128,8 +140,8 @@ class Aftermath:
     def _closed(self, wound: Wound, parts: np.ndarray, template: Event) -> list[Event]:
         if wound.closed:
             return []
-        share = wound.share_of_line(parts)
-        wound.faded = wound.faded + 1 if share < CLOSED_SHARE else 0
+        share, left = wound.share_of_line(parts)
+        wound.faded = wound.faded + 1 if share < CLOSED_SHARE and left < LINE_LEFT_SHARE else 0
         if wound.faded < CLOSED_TIMES:
             return []
         wound.closed = True
@@ -141,21 +153,27 @@ class Aftermath:
         if wound.since is None:
             wound.since = parts
             return []
-        moved = wound.motion(parts)
+        moved, left = wound.motion(parts)
         slow = int(np.abs(moved).argmin()) if wound.still is None else wound.still
         most, least = moved[1 - slow], moved[slow]
         if abs(most) < LEAST_MOVE:
             return []
         share, wound.since = float(least / most), parts
-        if wound.still is None and abs(share) < STILL_SHARE:
-            wound.still = slow
+        if left > LEFT_SHARE:
+            return []  # something else happened meanwhile
+        if wound.still is None:
+            wound.quiet = wound.quiet + 1 if abs(share) < STILL_SHARE and slow == wound.slow else 0
+            wound.quiet, wound.slow = max(wound.quiet, int(abs(share) < STILL_SHARE)), slow
+            if wound.quiet < STILL_TIMES:
+                return []
+            wound.still, wound.quiet = slow, 0
             lag = float((least - most) * wound.pieces[:AXIAL_BINS, slow].sum())
             gone = replace(template, kind=EventKind.DISCONNECTED, magnitude=lag)
             if wound.parted:
                 return [gone]
             wound.parted = True
             return [replace(template, kind=EventKind.FRAGMENT, magnitude=wound.size), gone]
-        if wound.still is not None and share > AGAIN_SHARE:
+        if share > AGAIN_SHARE:
             wound.still = None
             back = float(least * wound.pieces[:AXIAL_BINS, slow].sum())
             return [replace(template, kind=EventKind.RECONNECTED, magnitude=back)]

@@ -106,7 +106,7 @@ class Anatomy:
     def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond moved
         in y and x, brightness that rises in y, in x and from the centre outwards; (FEATURES, 2) either piece alone; (2,)
-        their light.
+        the pieces' shares of the area.
         """
         along = (normal[0] * self._y + normal[1] * self._x).ravel()
         line = np.clip(LINE_PX / 2 + 0.5 - np.abs(along - offset_px), 0, 1) * self._inside
