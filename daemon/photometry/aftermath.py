@@ -1,4 +1,4 @@
-"""What becomes of a cracked particle: its line may close, one of its pieces may follow the cell no more and follow again.
+"""What becomes of a cracked particle: its line may close, one of its pieces may follow the cell no more, and again.
 
 Since the crack each particle's parts are compared, twice a second, with what a fading line, moved pieces and two pieces
 that brighten apart would make of them (least squares on the particle's own mask).
@@ -6,7 +6,9 @@ that brighten apart would make of them (least squares on the particle's own mask
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ LEAST_MOVE = 0.012
 LEAST_LINE = 0.01
 """Contrast that a line must have cost for its fading to be told."""
 LEAST_PIECE = 0.15
-"""Of the particle's light: smaller pieces are not judged."""
+"""Of the particle's area: smaller pieces are not judged."""
 
 
 @dataclass
@@ -54,6 +56,10 @@ class Wound:
     """(FEATURES, 2) shapes: either piece by itself."""
     line: float
     """Amount of the line when it was new, below zero."""
+    centres_px: np.ndarray
+    """(2, 2) y, x of either piece from the particle's centre."""
+    areas_px: np.ndarray
+    """(2,)"""
     since: np.ndarray | None = None
     """(FEATURES,) what the pieces' motion is counted from."""
     closed: bool = False
@@ -102,13 +108,30 @@ class Aftermath:
         if left is None or body is None:
             return
         before = lookback.before(index, crack.step.t_s)
-        columns, pieces, light = body.of_crack(left.normal, left.offset_px)
+        columns, pieces = body.of_crack(left.normal, left.offset_px)
+        centres_px, areas_px = body.sides(left.normal, left.offset_px)
         amount = np.linalg.lstsq(columns, crack.change, rcond=None)[0]
-        if amount[1] * columns[:AXIAL_BINS, 1].sum() > -LEAST_LINE or not np.isfinite(before).all() or light.min() < LEAST_PIECE:
+        if (
+            amount[1] * columns[:AXIAL_BINS, 1].sum() > -LEAST_LINE
+            or not np.isfinite(before).all()
+            or areas_px.min() < LEAST_PIECE * areas_px.sum()
+        ):
             return
         self.wounds = [wound for wound in self.wounds if wound.index != index]
         self.wounds.append(
-            Wound(index, particle_id, crack.step.t_s, crack.step.size, body, before, columns, pieces, float(amount[1]))
+            Wound(
+                index,
+                particle_id,
+                crack.step.t_s,
+                crack.step.size,
+                body,
+                before,
+                columns,
+                pieces,
+                float(amount[1]),
+                centres_px,
+                areas_px,
+            )
         )
 
     def closes(self, step: Settled) -> bool:
@@ -137,6 +160,18 @@ class Aftermath:
                 events += self._closed(wound, parts, template) + self._apart(wound, parts, template)
         return events
 
+    def pieces(self, first_id: int, place_of: Callable[[int], tuple[float, float]]) -> list[dict[str, Any]]:
+        """Rows of `particles` for both pieces of each that parted: where they were cut, and whether they follow."""
+        rows: list[dict[str, Any]] = []
+        for wound in self.wounds:
+            for side in range(2) if wound.parted else ():
+                y_px, x_px = place_of(wound.index)
+                row = {"particle_id": first_id + len(rows), "parent_id": wound.particle_id}
+                off_y, off_x = wound.centres_px[side]
+                row |= {"y_px": y_px + off_y, "x_px": x_px + off_x, "area_px": wound.areas_px[side]}
+                rows.append(row | {"state": "dead" if wound.still == side else "active"})
+        return rows
+
     def _closed(self, wound: Wound, parts: np.ndarray, template: Event) -> list[Event]:
         if wound.closed:
             return []
@@ -155,26 +190,30 @@ class Aftermath:
             return []
         moved, left = wound.motion(parts)
         slow = int(np.abs(moved).argmin()) if wound.still is None else wound.still
-        most, least = moved[1 - slow], moved[slow]
+        most, least = float(moved[1 - slow]), float(moved[slow])
         if abs(most) < LEAST_MOVE:
             return []
-        share, wound.since = float(least / most), parts
+        wound.since = parts
         if left > LEFT_SHARE:
             return []  # something else happened meanwhile
-        if wound.still is None:
-            wound.quiet = wound.quiet + 1 if abs(share) < STILL_SHARE and slow == wound.slow else 0
-            wound.quiet, wound.slow = max(wound.quiet, int(abs(share) < STILL_SHARE)), slow
-            if wound.quiet < STILL_TIMES:
+        light = float(wound.pieces[:AXIAL_BINS, slow].sum())
+        if wound.still is not None:
+            if least / most <= AGAIN_SHARE:
                 return []
-            wound.still, wound.quiet = slow, 0
-            lag = float((least - most) * wound.pieces[:AXIAL_BINS, slow].sum())
-            gone = replace(template, kind=EventKind.DISCONNECTED, magnitude=lag)
-            if wound.parted:
-                return [gone]
-            wound.parted = True
-            return [replace(template, kind=EventKind.FRAGMENT, magnitude=wound.size), gone]
-        if share > AGAIN_SHARE:
             wound.still = None
-            back = float(least * wound.pieces[:AXIAL_BINS, slow].sum())
-            return [replace(template, kind=EventKind.RECONNECTED, magnitude=back)]
-        return []
+            return [replace(template, kind=EventKind.RECONNECTED, magnitude=least * light)]
+        return self._stopped(wound, slow, least / most, replace(template, magnitude=(least - most) * light))
+
+    def _stopped(self, wound: Wound, slow: int, share: float, template: Event) -> list[Event]:
+        """Whether the slower piece, which moved by `share` of the other, was seen to lag often enough."""
+        lags = abs(share) < STILL_SHARE
+        wound.quiet = (wound.quiet + 1 if slow == wound.slow else 1) if lags else 0
+        wound.slow = slow
+        if wound.quiet < STILL_TIMES:
+            return []
+        wound.still, wound.quiet = slow, 0
+        events = [replace(template, kind=EventKind.DISCONNECTED)]
+        if not wound.parted:
+            events.insert(0, replace(template, kind=EventKind.FRAGMENT, magnitude=wound.size))
+        wound.parted = True
+        return events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from daemon.photometry.contrast import Contrasts
 from daemon.photometry.derive import SocTable
 from daemon.photometry.phases import PhaseTracker
 from daemon.photometry.settle import Settled, Settling, is_crack
-
 
 CRACK, STEP, CLOSED = EventKind.CRACK, EventKind.STEP, EventKind.CRACK_CLOSED
 
@@ -96,6 +96,10 @@ class EventReader:
         """Events still being gathered."""
         told, passing = self._told(self._settling.flush(self._facts[-1]) if self._facts else [])
         return passing + self._budget.admit(told) + self._instrument.finish()
+
+    def fragments(self) -> list[dict[str, Any]]:
+        """Rows of the pieces that cracked particles have come to, under ids of their own."""
+        return self._aftermath.pieces(int(self._particle_id.max(initial=0)) + 1, self._settling.places)
 
     def _told(self, settled: list[Settled]) -> tuple[list[Event], list[Event]]:
         """Particles' events and the instrument's of what was settled."""

@@ -85,7 +85,9 @@ class Anatomy:
         """(M, FEATURES) unit vectors: parts of the particle whose `order` lies between any two of its quantiles."""
         limits = np.quantile(order[self._inside], np.arange(1, CUTS) / CUTS)
         below = np.stack([self._inside & (order < limit) for limit in limits], axis=1)
-        upto = np.concatenate([np.zeros((FEATURES, 1)), self._weights @ below, (self._whole * self._total)[:, None]], axis=1)
+        upto = np.concatenate(
+            [np.zeros((FEATURES, 1)), self._weights @ below, (self._whole * self._total)[:, None]], axis=1
+        )
         low, high = np.triu_indices(CUTS + 1, 1)
         part = (upto[:, high] - upto[:, low]).T
         norm = np.linalg.norm(part, axis=1, keepdims=True)
@@ -103,10 +105,10 @@ class Anatomy:
             float(self._limits[direction, cut]),
         )  # fmt: skip
 
-    def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond moved
-        in y and x, brightness that rises in y, in x and from the centre outwards; (FEATURES, 2) either piece alone; (2,)
-        the pieces' shares of the area.
+    def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond
+        moved in y and x, brightness that rises in y, in x and from the centre outwards; (FEATURES, 2) either piece
+        alone.
         """
         along = (normal[0] * self._y + normal[1] * self._x).ravel()
         line = np.clip(LINE_PX / 2 + 0.5 - np.abs(along - offset_px), 0, 1) * self._inside
@@ -116,10 +118,17 @@ class Anatomy:
         moved = self._slopes @ sides[:, 1]
         columns = [self._weights @ self._inside, self._weights @ line, *moved.T, *(self._weights @ trends).T]
         pieces = self._weights @ sides
-        return np.stack(columns, axis=1) / self._total, pieces / self._total, sides.sum(axis=0) / self._inside.sum()
+        return np.stack(columns, axis=1) / self._total, pieces / self._total
+
+    def sides(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Either side of a crack: (2, 2) centres y, x from the particle's own, and (2,) areas, px."""
+        along = (normal[0] * self._y + normal[1] * self._x).ravel()
+        parts = [self._inside & (along < offset_px), self._inside & (along >= offset_px)]
+        centres = [[self._y.ravel()[part].mean(), self._x.ravel()[part].mean()] for part in parts if part.any()]
+        return np.array(centres), np.array([part.sum() for part in parts], float)
 
     def _cracked(self, change: np.ndarray) -> tuple[float, int, int]:
-        """Square left by the best crack, its direction and its cut: a line, all of it, and one side moved, free amounts."""
+        """Square left by the best crack, its direction and its cut: a line, all of it and one side moved, freely."""
         best = (float(change @ change), 0, CUTS // 2 - 1)
         for direction, order in enumerate(self._orders):
             limits = self._limits[direction]

@@ -70,7 +70,7 @@ class Lookback:
         self._count += 1
 
     def _follow_common(self, relative: np.ndarray, sigma: np.ndarray) -> None:
-        """The brightness that all share: the mean of what each changed since the frame before, without leaps of single ones.
+        """The brightness that all share: the mean of what each changed since the frame before, without single leaps.
 
         Sums of such means are means of the brightness itself: their noise does not add up.
         """
@@ -96,8 +96,8 @@ class Lookback:
         return t_s[known], values[known]
 
     def change(self, index: int, onset_t_s: float, frames: int, radius_px: float) -> np.ndarray:
-        """(FEATURES,) change of a particle's parts at `onset_t_s` relative to its flux before, of the means over at most
-        `frames` on either side; NaN where one side has none.
+        """(FEATURES,) change of a particle's parts at `onset_t_s` relative to its flux before, of the means over at
+        most `frames` on either side; NaN where one side has none.
         """
         rows = self._rows(PART_FRAMES)
         t_s, parts = self._t_s[rows % FRAMES], self._parts[rows % PART_FRAMES, index].astype(float)
@@ -128,8 +128,8 @@ class Lookback:
         """A particle's step near `onset_t_s`: a straight line, or a parabola, with a step there, and with steps at
         `others_t_s`.
 
-        The simplest over the longest window counts whose next power does not stand out. None when too few frames are
-        kept.
+        The simplest over the longest window counts whose next power does not stand out. None when too few frames
+        are kept.
         """
         t_s, values = self.trace(index)
         found = None
@@ -145,8 +145,8 @@ class Lookback:
         return found
 
     def spread(self, onset_t_s: float, frames: int) -> tuple[np.ndarray, float]:
-        """(P,) change of each particle's contrast over that instant, of means over `frames` on either side, and how much
-        such changes differ among the particles (a robust standard deviation); NaN where unknown.
+        """(P,) change of each particle's contrast over that instant, of means over `frames` on either side, and how
+        much such changes differ among the particles (a robust standard deviation); NaN where unknown.
         """
         rows = self._rows(FRAMES)
         t_s = self._t_s[rows % FRAMES]

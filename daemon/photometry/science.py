@@ -134,6 +134,7 @@ class Science:
             self._measure(self._contrasts.finish(), update)
             self._end(update)
         update.events += self._events.finish()
+        update.fragments = self._events.fragments()
         self._tell_particles(update)
         return update
 

@@ -1,4 +1,4 @@
-"""What an abrupt change was: held for a moment after its onset, then told with its kind and its size, or explained away.
+"""What an abrupt change was: held for a moment after its onset, then told with its kind and size, or explained away.
 
 A crack, a passing bubble and an avalanche look alike in a particle's flux for the first frames. Within a second of the
 onset the plateau, the neighbours and the particle's own parts tell them apart.
@@ -95,6 +95,10 @@ class Settling:
         self._near_px = NEAR_SPACINGS * _spacing_px(masks)
         self.lookback.grow(masks.count)
 
+    def places(self, index: int) -> tuple[float, float]:
+        """y and x of a particle's centre, px."""
+        return float(self._masks.y_px[index]), float(self._masks.x_px[index])
+
     def anatomy(self, index: int) -> Anatomy | None:
         """Shapes of a particle; None without an outline."""
         if index not in self._anatomies:
@@ -151,9 +155,8 @@ class Settling:
             change = self.lookback.change(found.index, step.t_s, PART_FRAMES, body.radius_px)
             told = size <= CRACK_CONTRAST / 2 and np.isfinite(change).all() and change.any()
             shapes = body.explain(change) if told else None
-        return Settled(
-            suspect, facts, step, passing, self._near_passing(suspect), self._apart(found.index, step), sharp, shapes, change
-        )  # fmt: skip
+        near, apart = self._near_passing(suspect), self._apart(found.index, step)
+        return Settled(suspect, facts, step, passing, near, apart, sharp, shapes, change)
 
     def _apart(self, index: int, step: Step) -> bool:
         """Whether the particle changed by far more than the others differ in what they did at that instant."""

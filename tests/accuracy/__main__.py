@@ -15,7 +15,7 @@ from tests.accuracy.effort import QUICK, WHOLE, Effort
 from tests.accuracy.page import Section, page
 from tests.bench.figures import show
 
-PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighbours", "steps", "delay")
+PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighbours", "steps", "delay", "fractures")
 
 
 @click.command()

@@ -110,7 +110,9 @@ class Body:
         domain = self._pixels((self._whole & (along >= low) & (along < high)).astype(float))
         return before * (1 + size * before.sum() / (before * domain).sum() * domain)
 
-    def _crack(self, change: Change, along: np.ndarray, angle: float, before: np.ndarray, rng: np.random.Generator) -> None:
+    def _crack(
+        self, change: Change, along: np.ndarray, angle: float, before: np.ndarray, rng: np.random.Generator
+    ) -> None:
         offset, width = rng.uniform(-0.4, 0.4) * self._radius, rng.uniform(1.0, 2.0)
         line = self._whole & (np.abs(along - offset) < width / 2)
         total = float(self._whole.sum())
@@ -153,7 +155,8 @@ class Theatre:
     def __init__(self, seed: int, script: Script, frames: int, swing: float = 0.1) -> None:
         rng = np.random.default_rng([seed, 51])
         self.scene = PoissonScene(
-            seed=seed, height=HEIGHT, width=WIDTH, particles=PARTICLES, radius_px=(6.0, 12.0), irregularity=0.0, gap_px=12.0
+            seed=seed, height=HEIGHT, width=WIDTH, particles=PARTICLES, radius_px=(6.0, 12.0), irregularity=0.0,
+            gap_px=12.0,
         )  # fmt: skip
         self.script, self.frames = script, frames
         own = [[c for c in script.changes if c.index == i] for i in range(PARTICLES)]
