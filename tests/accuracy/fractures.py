@@ -194,7 +194,8 @@ def scored(script: Script, theatre: Theatre, events: list[Event], frames: int) -
             score.found += "crack" in kinds
             score.true += "crack" in kinds
             score.late += any(own[k].kind == "crack" and own[k].detected_t_s - own[k].t_s > 1.0 for k in near)
-            score.size_error += [abs(own[k].magnitude / change.size - 1) for k in near]
+            true = change.size * theatre.brightness(change.index, change.frame)  # of F0, as contrasts are
+            score.size_error += [abs(own[k].magnitude / true - 1) for k in near]
         else:
             score.steps += 1
             score.steps_found += "step" in kinds

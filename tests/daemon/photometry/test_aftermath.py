@@ -106,8 +106,8 @@ def test_a_step_that_takes_the_line_away_is_its_closing(body):
     line = cracked(0.0, 2.0, darker=0.0)
     aftermath, _ = broken(body, line)
     back = Settled(
-        SimpleNamespace(detection=SimpleNamespace(index=0)), None, Step(20.0, 0.1, 1e-3), False, False, True, True, None,
-        -change(line),
+        SimpleNamespace(detection=SimpleNamespace(index=0)), None, Step(20.0, 0.1, 1e-3), False, False, True, True,
+        None, -change(line),
     )  # fmt: skip
     assert aftermath.closes(back)
     assert not aftermath.closes(back), "it is closed already"

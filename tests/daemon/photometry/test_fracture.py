@@ -82,7 +82,7 @@ def test_pieces_and_their_motion(body):
     centres, areas = body.sides(left.normal, left.offset_px)
     assert areas.sum() == DISC.sum()
     assert centres[0] @ left.normal < left.offset_px < centres[1] @ left.normal
-    brighter = light * (1.0 + 0.1 * (2.0 > X))
+    brighter = light * (1.0 + 0.1 * (X < 2.0))
     change = (features(brighter) - features(light)) / features(DISC.astype(float))[:8].sum()
     amount = np.linalg.lstsq(pieces, change, rcond=None)[0]
     near, far = sorted(amount, key=abs, reverse=True)
