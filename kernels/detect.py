@@ -55,14 +55,14 @@ LARGEST = 1e9  # beyond, a contrast is a division by nothing
 
 PENDING, STEP, SPIKE, SMOOTH = range(4)
 """Verdicts. Pending: the next frames decide."""
-MARGIN = 7.0  # twice the log-likelihood ratio by which a step must beat every other explanation
+MARGIN = 8.0  # twice the log-likelihood ratio by which a step must beat every other explanation
 MARGIN_A_FRAME = 0.125  # and more for each frame beyond `LONG`
 LONG = 100  # frames, twice what a step of 1 sigma takes: what goes on longer is seldom a step
 REJECT = 12.0  # and be beaten by one to be given up
 SHORTEST = 3  # frames of a step before it is one
 BEFORE = 8  # frames before it
-OLDEST = 0.1  # of the line's memory: a step older than that says no more than the line's own error
-CURVE_FRAMES = 30.0  # in which a curve reaches the slopes seen
+OLDEST = 0.3  # of the line's memory: a step older than that says no more than the line's own error
+CURVE_FRAMES = 30.0  # in which a curve reaches the slopes seen, or in all of its frames when it has more
 
 
 def threshold(false_alarms_per_day: float, frame_rate_hz: float, particles: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def detect_frame(
         history[row, i] = values[i, LEVEL] + innovation
         noise = sigma[i] / common[0]
         statistic = _follow(innovation, noise, thresholds, values, counts, i)
-        if statistic > 0.0 and _judge(i, row, noise, common[1], values, counts, history, alarms[raised]):
+        if statistic > 0.0 and _judge(i, row, noise, common[1], thresholds[0], values, counts, history, alarms[raised]):
             alarms[raised, 1] *= common[0]
             alarms[raised, 2] *= common[0]
             alarms[raised, 3] = statistic
@@ -239,7 +239,7 @@ def _follow(
     statistic, highest = 0.0, 0.0
     if memory >= MEMORY_MIN:
         ratio = innovation / (noise * np.sqrt(1.0 + 4.0 / memory))
-        statistic, highest = _cumulate(ratio, memory, thresholds, values, i)
+        statistic, highest = _cumulate(ratio, thresholds, values, i)
         if highest <= COAST_ABOVE:
             _learn_scale(ratio, values, counts, i)
             memory = _shorten_if_lagging(ratio, values, i)
@@ -271,7 +271,7 @@ def _doubt(values: np.ndarray, i: int) -> float:
 
 
 @njit(**JIT)
-def _cumulate(ratio: float, memory: float, thresholds: np.ndarray, values: np.ndarray, i: int) -> tuple[float, float]:
+def _cumulate(ratio: float, thresholds: np.ndarray, values: np.ndarray, i: int) -> tuple[float, float]:
     """CUSUMs take an innovation in sigma; returns (highest above its threshold or 0, highest of all)."""
     u = min(max(ratio / _doubt(values, i), -CLIP), CLIP)
     above, highest = 0.0, 0.0
@@ -283,22 +283,9 @@ def _cumulate(ratio: float, memory: float, thresholds: np.ndarray, values: np.nd
         values[i, FALL + j] = fall
         larger = max(rise, fall)
         highest = max(highest, larger)
-        if larger > thresholds[j] and larger > _threshold_now(thresholds[j], step, memory):
+        if larger > thresholds[j]:
             above = max(above, larger)
     return above, highest
-
-
-@njit(**JIT)
-def _threshold_now(designed: float, step: float, memory: float) -> float:
-    """The threshold h that keeps the designed rate although the line is known from `memory` frames only.
-
-    Its error (variance 4 / memory) biases every innovation alike, which multiplies the rate of false alarms by
-    ``exp(8 h**2 / (memory step**2))`` on average: h solves ``h - 8 h**2 / (memory step**2) = designed``, and is
-    infinite where small steps cannot be told from the error.
-    """
-    error = 8.0 / (memory * step * step)
-    room = 1.0 - 4.0 * error * designed
-    return (1.0 - np.sqrt(room)) / (2.0 * error) if room > 0.0 else np.inf
 
 
 @njit(**JIT)
@@ -336,6 +323,7 @@ def _judge(
     row: int,
     noise: float,
     steepness: float,
+    least: float,
     values: np.ndarray,
     counts: np.ndarray,
     history: np.ndarray,
@@ -344,16 +332,31 @@ def _judge(
     """Ask the last frames what raised the statistic, and begin the line anew accordingly; True for a step."""
     scale = noise * _doubt(values, i)
     verdict, onset, mean, after = explain(history[:, i], row, counts[i, AGE], values[i], scale, steepness)
+    if verdict == STEP and evidence(mean / scale, float(after), values[i, MEMORY]) <= least:
+        verdict = PENDING
     if verdict == STEP:
         alarm[0] = onset
         alarm[1] = mean
         alarm[2] = scale * np.sqrt(1.0 / after + 4.0 / values[i, MEMORY])
-        _begin(values, counts, i, values[i, LEVEL] + mean, values[i, SLOPE], float(after), onset)
+        # the slope stays known: a level from n frames is as sure as that of a line from 4 n
+        memory = max(min(4.0 * after, values[i, MEMORY]), float(after))
+        _begin(values, counts, i, values[i, LEVEL] + mean, values[i, SLOPE], memory, onset)
     elif verdict == SPIKE:
         values[i, RISE:] = 0.0
     elif verdict == SMOOTH:
         _begin_on_last_frames(history[:, i], row, values, counts, i)
     return verdict == STEP
+
+
+@njit(**JIT)
+def evidence(mean: float, after: float, memory: float) -> float:
+    """Log-likelihood ratio of a step of `mean` sigma over `after` frames against an error of the line.
+
+    A line from n frames is known with variance 4/n, and x n frames on with 4/n (1 + 3 x + 3 x**2); the middle of the
+    step counts.
+    """
+    x = 0.5 * after / memory
+    return 0.5 * mean * mean * after / (1.0 + 4.0 * after / memory * (1.0 + 3.0 * x + 3.0 * x * x))
 
 
 @njit(**JIT)
@@ -427,7 +430,7 @@ def _curve(
 ) -> float:
     """Gain of w = (c - k)**2, from the same sums."""
     norm = c**4 * s0 - 4 * c**3 * s1 + 6 * c * c * s2 - 4 * c * s3 + s4
-    return (c * c * d0 - 2 * c * d1 + d2) ** 2 / (norm + CURVE_FRAMES**2 / steepness)
+    return (c * c * d0 - 2 * c * d1 + d2) ** 2 / (norm + max(CURVE_FRAMES, c) ** 2 / steepness)
 
 
 @njit(**JIT)

@@ -19,6 +19,7 @@ from kernels.detect import (
 
 COMMON_WINDOW_S = 0.1
 SKIPPED = int(ParticleFlag.SATURATED | ParticleFlag.EDGE)
+INTERVAL_RATE = 0.05  # a camera's interval is steady; a few lost frames do not change it
 NEVER = np.iinfo(np.int64).min // 2
 
 
@@ -52,6 +53,7 @@ class StepDetector:
         self._frames[:] = NEVER
         self._alarm_frame[:] = NEVER
         self._now = 0
+        self._last_t_s = self._interval_s = np.nan
 
     def go_on_from(self, before: StepDetector, kept: np.ndarray) -> None:
         """Take over what `before` has learnt: column k is its column `kept[k]`, or begins here where that is -1."""
@@ -61,33 +63,54 @@ class StepDetector:
         self._history[:, here] = before._history[:, there]
         self._alarm_frame[here] = before._alarm_frame[there]
         self._common[:], self._frames[:], self._now = before._common, before._frames, before._now
+        self._last_t_s, self._interval_s = before._last_t_s, before._interval_s
 
-    def add(self, frame: np.ndarray, contrast: np.ndarray, sigma: np.ndarray, flags: np.ndarray) -> list[Detection]:
+    def add(
+        self,
+        frame: np.ndarray,
+        contrast: np.ndarray,
+        sigma: np.ndarray,
+        flags: np.ndarray,
+        t_s: np.ndarray | None = None,
+    ) -> list[Detection]:
         """Take n frames in order; returns the steps they settled, oldest first.
 
-        `frame` (n,) int64 run frame indices, rising; missing ones count as frames without values. `contrast`, `sigma`
-        (n, P); `flags` (n, P) `ParticleFlag` bits: saturated and off-frame values are left out, and so is NaN.
+        `frame` (n,) int64 run frame indices, rising; missing ones count as frames without values, and so do those that
+        the times `t_s` (n,) show to be lost: a trace moves on meanwhile. `contrast`, `sigma` (n, P); `flags` (n, P)
+        `ParticleFlag` bits: saturated and off-frame values are left out, and so is NaN.
         """
         contrast = np.ascontiguousarray(contrast, np.float64)
         sigma = np.ascontiguousarray(sigma, np.float64)
         skip = (np.asarray(flags) & SKIPPED) != 0
         detections: list[Detection] = []
+        times = [np.nan] * len(contrast) if t_s is None else np.asarray(t_s, float).tolist()
         for row, index in enumerate(np.asarray(frame).tolist()):
-            self._bridge_gap(index)
+            self._bridge_gap(index, self._lost_before(times[row]))
             detections += self._take(index, contrast[row], sigma[row], skip[row])
         return detections
 
-    def _bridge_gap(self, frame: int) -> None:
+    def _lost_before(self, t_s: float) -> int:
+        """Frames lost before the one at `t_s`, by the usual interval between frames."""
+        interval_s, self._last_t_s = t_s - self._last_t_s, t_s
+        if not interval_s > 0:
+            return 0
+        if not self._interval_s > 0:
+            self._interval_s = interval_s
+        lost = int(min(interval_s / self._interval_s - 0.5, HISTORY + 1.0))
+        self._interval_s += INTERVAL_RATE * (min(interval_s, 2.0 * self._interval_s) - self._interval_s)
+        return lost
+
+    def _bridge_gap(self, frame: int, lost: int) -> None:
         """Frames that never came are frames without values; a gap longer than any memory starts every line anew."""
         if self._now == 0:
             return
         last = int(self._frames[(self._now - 1) % HISTORY])
-        missing = frame - last - 1
+        missing = max(frame - last - 1, lost)
         if missing > HISTORY:
             self._forget_lines()
             return
-        for lost in range(last + 1, frame):
-            self._take(lost, self._nothing, self._nothing, np.zeros(self.particles, bool))
+        for k in range(missing, 0, -1):
+            self._take(max(frame - k, last + 1), self._nothing, self._nothing, np.zeros(self.particles, bool))
 
     def _forget_lines(self) -> None:
         self._values[:, :3] = 0.0

@@ -252,7 +252,7 @@ class Pipeline:
             sigma = batch.flux_sigma_e[rows] / np.abs(baseline_flux_e)
         if late is not None:
             contrast[:begun, late] = np.nan
-        return self._detector.add(batch.frame[rows], contrast, sigma, batch.particle_flags[rows])
+        return self._detector.add(batch.frame[rows], contrast, sigma, batch.particle_flags[rows], batch.t_s[rows])
 
 
 class Baseline:

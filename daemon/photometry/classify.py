@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,16 +12,20 @@ from daemon.engine.measures import Detection, FrameFlag, ParticleFlag
 from daemon.events import Event, EventKind
 from daemon.photometry.blocks import grown
 
+if TYPE_CHECKING:
+    from daemon.photometry.settle import Settled
+
 TOGETHER_S = 0.3
 TOGETHER_FRAMES = 3
 """Two things this close, by time or by frames, are one: an accelerated clock has fewer frames a second."""
 COMMON_FRACTION = 0.25
 COMMON_COUNT = 3
 """Steps of at least this many particles, and this share of all, within a tenth of a second are the instrument's."""
-CRACK_CONTRAST = -0.03
 FOCUS_LEAST = 0.02
 ILLUMINATION_LEAST = 0.003
 """Smallest relative changes of focus and illumination that explain a common step; below, it was the cell."""
+BUBBLE_S = 3.0
+"""An object that passes touches one particle after another: what it does within this long of the last is one event."""
 LEVEL_FRAMES = 10
 KEPT_FRAMES = 2048
 SATURATED_GAP_S = 10.0
@@ -112,6 +117,10 @@ class InstrumentEvents:
             return self._say(EventKind.FOCUS_JUMP, facts, focus, onset_t_s, detection.score)
         return []  # the cell itself: a current that sets in moves all particles at once
 
+    def passed(self, settled: Settled) -> list[Event]:
+        """The one event for an object that passes over particles, however many it touches."""
+        return self._say(EventKind.BUBBLE, settled.facts, float("nan"), settled.suspect.onset_t_s, np.nan, BUBBLE_S)
+
     def _change(self, kind: EventKind, facts: FrameFacts) -> float:
         calm = [past for past in list(self._frames)[-LEVEL_FRAMES:] if not past.flags & (JUMPS | NOTHING)]
         if kind is EventKind.DRIFT_JUMP:
@@ -122,10 +131,18 @@ class InstrumentEvents:
         name = "focus" if kind is EventKind.FOCUS_JUMP else "illumination"
         return _relative(getattr(facts, name), [getattr(past, name) for past in calm])
 
-    def _say(self, kind: EventKind, facts: FrameFacts, magnitude: float, onset_t_s: float, score: float) -> list[Event]:
+    def _say(
+        self,
+        kind: EventKind,
+        facts: FrameFacts,
+        magnitude: float,
+        onset_t_s: float,
+        score: float,
+        together_s: float = TOGETHER_S,
+    ) -> list[Event]:
         said = self._said.get(kind)
         self._said[kind] = facts
-        if said and (facts.t_s - said.t_s <= TOGETHER_S or facts.frame - said.frame <= TOGETHER_FRAMES):
+        if said and (facts.t_s - said.t_s <= together_s or facts.frame - said.frame <= TOGETHER_FRAMES):
             return []
         return [Event(kind, onset_t_s, facts.t_s, magnitude=magnitude, score=score, detected_host_t_s=facts.host_t_s)]
 
@@ -231,20 +248,18 @@ def is_common(detection: Detection, particles: int) -> bool:
     return detection.common_fraction >= max(COMMON_FRACTION, COMMON_COUNT / max(particles, 1))
 
 
-def step_event(
-    detection: Detection, particle_id: int, onset_t_s: float, facts: FrameFacts, expected_sign: int
-) -> Event:
-    """A particle's own step: a crack when it darkens by 3 % or more and no transformation under way explains it."""
-    crack = detection.magnitude <= CRACK_CONTRAST and expected_sign >= 0
+def step_event(settled: Settled, particle_id: int, kind: EventKind) -> Event:
+    """A particle's own step, crack or closed crack: a step is known from its alarm on, others when told apart."""
+    known = settled.suspect.facts if kind is EventKind.STEP else settled.facts
     return Event(
-        EventKind.CRACK if crack else EventKind.STEP,
-        onset_t_s,
-        facts.t_s,
+        kind,
+        settled.step.t_s,
+        known.t_s,
         particle_id=particle_id,
-        magnitude=detection.magnitude,
-        magnitude_sigma=detection.magnitude_sigma,
-        score=detection.score,
-        detected_host_t_s=facts.host_t_s,
+        magnitude=settled.step.size,
+        magnitude_sigma=settled.step.sigma,
+        score=settled.suspect.detection.score,
+        detected_host_t_s=settled.facts.host_t_s,
     )
 
 

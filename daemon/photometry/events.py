@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
-from daemon.engine.measures import Detection, MeasureBatch
-from daemon.events import Event
+from daemon.engine.measures import Detection, MaskSet, MeasureBatch
+from daemon.events import Event, EventKind
+from daemon.photometry.aftermath import Aftermath
 from daemon.photometry.classify import (
     EventBudget,
     FrameFacts,
@@ -20,13 +22,18 @@ from daemon.photometry.classify import (
 from daemon.photometry.contrast import Contrasts
 from daemon.photometry.derive import SocTable
 from daemon.photometry.phases import PhaseTracker
+from daemon.photometry.settle import Settled, Settling, is_crack
+
+CRACK, STEP, CLOSED = EventKind.CRACK, EventKind.STEP, EventKind.CRACK_CLOSED
 
 
 class EventReader:
     """Instrument events, particles' episodes, phases and steps; particle events within a budget."""
 
-    def __init__(self, particle_id: np.ndarray, lost_after_s: float) -> None:
-        self._particle_id = particle_id
+    def __init__(self, masks: MaskSet, lost_after_s: float) -> None:
+        particle_id = self._particle_id = np.asarray(masks.particle_id)
+        self._settling = Settling(masks)
+        self._aftermath = Aftermath()
         self._instrument = InstrumentEvents()
         self._episodes = ParticleEpisodes(particle_id, lost_after_s)
         self._budget = EventBudget(len(particle_id))
@@ -34,9 +41,10 @@ class EventReader:
         self._detections: dict[int, list[Detection]] = {}
         self.phases = PhaseTracker(particle_id)
 
-    def grow(self, particle_id: np.ndarray) -> None:
-        """Go on with more particles."""
-        self._particle_id = particle_id
+    def change_masks(self, masks: MaskSet) -> None:
+        """Go on with the next version of the masks: new particles are appended."""
+        particle_id = self._particle_id = np.asarray(masks.particle_id)
+        self._settling.change_masks(masks)
         self._episodes.grow(particle_id)
         self._budget.grow(len(particle_id))
         self.phases.grow(particle_id)
@@ -74,8 +82,11 @@ class EventReader:
             onset_t_s = self._instrument.onset_t_s(detection.onset_frame, facts)
             if is_common(detection, len(self._particle_id)):
                 events += self._instrument.common(detection, facts, onset_t_s)
-            elif not self._instrument.explains(onset_t_s, detection.onset_frame):
-                own.append(self._step(detection, onset_t_s, facts))
+            self._settling.add(detection, onset_t_s, facts)
+        self._settling.lookback.add(part, k, facts.t_s)
+        told, passing = self._told(self._settling.due(facts))
+        events, own = events + passing, own + told
+        own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)
         if self.phases.active:
             fraction = np.where(table.two_phase, table.soc(part.values[k, :, 0]), np.nan)
             own += self.phases.add(facts.t_s, facts.host_t_s, fraction, part.sigma[k])
@@ -83,11 +94,35 @@ class EventReader:
 
     def finish(self) -> list[Event]:
         """Events still being gathered."""
-        return self._instrument.finish()
+        told, passing = self._told(self._settling.flush(self._facts[-1]) if self._facts else [])
+        return passing + self._budget.admit(told) + self._instrument.finish()
 
-    def _step(self, detection: Detection, onset_t_s: float, facts: FrameFacts) -> Event:
-        identity = int(self._particle_id[detection.index])
-        return step_event(detection, identity, onset_t_s, facts, self.phases.expected_sign(detection.index))
+    def fragments(self) -> list[dict[str, Any]]:
+        """Rows of the pieces that cracked particles have come to, under ids of their own."""
+        return self._aftermath.pieces(int(self._particle_id.max(initial=0)) + 1, self._settling.places)
+
+    def _told(self, settled: list[Settled]) -> tuple[list[Event], list[Event]]:
+        """Particles' events and the instrument's of what was settled."""
+        own: list[Event] = []
+        passing: list[Event] = []
+        for each in settled:
+            index, onset_t_s = each.suspect.detection.index, each.suspect.onset_t_s
+            detection = each.suspect.detection
+            crack = is_crack(each, self.phases.expected_sign(index))
+            shaken = self._instrument.explains(onset_t_s, detection.onset_frame)
+            common = is_common(detection, len(self._particle_id))
+            if each.passing and not (shaken or common):
+                passing += self._instrument.passed(each)
+            # whatever shook all of them, or passed nearby, may have hidden one's crack, or caused it
+            apart = each.apart and not ((shaken or each.near_passing) and not (crack and each.shapes))
+            if each.passing or ((shaken or common or each.near_passing) and not apart):
+                continue
+            identity = int(self._particle_id[index])
+            closes = not crack and each.step.size > 0 and self._aftermath.closes(each)
+            own.append(step_event(each, identity, CLOSED if closes else CRACK if crack else STEP))
+            if crack:
+                self._aftermath.add(each, identity, self._settling.anatomy(index), self._settling.lookback)
+        return own, passing
 
 
 def _by_place(batch: MeasureBatch) -> dict[int, list[Detection]]:

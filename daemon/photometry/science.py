@@ -67,7 +67,7 @@ class Science:
         self._calibrator = Calibrator(count, settings.capacity_mah)
         self._activity = Activity(count)
         self._book = CycleBook(self._particle_id, self._weights)
-        self._events = EventReader(self._particle_id, settings.lost_after_s)
+        self._events = EventReader(masks, settings.lost_after_s)
         self._table = SocTable({}, count)
         self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
         self._ratio_sums = np.zeros((count, 5))
@@ -106,6 +106,7 @@ class Science:
         self._book.grow(self._particle_id, self._weights)
         self._events.grow(self._particle_id)
         self._outlook.grow(self._particle_id)
+        self._events.change_masks(masks)
         self._table = SocTable(dict(enumerate(self._rows)), count)
         self._kinds = grown(self._kinds, count, CALIBRATIONS.index("none"))
         self._ratio_sums = grown(self._ratio_sums, count, 0.0)
@@ -139,6 +140,7 @@ class Science:
             self._measure(self._contrasts.finish(), update)
             self._end(update)
         update.events += self._events.finish()
+        update.fragments = self._events.fragments()
         self._tell_particles(update)
         return update
 

@@ -28,5 +28,7 @@ class ScienceUpdate:
     ensemble: list[dict[str, Any]] = field(default_factory=list)
     particles: list[dict[str, Any]] = field(default_factory=list)
     """Changes of `state`, `calibration`, `front_mode` or `brightness_e`: particle_id and the changed columns."""
+    fragments: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of pieces of cracked particles, with `parent_id`, told when the run ends."""
     calibrations: list[dict[str, Any]] = field(default_factory=list)
     """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4)."""

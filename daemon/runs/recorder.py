@@ -134,6 +134,8 @@ class Recorder:
         ):
             if rows:
                 put(rows)
+        if update.fragments:
+            writer.put_particles(TEXT_DEFAULTS | row for row in update.fragments)
         if update.events:
             self._put_events(update.events)
 

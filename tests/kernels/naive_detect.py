@@ -115,7 +115,7 @@ class NaiveParticle:
             self.fall[j] = max(0.0, self.fall[j] + step * (-u - step / 2))
             larger = max(self.rise[j], self.fall[j])
             highest = max(highest, larger)
-            if larger > thresholds[j] and larger > aged_threshold(thresholds[j], step, self.memory):
+            if larger > thresholds[j]:
                 alarm = max(alarm, larger)
         return alarm, highest
 
@@ -132,15 +132,25 @@ class NaiveParticle:
             self.lag = 0.0
             self.memory = max(K.SHORTEN * self.memory, K.MEMORY_MIN)
 
-    def judge(self, noise, steepness):
+    def likelihood_ratio(self, mean, after):
+        # the line's own value and slope have the variances 4/n and 12/n**3, their covariance is 6/n**2
+        ahead, n = after / 2, self.memory
+        of_line = 4 / n + 2 * ahead * 6 / n**2 + ahead**2 * 12 / n**3
+        return mean**2 / (1 / after + of_line) / 2
+
+    def judge(self, noise, steepness, least):
         """(frames since onset, step, its sigma), or None."""
         scale = noise * self.doubt()
         verdict, onset, mean, after = naive_explain(
             np.array(self.seen), self.level, self.slope, self.memory, scale, steepness
         )
+        if verdict == K.STEP and self.likelihood_ratio(mean / scale, after) <= least:
+            return None
         if verdict == K.STEP:
             sigma = scale * math.sqrt(1 / after + 4 / self.memory)
-            self.begin(self.level + mean, self.slope, float(after), self.seen[-onset:])
+            self.begin(
+                self.level + mean, self.slope, max(float(after), min(4.0 * after, self.memory)), self.seen[-onset:]
+            )
             return onset, mean, sigma
         if verdict == K.SPIKE:
             self.rise, self.fall = [0.0] * K.BANKS, [0.0] * K.BANKS
@@ -153,11 +163,6 @@ class NaiveParticle:
             slope, level = np.polyfit(x, last[~np.isnan(last)], 1)
             self.begin(level + slope, slope, float(len(x)), last)
         return None
-
-
-def aged_threshold(designed, step, memory):
-    roots = np.roots([-8 / (memory * step**2), 1.0, -designed])
-    return float(min(roots.real)) if np.isreal(roots).all() else math.inf
 
 
 class NaiveDetector:
@@ -185,7 +190,7 @@ class NaiveDetector:
             noise = sigma[i] / self.scene
             innovation = (1 + contrast[i]) / self.scene - 1 - p.level
             statistic = p.follow(innovation, noise, self.thresholds)
-            step = p.judge(noise, self.steepness) if statistic > 0 else None
+            step = p.judge(noise, self.steepness, self.thresholds[0]) if statistic > 0 else None
             if step:
                 onset, mean, error = step
                 alarms.append((i, onset, mean * self.scene, error * self.scene, statistic))

@@ -118,3 +118,30 @@ def test_noise_raises_nothing():
     """At one false alarm an instrument-day, a minute of 80 particles raises none."""
     detector = StepDetector(80, 100.0, 1.0)
     assert feed(detector, noise(6_000, 80, seed=4), batch=50) == []
+
+
+def test_lost_frames_are_known_by_their_times():
+    """A camera that lost frames counts on: only the times tell that a trace moved on meanwhile."""
+    t = np.arange(1_200)
+    contrast = noise(1_200, 3) + 0.0005 * t[:, None]
+    contrast[1_100:, 1] += 0.02
+    kept = (t < 900) | (t >= 960)
+    shown, t_s = contrast[kept], 0.01 * t[kept]
+    sigma, flags = np.full(shown.shape, SIGMA), np.zeros(shown.shape, np.uint16)
+    detector = StepDetector(3, 100.0, 1.0)
+    detections = []
+    for start in range(0, len(shown), 7):
+        part = slice(start, start + 7)
+        detections += detector.add(np.arange(len(shown))[part], shown[part], sigma[part], flags[part], t_s[part])
+    assert [(found.index, found.onset_frame) for found in detections] == [(1, 1_040)]
+    blind = StepDetector(3, 100.0, 1.0).add(np.arange(len(shown)), shown, sigma, flags)
+    assert {found.onset_frame for found in blind} >= {900, 1_040}
+
+
+def test_steady_times_change_nothing_however_fast_they_run():
+    contrast = noise(900, 4)
+    contrast[700:, 2] += 0.02
+    frame, sigma, flags = np.arange(900), np.full(contrast.shape, SIGMA), np.zeros(contrast.shape, np.uint16)
+    plain = StepDetector(4, 100.0, 1.0).add(frame, contrast, sigma, flags)
+    jittered = 15.0 * frame + np.random.default_rng(2).uniform(0, 5, 900)
+    assert StepDetector(4, 100.0, 1.0).add(frame, contrast, sigma, flags, jittered) == plain != []

@@ -11,6 +11,8 @@ from daemon.photometry.classify import (
     is_common,
     step_event,
 )
+from daemon.photometry.lookback import Step
+from daemon.photometry.settle import Settled, Suspect
 
 
 def facts(frame: int, every_s: float = 0.01, **changes) -> FrameFacts:
@@ -106,23 +108,31 @@ def test_common_needs_a_share_and_a_number() -> None:
     assert not is_common(found(common=0.5), 4)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected_sign", "kind"),
-    [
-        (-0.03, 0, EventKind.CRACK),
-        (-0.2, 1, EventKind.CRACK),
-        (-0.2, -1, EventKind.STEP),
-        (-0.02, 0, EventKind.STEP),
-        (0.2, 0, EventKind.STEP),
-    ],
-)
-def test_a_dark_step_is_a_crack_unless_a_transformation_explains_it(
-    size: float, expected_sign: int, kind: EventKind
-) -> None:
-    event = step_event(found(size=size), 12, 0.5, facts(53), expected_sign)
-    assert event.kind is kind
-    assert (event.particle_id, event.t_s, event.detected_t_s) == (12, 0.5, pytest.approx(0.53))
-    assert (event.magnitude, event.magnitude_sigma, event.score) == (size, 1e-3, 40.0)
+@pytest.mark.parametrize("kind", [EventKind.STEP, EventKind.CRACK, EventKind.CRACK_CLOSED])
+def test_a_step_is_known_from_its_alarm_and_others_when_told_apart(kind: EventKind) -> None:
+    suspect = Suspect(found(size=-0.04), 0.5, facts(53), 1.2)
+    settled = Settled(suspect, facts(120), Step(0.51, -0.05, 2e-4), False, False, True, True, None, np.full(14, np.nan))
+    event = step_event(settled, 12, kind)
+    assert (event.kind, event.particle_id, event.t_s) == (kind, 12, 0.51)
+    assert event.detected_t_s == pytest.approx(0.53 if kind is EventKind.STEP else 1.2)
+    assert event.detected_host_t_s == pytest.approx(51.2), "the frame that let it be told"
+    assert (event.magnitude, event.magnitude_sigma, event.score) == (-0.05, 2e-4, 40.0)
+
+
+def test_an_object_that_passes_is_said_once_while_it_passes() -> None:
+    instrument = InstrumentEvents()
+    told = []
+    for frame in (100, 150, 380, 900):
+        now = facts(frame)
+        instrument.add(now)
+        suspect = Suspect(found(frame - 70, frame - 67), now.t_s - 0.7, facts(frame - 67), now.t_s)
+        step = Step(now.t_s - 0.7, -0.1, 1e-3)
+        settled = Settled(suspect, now, step, True, False, True, False, None, np.full(14, np.nan))
+        told += instrument.passed(settled)
+    assert [(event.kind, event.t_s) for event in told] == [
+        (EventKind.BUBBLE, pytest.approx(0.3)),
+        (EventKind.BUBBLE, pytest.approx(8.3)),
+    ]
 
 
 def test_onsets_are_dated_by_kept_frames_and_beyond_them_by_rate() -> None:

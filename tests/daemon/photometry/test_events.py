@@ -20,24 +20,9 @@ def found(index: int, onset: int, settled: int, size: float, common: float = 0.0
     return Detection(index, onset, settled, size, 1e-3, 30.0, common)
 
 
-def test_a_particle_s_step_is_dated_and_named() -> None:
-    crack, step = events_of([found(3, 100, 104, -0.1), found(4, 200, 203, 0.02)])
-    assert (crack.kind, crack.particle_id) == (EventKind.CRACK, 13)
-    assert (crack.t_s, crack.detected_t_s) == (pytest.approx(1.0), pytest.approx(1.04))
-    assert crack.detected_host_t_s == pytest.approx(1001.04)
-    assert (step.kind, step.particle_id) == (EventKind.STEP, 14)
-
-
 def test_a_common_step_spares_the_particles() -> None:
     together = [found(index, 100, 102 + index % 3, -0.1, common=0.9) for index in range(20)]
     assert events_of(together) == []
-
-
-def test_steps_at_a_focus_jump_are_the_jump() -> None:
-    flags = np.zeros(400, np.uint32)
-    flags[100] = FrameFlag.FOCUS_JUMP
-    events = events_of([found(3, 95, 104, -0.1), found(3, 300, 304, -0.1)], flags=flags)
-    assert [event.kind for event in events] == [EventKind.FOCUS_JUMP, EventKind.CRACK]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 400])

@@ -195,13 +195,16 @@ def test_masks_may_change_at_any_time(when):
 
 def test_events_of_an_added_particle_carry_its_id():
     science = Science(mask_set(P), ScienceSettings())
-    shown = Movie(np.arange(40) * 0.1, np.zeros((40, P + 1)))
-    first, second = shown.batches(20)
+    contrast = np.zeros((60, P + 1))
+    contrast[45:, LATE] += 0.1
+    shown = Movie(np.arange(60) * 0.1, contrast)
+    first, second, third = shown.batches(20)
     science.add(cut(first, np.ones(20, bool), slice(0, P)))
     science.change_masks(mask_set(P + 1))
-    second.baseline_flux_e, second.baseline_layer_flux_e = f0(1e6)
-    second.detections = [Detection(LATE, 30, 32, 0.1, 0.01, 30.0, 0.0)]
-    events = science.add(second).events
+    for batch in (second, third):
+        batch.baseline_flux_e, batch.baseline_layer_flux_e = f0(1e6)
+    third.detections = [Detection(LATE, 45, 47, 0.1, 0.01, 30.0, 0.0)]
+    events = [*science.add(second).events, *science.add(third).events, *science.finish().events]
     assert [(event.particle_id, event.kind) for event in events] == [(10 + LATE, EventKind.STEP)]
 
 

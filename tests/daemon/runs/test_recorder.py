@@ -143,3 +143,18 @@ def test_clips_are_stored_under_their_particles_within_the_budget(recorded, monk
     np.testing.assert_array_equal(stored.pixels, looks + 1)
     np.testing.assert_array_equal(stored.t_s, [3.0, 3.5])
     assert reader.clip(99) is None
+
+
+def test_pieces_of_cracked_particles_become_rows_with_a_parent(recorded, monkeypatch):
+    row = {"particle_id": 31, "parent_id": 12, "y_px": 4.0, "x_px": 5.0, "area_px": 60.0, "state": "dead"}
+
+    def work(recorder):
+        recorder.add(batch(0, 20))
+        monkeypatch.setattr(recorder.science._events, "fragments", lambda: [row])
+        recorder.finish()
+
+    reader, _, _ = recorded(work)
+    found = reader.particles()
+    assert len(found) == PARTICLE_COUNT + 1
+    assert {name: found[-1][name] for name in row} == row
+    assert found[-1]["particle_index"] == PARTICLE_COUNT, "behind all that have traces"
