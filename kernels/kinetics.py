@@ -217,7 +217,7 @@ def respond(
     ln tau (s), the charge at the start and what is to be taken off measured charges near those of `off_at`. Every
     `every` steps a row of `mean` (M,), x as the calibration would show it, and `lead` (M,), x_s - x, is written, and x
     is drawn by the share `draw` to `seen` (M,), if that is not NaN. The first `sensed` parameters' derivatives go to
-    `mean_by`, `lead_by` (M, sensed).
+    `mean_by`, `lead_by` (M, sensed), exact where `seen` is not NaN.
     """
     tau_s, first = math.exp(own[LN_TAU]), OFF + off_at.shape[0]
     x, q, s = own[START], 0.0, own[START]
