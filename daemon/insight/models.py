@@ -20,6 +20,7 @@ from daemon.insight.kinetics import A_AT, FLOOR_SOC, PROFILE, PROFILE_SIGMA, STA
 from daemon.insight.observe import EVERY, Cell, grouped, steps
 from daemon.insight.run_data import RunData
 from daemon.photometry.derive import Z90, SocTable
+from kernels.electrode import THERMAL_V
 from kernels.kinetics import LN_RATE, LN_TAU
 
 COMMON_PARTICLES = 40
@@ -34,6 +35,8 @@ MAX_CHI2 = 25.0
 FIRST_RATES_PER_H = tuple(np.geomspace(0.02, 200.0, 9))
 FIRST_LN_TAU = 6.0
 PROFILE_ROUNDS = 10
+VOLTAGE_SIGMA_V = 0.001
+"""What the record, the counter electrode and the estimate of U leave open, of the same sign as the current."""
 BOUND_STEPS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0)
 BOUND_CHI2 = Z90**2
 
@@ -203,6 +206,7 @@ class SolidSolution:
             raise InsightError(InsightReason.NO_PARTICLES, "no particle has a calibrated state of charge")
         self.equilibrium = from_file(ocv) if ocv else self._own_equilibrium(able)
         self._observed = series.observed(cell, self._which)
+        self._telling_now = np.arange(len(self._which))
 
     def _own_equilibrium(self, able: np.ndarray) -> Equilibrium:
         series, cell = self._series, self._cell
@@ -213,7 +217,7 @@ class SolidSolution:
         """Settle what is common, then fit the `wanted` (P,) of all particles."""
         first = Joint(self._observed, self.equilibrium, STAGES[0][0])
         common = Common()
-        which = self._telling(first)
+        which = self._telling_now = self._telling(first)
         own = first.begin(common, np.log(np.array(FIRST_RATES_PER_H) / 3600.0), FIRST_LN_TAU)
         levels = []
         for k, (floor, rounds) in enumerate(STAGES):
@@ -223,8 +227,9 @@ class SolidSolution:
             progress(0.5 * (k + 1) / len(STAGES))
         wide = Joint(self._observed, self.equilibrium, profile=PROFILE * (1.0 + PROFILE_SIGMA))
         other = wide.settle(which, own, common, PROFILE_ROUNDS)[0]
-        # how far it moves when points weigh less or more, and when the image's geometry is another
-        scale_sigma = float(np.hypot(np.ptp(levels[1:]), np.median(other[which, LN_RATE]) - levels[-1]))
+        # how far it moves when points weigh less or more, when the image's geometry is another, and by the voltage's own
+        moves = np.ptp(levels[1:]), np.median(other[which, LN_RATE]) - levels[-1], self._voltage_share(levels[-1])
+        scale_sigma = float(np.sqrt(np.sum(np.square(moves))))
         joint = Joint(self._observed, self.equilibrium)
         others = np.setdiff1d(np.arange(len(own)), which)
         own[others, LN_RATE] = levels[-1]
@@ -238,6 +243,13 @@ class SolidSolution:
                            self._result(joint, at, name, own[at], common, scale_sigma))  # fmt: skip
             progress(0.5 + 0.5 * len(results) / wanted.sum())
         return self._summary(results, common, scale_sigma)
+
+    def _voltage_share(self, ln_rate: float) -> float:
+        """What `VOLTAGE_SIGMA_V` is of the overpotential at the largest C-rate, of exchange at `ln_rate`."""
+        soc = self._observed.soc[:, self._telling_now]
+        rate = np.abs(np.diff(soc, axis=0)) / np.diff(self._observed.t_s)[:, None]
+        quick = float(np.nanquantile(rate, 0.95))
+        return VOLTAGE_SIGMA_V / (2 * THERMAL_V * np.arcsinh(quick / (2 * np.exp(ln_rate))))
 
     def _telling(self, joint: Joint) -> np.ndarray:
         """Particles that settle the common parameters: those measured best, evenly over the field."""

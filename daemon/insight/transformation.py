@@ -54,9 +54,14 @@ def fit(
     sign = np.sign(current)[:, None]
     largest = max(cell.largest_ma, 1e-30)
 
-    def rest(common: np.ndarray) -> np.ndarray:
+    volts = np.where(known, volts, plateau_v)
+
+    def driven(common: np.ndarray) -> np.ndarray:
         drive = (sign * (volts - common[1] * current[:, None] / largest - common[0]) - common[2]) / (2 * THERMAL_V)
-        soft = MIN_DRIVE * np.logaddexp(0.0, drive / MIN_DRIVE) + 1e-6
+        return np.asarray(drive)
+
+    def rest(common: np.ndarray) -> np.ndarray:
+        soft = MIN_DRIVE * np.logaddexp(0.0, driven(common) / MIN_DRIVE) + 1e-6
         return np.asarray(np.log(rate) - np.log(2.0 * np.sinh(soft)))
 
     use = known & resolved
@@ -72,7 +77,8 @@ def fit(
     if several.any():
         bounds = ([plateau_v - 0.3, 0.0, 0.0], [plateau_v + 0.3, 1.0, 0.2])
         common = least_squares(scatter, start + np.array([0, 1e-4, 1e-4]), bounds=bounds, loss="soft_l1").x
-    return _summary(rest(common), known, use, common, largest)
+    weak = driven(common) < 2 * MIN_DRIVE
+    return _summary(rest(common), known & ~weak, use & ~weak, common, largest)
 
 
 def _summary(

@@ -68,7 +68,7 @@ def test_derivatives_are_those_of_what_it_computes():
     def at(values):
         return respond(values[:FIRST], values[FIRST], values[FIRST + 1 : FIRST + 6], values[FIRST + 6 :])[:2]
 
-    exact = respond(sensed=len(whole))[2:]
+    exact = respond(sensed=len(whole))[2:]  # where a step crosses a knot, slopes differ for a while
     for p in range(len(whole)):
         step = np.zeros(len(whole))
         step[p] = 1e-6
