@@ -227,7 +227,7 @@ class SolidSolution:
             progress(0.5 * (k + 1) / len(STAGES))
         wide = Joint(self._observed, self.equilibrium, profile=PROFILE * (1.0 + PROFILE_SIGMA))
         other = wide.settle(which, own, common, PROFILE_ROUNDS)[0]
-        # how far it moves when points weigh less or more, when the image's geometry is another, and by the voltage's own
+        # how far it moves when points weigh less or more, when the image's geometry is another, and by the voltage
         moves = np.ptp(levels[1:]), np.median(other[which, LN_RATE]) - levels[-1], self._voltage_share(levels[-1])
         scale_sigma = float(np.sqrt(np.sum(np.square(moves))))
         joint = Joint(self._observed, self.equilibrium)
