@@ -74,8 +74,8 @@ def test_derivatives_are_those_of_what_it_computes():
         step[p] = 1e-6
         for k_out in (0, 1):
             slope = (at(whole + step)[k_out] - at(whole - step)[k_out]) / 2e-6
-            # where a step crosses a knot, the slope differs
-            assert np.quantile(np.abs(slope - exact[k_out][:, p]), 0.9) < 1e-4 * max(1.0, np.abs(slope).max()), p
+            away = np.abs(slope - exact[k_out][:, p])[np.isfinite(SEEN)]  # the others are compared with nothing
+            assert np.quantile(away, 0.95) < 1e-4 * max(1.0, np.abs(slope).max()), p
 
 
 def test_at_rest_nothing_moves_and_far_voltages_do_not_break_it():
