@@ -19,12 +19,12 @@ from tests.electrodes import PROGRAM, Record, Spheres, cycled, write_run
 
 TITLE = "Kinetic models of particles"
 INTRO = """\
-Twelve particles in a run file: charge and discharge at C/20, 1C and 2C with rests, contrasts with a noise of 1 % of a
-fiftieth of the swing (0.001 of SoC) a point, calibrations as given. The physics is of two kinds: spheres in shells
-with Butler-Volmer kinetics, written for these tests, and the electrode of the simulated instrument, whose equations
-are those that are fitted. ln k has a standard deviation of 0.4. The truth of a rate is the exchange rate at SoC 0.5,
-contact resistance included. "Relative" is after the median of all particles' errors is taken off: what comparisons
-rest on. For two phases only that is compared: the absolute rate is of the transformation, by definition."""
+Twelve particles in a run file: charge and discharge at C/20, 1C and 2C with rests, contrasts with a noise of 0.001 of
+SoC a frame, calibrations as given. The physics is of two kinds: spheres in shells with Butler-Volmer kinetics,
+written for these tests, and the electrode of the simulated instrument, whose equations are those that are fitted. ln
+k has a standard deviation of 0.4. The truth of a rate is the exchange rate at SoC 0.5, contact resistance included.
+"Relative" is after the median of all particles' errors is taken off: what comparisons rest on. For two phases only
+that is compared: the absolute rate is of the transformation, by definition."""
 PARTICLES = 12
 STEPS = 240
 LIMITS_V = {"nmc": (3.2, 4.35), "graphite": (2.6, 3.42), "lfp": (3.0, 3.8)}
