@@ -31,6 +31,8 @@ __all__ = [
     "EngineReason",
     "ExperimentError",
     "ExperimentReason",
+    "InsightError",
+    "InsightReason",
     "InstrumentError",
     "MaskError",
     "MaskReason",
@@ -98,6 +100,18 @@ class RunReason(Reason):
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
     INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
     INTERRUPTED = ("run.interrupted", "The service ended before the run did; what was measured until then is stored.")
+
+
+class InsightReason(Reason):
+    """Why a finished run cannot be analysed further."""
+
+    NO_RECORD = ("insight.no_record", "Name a run with a cell's record: models need its voltage and current.")
+    NO_OCV = (
+        "insight.no_ocv",
+        "Give the equilibrium voltage with --ocv, or add a slow charge and discharge to the run.",
+    )
+    BAD_OCV = ("insight.bad_ocv", "Give a CSV with a header, SoC from 0 to 1 rising, and the cell's voltage at rest.")
+    NO_PARTICLES = ("insight.no_particles", "Name particles that are in the run, see `photometryctl export`.")
 
 
 class MaskReason(Reason):
@@ -180,6 +194,10 @@ class ExperimentError(InstrumentError):
 
 class RunError(InstrumentError):
     """The run cannot be started, found or changed."""
+
+
+class InsightError(InstrumentError):
+    """The finished run cannot be analysed further."""
 
 
 class MaskError(InstrumentError):

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("daemon.ctl.export:export", "Write the tables of a run file as Parquet, CSV or Arrow."),
     "compare": ("daemon.ctl.compare:compare", "Compare run files: batches, cells, protocols."),
     "report": ("daemon.ctl.report:report", "Write a run file's report: one HTML file that opens with no network."),
+    "models": ("daemon.ctl.models:models", "Kinetic models of a run's particles, as PyBaMM parameter sets."),
     "status": ("daemon.ctl.live:status", "Every part of the instrument, and what to do about it."),
     "watch": ("daemon.ctl.live:watch", "The instrument live in the terminal."),
     "runs": ("daemon.ctl.runs:runs", "The runs, newest first."),
