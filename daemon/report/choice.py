@@ -11,7 +11,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event, EventKind
 from daemon.insight.cell_halves import CellHalf
 from daemon.insight.run_data import RunData
-from daemon.photometry.ensemble import UNUSUAL_SIGMAS, robust_score
+from daemon.photometry.outliers import SHOWN_SIGMAS, robust_score
 from daemon.report.style import TimeAxis
 
 FAILED, CRACKED, UNUSUAL, TYPICAL = 4, 3, 3, 2
@@ -166,7 +166,7 @@ def _unusual(run: RunData, cycle: int | None) -> list[Choice]:
     worst = size.max(axis=0)
     found = []
     for k in np.argsort(-worst, kind="stable").tolist():
-        if worst[k] < UNUSUAL_SIGMAS:
+        if worst[k] < SHOWN_SIGMAS:
             break
         column, half = names[int(size[:, k].argmax())]
         value = of_cycle(run, column, half, cycle)[k]
