@@ -104,7 +104,6 @@ class Science:
             part.grow(count)
         self._waiting = deque(all_grown(block, count) for block in self._waiting)
         self._book.grow(self._particle_id, self._weights)
-        self._events.grow(self._particle_id)
         self._outlook.grow(self._particle_id)
         self._events.change_masks(masks)
         self._table = SocTable(dict(enumerate(self._rows)), count)
