@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from daemon.engine.measures import LAYERS
+
 TRACE_COLUMNS = (
     "soc", "soc_lo", "soc_hi", "gradient", "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px",
 )  # fmt: skip
@@ -18,7 +20,7 @@ TRACE_COLUMNS = (
 
 Z90 = 1.645
 """Half-width of a two-sided 90 % interval in standard deviations."""
-GRID_POINTS = 65
+GRID_POINTS = 129
 """Points of the look-up table; twice the knots of a monotone calibration, so those are met exactly."""
 OUTSIDE_MARGIN = 0.10
 """Share of the calibrated contrast span by which a value may leave it and still be read as the nearest end."""
@@ -32,15 +34,15 @@ class SocTable:
     """The calibrations of P particles compiled into one look-up table over contrast.
 
     `rows` maps the column (0..P-1) to a calibration row: `kind`, `contrast_knots`, `soc_knots` (piecewise linear
-    between knots), `soc_sigma` (NaN or None: nothing is known between two end members). Columns without a usable row
-    give NaN.
+    between knots), `soc_sigma` (NaN or None: nothing is known between two end members) and, where the file has it,
+    `soc_sigma_knots`, the same knot by knot. Columns without a usable row give NaN.
     """
 
     def __init__(self, rows: Mapping[int, Mapping[str, Any]], count: int) -> None:
         self.usable = np.zeros(count, bool)
         self.open_interior = np.zeros(count, bool)
         self.two_phase = np.zeros(count, bool)
-        self.soc_sigma = np.zeros(count)
+        self._sigma = np.zeros((count, GRID_POINTS))
         self._first = np.zeros(count)
         self._step = np.ones(count)
         self._table = np.zeros((count, GRID_POINTS))
@@ -53,14 +55,15 @@ class SocTable:
         knots = _clean_knots(row)
         if knots is None:
             return
-        contrast, soc = knots
+        contrast, soc, own = knots
         sigma = row.get("soc_sigma")
         known = sigma is not None and np.isfinite(sigma)
         grid = np.linspace(contrast[0], contrast[-1], GRID_POINTS)
         self._first[column] = grid[0]
         self._step[column] = (grid[-1] - grid[0]) / (GRID_POINTS - 1)
         self._table[column] = np.interp(grid, contrast, soc)
-        self.soc_sigma[column] = sigma if known else 0.0
+        if known:
+            self._sigma[column] = sigma if own is None else np.interp(grid, contrast, own)
         self.usable[column] = True
         self.two_phase[column] = row["kind"] == "end_members" and known
         self.open_interior[column] = row["kind"] == "end_members" and not known
@@ -70,13 +73,20 @@ class SocTable:
 
         `slack` is extra contrast by which a value may leave the span, for noise.
         """
+        return self._read(self._table, contrast, slack)
+
+    def sigma(self, contrast: np.ndarray, slack: np.ndarray | float = 0.0) -> np.ndarray:
+        """Standard deviation of the calibration at (N, P) contrasts, 0 where nothing is known between two ends."""
+        return self._read(self._sigma, contrast, slack)
+
+    def _read(self, table: np.ndarray, contrast: np.ndarray, slack: np.ndarray | float) -> np.ndarray:
         position = (contrast - self._first) / self._step
         margin = OUTSIDE_MARGIN * (GRID_POINTS - 1) + np.asarray(slack) / self._step
         known = self.usable & (position >= -margin) & (position <= GRID_POINTS - 1 + margin)
         position = np.clip(np.where(known, position, 0.0), 0.0, GRID_POINTS - 1)
         cell = np.minimum(position.astype(np.intp), GRID_POINTS - 2)
         fraction = position - cell
-        flat, place = self._table.ravel(), self._base + cell
+        flat, place = table.ravel(), self._base + cell
         if not flat.size:
             return np.full(np.shape(contrast), np.nan)
         return np.where(known, flat[place] * (1.0 - fraction) + flat[place + 1] * fraction, np.nan)
@@ -87,7 +97,7 @@ class SocTable:
         slack = 3.0 * width
         soc, left, right = (self.soc(contrast + shift, slack) for shift in (0.0, -width, width))
         low, high = np.fmin(left, right), np.fmax(left, right)
-        own = Z90 * self.soc_sigma
+        own = Z90 * self.sigma(contrast, slack)
         lowest, highest = low**OPEN_EXPONENT, 1.0 - (1.0 - high) ** OPEN_EXPONENT
         open_end = Z90 * OPEN_END_SIGMA
         lo = np.where(self.open_interior, lowest - open_end, soc - np.hypot(soc - low, own))
@@ -114,7 +124,7 @@ def derive_traces(
     sigma = np.asarray(contrast_sigma, float)
     table = SocTable(calibrations, contrast.shape[1])
     soc, lo, hi = table.interval(contrast, sigma)
-    gradient, gradient_sigma = _gradient(table, sigma, layers, np.asarray(layer_sigma_ratio, float))
+    gradient, gradient_sigma = _gradient(calibrations, sigma, layers, np.asarray(layer_sigma_ratio, float))
     unknown = np.full(contrast.shape, np.nan)
     columns = {
         "soc": soc,
@@ -129,36 +139,68 @@ def derive_traces(
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
+class LayerTables:
+    """How the layers' contrasts of P particles become the SoC of surface and core."""
+
+    def __init__(self, rows: Mapping[int, Mapping[str, Any]], count: int) -> None:
+        self.weights = np.zeros((count, 2, 4))
+        """(P, 2, 4): contrasts of surface and core from those of the layers."""
+        self.weights[:, 0, 0] = self.weights[:, 1, 3] = 1.0
+        parts: tuple[dict[int, Mapping[str, Any]], ...] = ({}, {})
+        for column, row in rows.items():
+            own = row.get("layers")
+            if not 0 <= column < count or row.get("kind") not in ("monotone", "end_members"):
+                continue
+            if own:
+                self.weights[column] = own["weights"]
+                for part, name in zip(parts, ("surface", "core"), strict=True):
+                    part[column] = {"kind": "monotone", "soc_sigma": 0.0, **own[name]}
+            elif "layers" not in row and row["kind"] == "monotone":  # a file of an earlier version
+                parts[0][column] = parts[1][column] = row
+        self.tables = [SocTable(part, count) for part in parts]
+
+
 def _gradient(
-    table: SocTable, sigma: np.ndarray, layers: Mapping[str, np.ndarray], ratio: np.ndarray
+    rows: Mapping[int, Mapping[str, Any]], sigma: np.ndarray, layers: Mapping[str, np.ndarray], ratio: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """soc(surface) - soc(core) by the particle's own curve; NaN where the curve between its ends is unknown."""
-    by_name = {name.removeprefix("layer_"): values for name, values in layers.items()}
-    if "surface" not in by_name or "core" not in by_name:
+    """soc(surface) - soc(core), each by its own curve; NaN where the curve between its ends is unknown."""
+    by_name = {name.removeprefix("layer_"): np.asarray(values, float) for name, values in layers.items()}
+    if not {"surface", "core"} <= set(by_name):
         return np.full(sigma.shape, np.nan), np.full(sigma.shape, np.nan)
-    surface, surface_sigma = _layer(table, by_name["surface"], sigma * ratio[:, 0])
-    core, core_sigma = _layer(table, by_name["core"], sigma * ratio[:, 3])
-    closed = ~table.open_interior
-    gradient = np.where(closed, surface - core, np.nan)
+    own = LayerTables(rows, sigma.shape[1])
+    found = []
+    for k, table in enumerate(own.tables):
+        weights = own.weights[:, k]
+        contrast, variance = np.zeros(sigma.shape), np.zeros(sigma.shape)
+        for place, name in enumerate(LAYERS):
+            used = weights[:, place] != 0.0
+            if used.any() and name in by_name:
+                contrast += np.where(used, weights[:, place] * by_name[name], 0.0)
+                variance += np.where(used, (weights[:, place] * sigma * ratio[:, place]) ** 2, 0.0)
+        found.append(_layer(table, contrast, np.sqrt(variance)))
+    (surface, surface_sigma), (core, core_sigma) = found
+    gradient = surface - core
     return gradient, np.where(np.isfinite(gradient), np.hypot(surface_sigma, core_sigma), np.nan)
 
 
 def _layer(table: SocTable, contrast: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """SoC of one layer and its standard deviation from the layer's noise alone."""
-    contrast = np.asarray(contrast, float)
+    """SoC of one layer and its standard deviation, from the layer's noise and its calibration."""
     width = np.where(np.isfinite(sigma), sigma, 0.0)
-    slack = 3.0 * width
+    slack = 3.0 * Z90 * width
     above, below = table.soc(contrast + width, slack), table.soc(contrast - width, slack)
-    return table.soc(contrast, slack), np.where(np.isfinite(sigma), np.abs(above - below) / 2.0, np.nan)
+    noise = np.hypot((above - below) / 2.0, table.sigma(contrast, slack))
+    return table.soc(contrast, slack), np.where(np.isfinite(sigma), noise, np.nan)
 
 
-def _clean_knots(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Finite knots in rising contrast, or None when the row gives no curve."""
+def _clean_knots(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+    """Finite knots in rising contrast with their sigmas, if any; None when the row gives no curve."""
     if row.get("kind") not in ("monotone", "end_members"):
         return None
     contrast, soc = (np.asarray(row.get(name, ()), float).ravel() for name in ("contrast_knots", "soc_knots"))
     if len(contrast) != len(soc) or len(contrast) < 2 or not (np.isfinite(contrast) & np.isfinite(soc)).all():
         return None
+    sigma = np.asarray(row.get("soc_sigma_knots") or (), float).ravel()
     order = np.argsort(contrast, kind="stable")
     contrast, soc = contrast[order], soc[order]
-    return (contrast, soc) if contrast[-1] - contrast[0] > 1e-9 else None
+    own = sigma[order] if len(sigma) == len(order) and np.isfinite(sigma).all() else None
+    return (contrast, soc, own) if contrast[-1] - contrast[0] > 1e-9 else None

@@ -64,6 +64,7 @@ class Science:
         self._waiting: deque[Block] = deque()
         self._half: Half = self._track.current
         self._history = History(count, settings.history_points)
+        self._masks = masks
         self._calibrator = Calibrator(count, settings.capacity_mah)
         self._activity = Activity(count)
         self._book = CycleBook(self._particle_id, self._weights)
@@ -98,7 +99,7 @@ class Science:
         To be called between two batches, once F0 is known.
         """
         count = masks.count
-        self._particle_id, self._weights = np.asarray(masks.particle_id), _areas(masks)
+        self._masks, self._particle_id, self._weights = masks, np.asarray(masks.particle_id), _areas(masks)
         self._removed = np.zeros(count, bool) if masks.active is None else ~masks.active
         for part in (self._contrasts, self._blocks, self._history, self._calibrator, self._activity):
             part.grow(count)
@@ -292,6 +293,7 @@ class Science:
 
     def _calibrate(self, update: ScienceUpdate) -> None:
         dead = self._activity.states == DEAD
+        self._calibrator.mix(self._masks)
         rows = self._rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
         self._table = SocTable(dict(enumerate(rows)), len(rows))
         self._kinds = np.array([CALIBRATIONS.index(row["kind"]) for row in rows], np.int8)

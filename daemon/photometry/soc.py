@@ -1,61 +1,61 @@
-"""From contrast to the particle's own charge fraction: anchors, the window, and the curve of each particle.
+"""From contrast to the particle's own charge fraction: anchors, the window, and what is known of each particle.
 
 An anchor is an instant at which every connected solid-solution particle holds the ensemble's charge fraction: the end
-of a relaxed rest, or any point of a half slow enough (at most C/20).
+of a relaxed rest, any point of a half slow enough (at most C/20), or, less surely, the mean of charge and discharge.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from scipy.optimize import isotonic_regression
 
+from daemon.engine.measures import LAYERS, MaskSet
 from daemon.photometry.anchors import (
-    FOLD_SHARE,
     FOLD_SIGMAS,
     Anchor,
+    Drive,
     Folds,
+    alike,
+    alone,
+    between,
+    driven,
     end_points,
     folds,
     middle,
     point,
     rest_anchor,
-    slow_anchors,
 )
 from daemon.photometry.blocks import all_grown, finite_mean
+from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_members, monotone, spans
 from daemon.photometry.curves import HalfCurves
+from daemon.photometry.mixing import PLAIN, mixing
+from daemon.photometry.response import Anchors, Responses, respond
 
 SLOW_C_RATE = 0.055
 """C/20, and a tenth for a drive that is not exact."""
-KNOTS = 33
 WINDOW_GROWTH = 1.05
 """A half redefines the window when it passes this much more charge."""
 WINDOW_SHARE = 0.10
 """With a known capacity: share of it that a half must pass to define a window."""
 END_REACH = 0.10
-"""Anchors this close to 0 and 1 reach the ends; half ends this close to them are end members."""
-WIDEST_GAP = 0.35
-MIN_ANCHORS = 5
-BIN_FRACTION = 0.02
-WORST_SIGMA = 0.10
-"""A monotone curve less certain than this says no more than its ends."""
-CHARGE_SIGMA = 0.004
-"""Coulometry is of the whole electrode, not of the field of view."""
-TWO_PHASE_SIGMA = 0.05
-"""End members of two phases mix linearly up to unequal brightness within the particle."""
+"""Half ends this close to 0 and 1 are end members; anchors this close to them reach the ends."""
+BIN_FRACTION = 0.005
+"""Rests this close to each other are one anchor."""
+BEYOND = 0.03
+"""Anchors may lie this far outside of the window; ends this much farther from it than the nearest are not used."""
+MAX_ANCHORS = 96
+MAX_RESTS = 256
 TWO_PHASE_SPREAD = 0.65
 """Distance between the quartiles of the particles' fractions: 1 when each is at either end, a half when evenly spread,
 near 0 when all are alike. Quartiles, because a few cracked particles have lost their scale."""
 MIN_POPULATION = 8
-MAX_ANCHORS = 512
-EQUAL_CONTRAST = 1e-4
-"""Contrasts this close, as a share of the span, are one."""
-HALF_SAMPLING = 0.75
-"""Curves through half of the anchors err more than the curve through all: sqrt(1/(1 + 0.8)) for noise alone."""
+FOLDED_HALVES = 2
+"""A contrast that turned back in one half only may have been a crack."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +81,31 @@ class Calibrator:
     def __init__(self, particles: int, capacity_mah: float | None) -> None:
         self._particles = particles
         self._capacity_mah = capacity_mah
+        self._mixing = np.zeros((0, *PLAIN.shape))
         self.window: Window | None = None
         self.two_phase = False
-        self._anchors: deque[Anchor] = deque(maxlen=MAX_ANCHORS)
+        self._rests: deque[Anchor] = deque(maxlen=MAX_RESTS)
+        self._slow: deque[Drive] = deque(maxlen=4)
+        self._fast: deque[Drive] = deque(maxlen=4)
         self._ends: deque[Anchor] = deque(maxlen=16)
         self._middles: deque[Anchor] = deque(maxlen=4)
-        self._folds: deque[Folds] = deque(maxlen=2)
+        self._folds: deque[Folds] = deque(maxlen=6)
 
     def grow(self, particles: int) -> None:
         """Go on with more particles, of which nothing is known yet."""
         self._particles = particles
-        everything: list[deque[Any]] = [self._anchors, self._ends, self._middles, self._folds]
+        everything: list[deque[Any]] = [self._rests, self._ends, self._middles, self._folds]
         for kept in everything:
             for place, each in enumerate(kept):
                 kept[place] = all_grown(each, particles)
+        for drives in (self._slow, self._fast):
+            for place, drive in enumerate(drives):
+                drives[place] = drive.grown(particles)
 
     def add(self, curves: HalfCurves) -> None:
         """Take one finished half, or the lead-in before the first current (for its rest only)."""
         for rest in curves.half.rests:
-            self._keep(self._anchors, rest_anchor(curves, rest))
+            self._keep(self._rests, rest_anchor(curves, rest))
         if not curves.half.sign or not curves.driven.any():
             return
         if curves.half.index == 0:
@@ -108,11 +114,22 @@ class Calibrator:
         self._widen(curves)
         if self.window is None or not self.passed_enough(curves, 0.5):
             return
-        self._folds.append(folds(curves))
+        c_rate = curves.half.mean_current_ma / self._full_mah
+        self._folds.append(folds(curves, c_rate))
         self._middles.append(middle(curves))
-        capacity = self._capacity_mah or self.window.capacity_mah
-        if curves.half.mean_current_ma / capacity <= SLOW_C_RATE:
-            self._anchors.extend(slow_anchors(curves))
+        drive = driven(curves)
+        if drive is not None:
+            (self._slow if c_rate <= SLOW_C_RATE else self._fast).append(drive)
+
+    def mix(self, masks: MaskSet) -> None:
+        """Take the outlines' part in how layers mix; of particles that were there before nothing is taken anew."""
+        if len(self._mixing) < masks.count:
+            self._mixing = np.concatenate([self._mixing, mixing(masks)[len(self._mixing) :]])
+
+    @property
+    def _full_mah(self) -> float:
+        """What C-rates are of."""
+        return self._capacity_mah or (self.window.capacity_mah if self.window else float("nan"))
 
     @staticmethod
     def _keep(anchors: deque[Anchor], anchor: Anchor | None) -> None:
@@ -133,166 +150,210 @@ class Calibrator:
 
     def rows(self, particle_id: np.ndarray, dead: np.ndarray, layer_sigma_ratio: np.ndarray) -> list[dict[str, Any]]:
         """One calibration row a particle, in order, from all that is known now."""
-        discharged, charged, end_sigma = self._end_members()
-        self._judge_phases(discharged, charged, dead)
-        folded = self._folded()
-        fractions, contrasts, sigmas = self._anchor_matrix()
+        missing = np.repeat(PLAIN[None], self._particles - len(self._mixing), axis=0)
+        mix = Mix.of(np.concatenate([self._mixing, missing]), layer_sigma_ratio)
+        self._judge_phases(self._end_members(mix, 0.0), dead)
+        turned = self._folded()
+        curves: list[dict[str, Any] | None] = [None] * self._particles
+        if not self.two_phase:
+            curves = self._curves(mix, dead | turned)
+        ends = self._end_members(mix, 0.0 if self.two_phase else 1.0)
+        bend = self._bend(ends) if self.two_phase else np.full(self._particles, np.nan)
         rows = []
         for index in range(self._particles):
-            ends = (float(discharged[index]), float(charged[index]), float(end_sigma[index]))
             if dead[index] or self.window is None:
                 curve = NO_CURVE
-            elif folded[index]:
+            elif turned[index]:
                 curve = FOLDED
-            elif self.two_phase:
-                curve = end_members(*ends, TWO_PHASE_SIGMA)
             else:
-                curve = monotone(fractions, contrasts[:, index], sigmas[:, index]) or end_members(*ends, float("nan"))
+                curve = curves[index] or ends.row(index, bend[index], mix)
             ratio = [float(value) for value in layer_sigma_ratio[index]]
             rows.append({"particle_id": int(particle_id[index]), **curve, "layer_sigma_ratio": ratio})
         return rows
 
     def _folded(self) -> np.ndarray:
-        """Particles that folded in each of the last two halves (in the one there is)."""
+        """Particles that folded in two of the last halves (in the one there is)."""
         seen = [fold.beyond if self.two_phase else fold.turned for fold in self._folds]
-        return np.logical_and.reduce(seen) if seen else np.zeros(self._particles, bool)
+        count = np.sum(seen, axis=0) if seen else np.zeros(self._particles, int)
+        return np.asarray(count >= min(FOLDED_HALVES, max(len(seen), 1)))
 
-    def _anchor_matrix(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(m,) fractions within the window, (m, P) contrasts and sigmas, by rising fraction."""
-        none = np.zeros((0, self._particles))
-        if self.window is None or not self._anchors:
-            return np.zeros(0), none, none
-        fractions = self.window.fraction(np.array([anchor.charge_mah for anchor in self._anchors]))
-        order = [k for k in np.argsort(fractions, kind="stable") if -0.03 <= fractions[k] <= 1.03]
-        if not order:
-            return np.zeros(0), none, none
-        anchors = list(self._anchors)
-        contrasts = np.stack([anchors[k].contrast for k in order])
-        return np.clip(fractions[order], 0, 1), contrasts, np.stack([anchors[k].sigma for k in order])
-
-    def _end_members(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Contrasts at the discharged and the charged end, (P,) each, and their standard deviation."""
-        unknown = np.full(self._particles, np.nan)
+    def _curves(self, mix: Mix, left_out: np.ndarray) -> list[dict[str, Any] | None]:
+        """The monotone curves (and folds) that the anchors support; slow and relaxed ones suffice where they span."""
+        found: list[dict[str, Any] | None] = [None] * self._particles
         if self.window is None:
-            return unknown, unknown, unknown
-        places = [(float(self.window.fraction(end.charge_mah)), end) for end in self._ends]
-        low = [end for place, end in places if abs(place) <= END_REACH]
-        high = [end for place, end in places if abs(place - 1.0) <= END_REACH]
-        if not low or not high:
-            return unknown, unknown, unknown
-        (discharged, low_sigma), (charged, high_sigma) = _mean_end(low[-4:]), _mean_end(high[-4:])
-        return discharged, charged, np.fmax(low_sigma, high_sigma)
+            return found
+        steady = [*self._rests, *self._pairs(self._slow), *self._unpaired()]
+        for anchors in (steady, [*steady, *self._pairs(self._fast)]):
+            todo = [k for k in range(self._particles) if found[k] is None and not left_out[k]]
+            matrix = self._matrix(anchors, mix) if todo else None
+            if matrix is None or not spans(matrix.fraction):
+                continue
+            responses = respond(matrix, self._particles)
+            for index in todo:
+                found[index] = self._curve(matrix, responses, index, mix)
+        return found
 
-    def _judge_phases(self, discharged: np.ndarray, charged: np.ndarray, dead: np.ndarray) -> None:
+    def _curve(self, anchors: Anchors, responses: Responses, index: int, mix: Mix) -> dict[str, Any] | None:
+        own = monotone(anchors, responses, index)
+        if own is None or own["kind"] != "monotone":
+            return own
+        surface, core = (monotone(anchors, responses, index + k * self._particles, LAYER_KNOTS) for k in (1, 2))
+        return own | {"layers": layers_row(mix.weights[index], surface, core)}
+
+    @staticmethod
+    def _pairs(drives: Sequence[Drive]) -> list[Anchor]:
+        """The last two charges and discharges that belong together."""
+        pairs = [(one, other) for one, other in pairwise(drives) if other.source == one.source + 1]
+        return [anchor for one, other in pairs[-2:] if alike(one, other) for anchor in between(one, other)]
+
+    def _unpaired(self) -> list[Anchor]:
+        """A slow half without a counterpart."""
+        if len(self._slow) != 1:
+            return []
+        return alone(self._slow[0], self._slow[0].current_ma / self._full_mah)
+
+    def _matrix(self, anchors: list[Anchor], mix: Mix) -> Anchors | None:
+        """The anchors within the window by rising fraction, with a series of particle, surface and core each."""
+        if self.window is None or not anchors:
+            return None
+        fractions = self.window.fraction(np.array([anchor.charge_mah for anchor in anchors]))
+        inside = [k for k in np.argsort(fractions, kind="stable") if -BEYOND <= fractions[k] <= 1.0 + BEYOND]
+        groups = _grouped([(float(fractions[k]), anchors[k]) for k in inside])
+        if not groups:
+            return None
+        fraction, contrast, sigma, lag = (np.array(each) for each in zip(*(mix.pooled(g) for g in groups), strict=True))
+        source = np.array([group[0][1].source if len(group) == 1 else -1 - k for k, group in enumerate(groups)])
+        source = np.where(source < 0, -1 - np.arange(len(groups)), source)
+        flat = (contrast.reshape(len(groups), -1), sigma.reshape(len(groups), -1), lag.reshape(len(groups), -1))
+        return Anchors(fraction, *flat, source)
+
+    def _end_members(self, mix: Mix, extend: float) -> Ends:
+        """Contrasts at the discharged and the charged end; `extend` 1 continues the line to 0 and 1 exactly."""
+        if self.window is None:
+            return Ends.unknown(self._particles)
+        places = [(float(self.window.fraction(end.charge_mah)), end) for end in self._ends]
+        low = _nearest([(place, end) for place, end in places if abs(place) <= END_REACH], 0.0)
+        high = _nearest([(place, end) for place, end in places if abs(place - 1.0) <= END_REACH], 1.0)
+        if not low or not high:
+            return Ends.unknown(self._particles)
+        (low_f, discharged, low_sigma), (high_f, charged, high_sigma) = (_mean_end(each, mix) for each in (low, high))
+        slope = extend * (charged - discharged) / (high_f - low_f)
+        sigma, raw = np.fmax(low_sigma, high_sigma), (_raw_end(low), _raw_end(high))
+        return Ends(discharged - low_f * slope, charged + (1.0 - high_f) * slope, sigma, raw)
+
+    def _bend(self, ends: Ends) -> np.ndarray:
+        """(P,) by how much the particle's fraction and the mean of its layers' disagree in the last half: two phases
+        mix linearly but for unequal brightness, which layers feel less.
+        """
+        drive = max([*self._slow, *self._fast], key=lambda each: each.source, default=None)
+        if drive is None:
+            return np.zeros(self._particles)
+        low, high = ends.raw
+        share = (drive.values - low) / (high - low)
+        apart = share[:, :, 0] - share[:, :, 1:].mean(axis=2)
+        bend = np.sqrt(finite_mean(apart**2))
+        return np.where(np.isfinite(bend), bend, 0.0)
+
+    def _judge_phases(self, ends: Ends, dead: np.ndarray) -> None:
         """Two phases show as particles at either end while the ensemble is between; relaxed rests tell best."""
         if self.window is None:
             return
-        rests = [anchor for anchor in self._anchors if anchor.rest]
-        for anchors in (rests, list(self._middles)):
-            spreads = [phase_spread(anchor.contrast, anchor.sigma, discharged, charged, dead) for anchor in anchors]
+        own = (ends.discharged[0], ends.charged[0], dead)
+        for anchors in (list(self._rests), list(self._middles)):
+            spreads = [phase_spread(anchor.contrast, anchor.sigma, *own) for anchor in anchors]
             known = [spread for spread in spreads if np.isfinite(spread)]
             if known:
                 self.two_phase = bool(np.median(known) > TWO_PHASE_SPREAD)
                 return
 
 
-NO_CURVE: dict[str, Any] = {"kind": "none", "contrast_knots": [], "soc_knots": [], "soc_sigma": float("nan")}
-FOLDED: dict[str, Any] = NO_CURVE | {"kind": "folded"}
+@dataclass(frozen=True)
+class Mix:
+    """How the layers' contrasts make those of surface and core, and their noise."""
+
+    weights: np.ndarray
+    """(P, 2, 4)"""
+    ratio: np.ndarray
+    """(2, P) sigma of surface and core over that of the particle; NaN where unknown."""
+
+    @classmethod
+    def of(cls, weights: np.ndarray, layer_sigma_ratio: np.ndarray) -> Mix:
+        """From the weights and (P, 4) sigmas of the layers over that of the particle."""
+        noise = np.where(weights != 0, weights * layer_sigma_ratio[:, None, :], 0.0)
+        return cls(weights, np.sqrt((noise**2).sum(axis=2)).T)
+
+    def series(self, own: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """(3, P): particle, surface and core."""
+        mixed = np.where(self.weights != 0, self.weights * layers[:, None, :], 0.0).sum(axis=2)
+        return np.concatenate([own[None], mixed.T])
+
+    def pooled(self, group: list[tuple[float, Anchor]]) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """Mean fraction, and (3, P) contrasts, sigmas and lags of anchors at nearly the same fraction."""
+        contrasts = np.stack([self.series(anchor.contrast, anchor.layers) for _, anchor in group])
+        lags = [np.abs(self.series(anchor.lag[:, 0], anchor.lag[:, 1:])) for _, anchor in group]
+        variance = np.stack([self.noise(anchor.sigma) ** 2 for _, anchor in group])
+        known = np.isfinite(contrasts)
+        count = known.sum(axis=0)
+        variance = np.where(known, variance, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan) ** 2
+        fraction = float(np.clip(np.mean([place for place, _ in group]), 0.0, 1.0))
+        return fraction, finite_mean(contrasts), np.sqrt(variance), finite_mean(np.stack(lags))
+
+    def noise(self, sigma: np.ndarray) -> np.ndarray:
+        """(3, P) sigmas from the particle's."""
+        return np.concatenate([sigma[None], sigma * self.ratio])
 
 
-def end_members(discharged: float, charged: float, sigma: float, soc_sigma: float) -> dict[str, Any]:
-    """The line between two known ends; `soc_sigma` NaN when nothing is known of the curve between them.
+@dataclass(frozen=True)
+class Ends:
+    """(3, P) contrasts of particle, surface and core at the ends of the window, and their standard deviation."""
 
-    `none` when the ends' distance is not beyond `sigma`, their uncertainty: noise, or ends that differ between cycles.
-    """
-    if not abs(charged - discharged) > FOLD_SIGMAS * sigma:
-        return NO_CURVE
-    knots = sorted([(discharged, 0.0), (charged, 1.0)])
-    contrast, soc = zip(*knots, strict=True)
-    return {
-        "kind": "end_members",
-        "contrast_knots": list(contrast),
-        "soc_knots": list(soc),
-        "soc_sigma": soc_sigma,
-    }
+    discharged: np.ndarray
+    charged: np.ndarray
+    sigma: np.ndarray
+    raw: tuple[np.ndarray, np.ndarray]
+    """(P, 5) contrasts at each end of particle and layers."""
+
+    @classmethod
+    def unknown(cls, particles: int) -> Ends:
+        """Nothing known."""
+        none, raw = np.full((3, particles), np.nan), np.full((particles, 1 + len(LAYERS)), np.nan)
+        return cls(none, none, none, (raw, raw))
+
+    def row(self, index: int, bend: float, mix: Mix) -> dict[str, Any]:
+        """The line between the ends of one particle, with those of its layers where `bend` is known."""
+        each = zip(self.discharged[:, index], self.charged[:, index], self.sigma[:, index], strict=True)
+        own, surface, core = (end_members(*ends, bend) for ends in each)
+        if own["kind"] != "end_members" or not np.isfinite(bend):
+            return own
+        return own | {"layers": layers_row(mix.weights[index], surface, core)}
 
 
-def monotone(fraction: np.ndarray, contrast: np.ndarray, sigma: np.ndarray) -> dict[str, Any] | None:
-    """The monotone curve through one particle's anchors (m,); None when too few, or when no such curve fits."""
-    good = np.isfinite(contrast) & np.isfinite(sigma)
-    fraction, contrast, sigma = fraction[good], contrast[good], sigma[good]
-    if not _spans(fraction):
+def layers_row(
+    weights: np.ndarray, surface: dict[str, Any] | None, core: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Curves of surface and core beside the `weights` (2, 4) that make their contrasts of the layers'; None without."""
+    if surface is None or core is None or not surface["contrast_knots"] or not core["contrast_knots"]:
         return None
-    f, c = _pooled(fraction, contrast)
-    noise, span = float(np.sqrt(np.mean(sigma**2))), float(np.ptp(c))
-    if span <= FOLD_SIGMAS * noise or span < 1e-6:
-        return NO_CURVE
-    rising = bool((f - f.mean()) @ c >= 0.0)
-    fitted = isotonic_regression(c, increasing=rising).x
-    misfit = np.abs(fitted - c).max()
-    if misfit > max(FOLD_SIGMAS * noise, FOLD_SHARE * span) or np.ptp(fitted) < 0.5 * span:
-        return None
-    f, c = _extended(f, fitted)
-    curve = _curve(f, c)
-    missed = curve(np.clip(contrast, c.min(), c.max())) - fraction
-    soc_sigma = float(np.hypot(max(_rms(missed), HALF_SAMPLING * _half_sampled(f, c)), CHARGE_SIGMA))
-    if not soc_sigma <= WORST_SIGMA:
-        return None
-    grid = np.linspace(c.min(), c.max(), KNOTS)
-    return {
-        "kind": "monotone",
-        "contrast_knots": grid.tolist(),
-        "soc_knots": np.clip(curve(grid), 0.0, 1.0).tolist(),
-        "soc_sigma": soc_sigma,
-    }
+    names = ("contrast_knots", "soc_knots", "soc_sigma_knots")
+    parts = {name: {key: row[key] for key in names} for name, row in (("surface", surface), ("core", core))}
+    return {"weights": np.round(weights, 6).tolist(), **parts}
 
 
-def _spans(fraction: np.ndarray) -> bool:
-    """Whether anchors reach both ends and leave no wide gap."""
-    distinct = np.unique(np.round(fraction / BIN_FRACTION))
-    if len(distinct) < MIN_ANCHORS:
-        return False
-    reaches = fraction.min() <= END_REACH and fraction.max() >= 1.0 - END_REACH
-    return bool(reaches and np.diff(distinct).max() * BIN_FRACTION <= WIDEST_GAP)
-
-
-def _pooled(fraction: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Anchors of nearly equal fraction averaged, by rising fraction."""
-    _, group, count = np.unique(np.round(fraction / BIN_FRACTION), return_inverse=True, return_counts=True)
-    return np.bincount(group, fraction) / count, np.bincount(group, contrast) / count
-
-
-def _extended(f: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The anchors continued to fractions 0 and 1 along the slope of the outer three."""
-    first = c[0] - f[0] * (c[2] - c[0]) / (f[2] - f[0])
-    last = c[-1] + (1.0 - f[-1]) * (c[-1] - c[-3]) / (f[-1] - f[-3])
-    inside = (f > 1e-9) & (f < 1.0 - 1e-9)
-    return np.r_[0.0, f[inside], 1.0], np.r_[first, c[inside], last]
-
-
-def _curve(f: np.ndarray, c: np.ndarray) -> PchipInterpolator:
-    """Fraction over contrast; neighbours of equal contrast share their mean fraction."""
-    if c[0] > c[-1]:
-        f, c = f[::-1], c[::-1]
-    group = np.floor((c - c[0]) / (c[-1] - c[0]) / EQUAL_CONTRAST).astype(np.intp)
-    group = np.r_[0, np.cumsum(np.diff(group) > 0)]
-    count = np.bincount(group)
-    return PchipInterpolator(np.bincount(group, c) / count, np.bincount(group, f) / count, extrapolate=True)
-
-
-def _half_sampled(f: np.ndarray, c: np.ndarray) -> float:
-    """What curves through every other anchor miss the rest by, rms."""
-    inner = np.arange(1, len(f) - 1)
-    missed = []
-    for keep in (0, 1):
-        left_out = inner[inner % 2 == keep]
-        kept = np.setdiff1d(np.arange(len(f)), left_out)
-        missed.append(_curve(f[kept], c[kept])(c[left_out]) - f[left_out])
-    return _rms(np.concatenate(missed))
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+def _grouped(places: list[tuple[float, Anchor]]) -> list[list[tuple[float, Anchor]]]:
+    """Rests at nearly the same fraction together, every other anchor alone; by rising fraction."""
+    width = BIN_FRACTION
+    while True:
+        groups: list[list[tuple[float, Anchor]]] = []
+        for place, anchor in places:
+            last = next((group for group in reversed(groups) if group[0][1].rest), None) if anchor.rest else None
+            if last is not None and place - last[0][0] <= width:
+                last.append((place, anchor))
+            else:
+                groups.append([(place, anchor)])
+        rests = sum(group[0][1].rest for group in groups)
+        if rests <= MAX_ANCHORS:
+            return groups
+        width *= 2.0
 
 
 def phase_spread(
@@ -310,9 +371,24 @@ def phase_spread(
     return float(high - low)
 
 
-def _mean_end(ends: list[Anchor]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean contrast at one end, and its standard deviation: noise, or how much it differed from cycle to cycle."""
-    contrast = np.stack([end.contrast for end in ends])
+def _nearest(ends: list[tuple[float, Anchor]], to: float) -> list[tuple[float, Anchor]]:
+    """The last four of those about as near as the nearest."""
+    least = min((abs(place - to) for place, _ in ends), default=0.0)
+    return [(place, end) for place, end in ends if abs(place - to) <= least + BEYOND][-4:]
+
+
+def _raw_end(ends: list[tuple[float, Anchor]]) -> np.ndarray:
+    """(P, 5) mean contrasts of particle and layers at one end."""
+    return finite_mean(np.stack([np.column_stack([end.contrast, end.layers]) for _, end in ends]))
+
+
+def _mean_end(ends: list[tuple[float, Anchor]], mix: Mix) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean fraction and (3, P) contrast at one end, and its standard deviation: noise, or how much it differed from
+    cycle to cycle.
+    """
+    contrast = np.stack([mix.series(end.contrast, end.layers) for _, end in ends])
     mean = finite_mean(contrast)
-    noise = np.sqrt(finite_mean(np.stack([end.sigma for end in ends]) ** 2))
-    return mean, np.fmax(noise, np.sqrt(finite_mean((contrast - mean) ** 2)))
+    noise2 = finite_mean(np.stack([mix.noise(end.sigma) for _, end in ends]) ** 2)
+    scatter2 = finite_mean((contrast - mean) ** 2)
+    sigma = np.sqrt(noise2 / len(ends) + np.maximum(scatter2 - noise2, 0.0))
+    return float(np.mean([place for place, _ in ends])), mean, sigma
