@@ -26,7 +26,7 @@ FOLD_SHARE = 0.10
 FOLD_SHARE_AT_REST, FOLD_SHARE_PER_C = 0.03, 0.02
 """... in a slower half by less: what laggards take or give the wrong way after a turn grows with the current."""
 FOLD_SIGMAS = 5.0
-LAG_SHARE = 0.5
+LAG_SHARE = 0.4
 """Charge and discharge differ by twice the lag when kinetics are alike in both; by how much they are not is unknown."""
 LAG_FRACTION = 0.1
 """A half without its counterpart: lag at C/20 stays below this share of a C-rate, 0.005 of the span."""
@@ -117,7 +117,7 @@ def rest_anchor(curves: HalfCurves, rest: Rest) -> Anchor | None:
         return None
     charge = float(curves.charge_mah[late].mean())
     own = curves.block_sigma / np.sqrt(late.sum())
-    still_moving = REST_LEFT * np.sqrt(np.maximum(moved**2 - (noise / 3.0) ** 2, 0.0))
+    still_moving = REST_LEFT * np.sqrt(np.maximum(moved**2 - (noise / 1.5) ** 2, 0.0))  # beyond two sigma
     layers = np.where(settled[:, None], finite_mean(curves.layers[late]), np.nan)
     return Anchor(charge, np.where(settled, contrast, np.nan), np.hypot(own, still_moving), layers, _no_lag(contrast))
 

@@ -26,7 +26,7 @@ LEAST_SIGMA = 5e-4
 SPAN_SIGMAS = 5.0
 TURN_SIGMAS, TURN_SHARE = 4.0, 0.02
 """A response that turns back by this many sigmas and this share of its span folds."""
-PHASE_SIGMA = 0.004
+PHASE_SIGMA = 0.002
 """End members of two phases: what the solid solutions at either end bend."""
 
 NO_CURVE: dict[str, Any] = {
@@ -98,18 +98,20 @@ def _inverted(mean: np.ndarray, sigma: np.ndarray, knots: int) -> dict[str, Any]
     }
 
 
-def end_members(discharged: float, charged: float, sigma: float, bend: float) -> dict[str, Any]:
+def end_members(
+    discharged: float, charged: float, differ: float, bend: float, error: float | None = None
+) -> dict[str, Any]:
     """The line between two known ends; `bend` NaN when nothing is known of the curve between them.
 
-    `bend` is by how much two phases are known not to mix linearly. `none` when the ends' distance is not beyond
-    `sigma`, their uncertainty: noise, or ends that differ between cycles.
+    `bend` is by how much two phases are known not to mix linearly, `error` (`differ` by default) the standard deviation
+    of an end. `none` when the ends' distance is not beyond `differ`: noise, or how much ends differ between cycles.
     """
     span = abs(charged - discharged)
-    if not span > SPAN_SIGMAS * sigma:
+    if not span > SPAN_SIGMAS * differ:
         return NO_CURVE
     knots = sorted([(float(discharged), 0.0), (float(charged), 1.0)])
     contrast, soc = zip(*knots, strict=True)
-    own = float(np.sqrt((sigma / span) ** 2 + bend**2 + PHASE_SIGMA**2))
+    own = float(np.sqrt(((differ if error is None else error) / span) ** 2 + bend**2 + PHASE_SIGMA**2))
     return {
         "kind": "end_members",
         "contrast_knots": list(contrast),

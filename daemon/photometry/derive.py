@@ -6,7 +6,7 @@ to the run's first frame. Live science, export and API share this code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,14 @@ OPEN_EXPONENT = 3.0
 """End members alone: the curve between them is taken to lie between x**3 and 1 - (1 - x)**3."""
 OPEN_END_SIGMA = 0.05
 """... and its ends are only as sure as particles that were not at rest there share the ensemble's charge."""
+
+
+PROFILE_VARIANCE = 1.0 / 6.75
+"""Variance of the fraction within a particle over its squared gradient, for a sphere under even flux."""
+BEND_CELLS = 8
+"""A curve's slope and bend are taken over this many cells of the look-up table either way."""
+LARGEST_BEND = 0.05
+"""The mean of a bent response is not taken to differ by more than this."""
 
 
 class SocTable:
@@ -75,6 +83,25 @@ class SocTable:
         """
         return self._read(self._table, contrast, slack)
 
+    def soc_beyond(self, contrast: np.ndarray, slack: np.ndarray | float = 0.0) -> np.ndarray:
+        """Like `soc`, but continued beyond 0 and 1 along the curve's ends: means of noisy values are not bent there."""
+        position = (contrast - self._first) / self._step
+        under, over = np.minimum(position, 0.0), np.maximum(position - (GRID_POINTS - 1), 0.0)
+        near = self._table[:, BEND_CELLS] - self._table[:, 0]
+        far = self._table[:, -1] - self._table[:, -1 - BEND_CELLS]
+        return self.soc(contrast, slack) + (under * near + over * far) / BEND_CELLS
+
+    def bend(self, contrast: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """By how much the mean fraction lies above the fraction of the mean contrast, for (N, P) variances of the
+        fraction within the particle: half of g''/g'^2 times the variance, g the curve soc(contrast).
+        """
+        place = np.clip(np.arange(GRID_POINTS), BEND_CELLS, GRID_POINTS - 1 - BEND_CELLS)
+        below, here, above = (self._table[:, place + shift] for shift in (-BEND_CELLS, 0, BEND_CELLS))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.nan_to_num((above - 2.0 * here + below) / ((above - below) / 2.0) ** 2, posinf=0.0, neginf=0.0)
+        bent = 0.5 * self._read(ratio, contrast, np.inf) * variance
+        return np.clip(np.nan_to_num(bent), -LARGEST_BEND, LARGEST_BEND)
+
     def sigma(self, contrast: np.ndarray, slack: np.ndarray | float = 0.0) -> np.ndarray:
         """Standard deviation of the calibration at (N, P) contrasts, 0 where nothing is known between two ends."""
         return self._read(self._sigma, contrast, slack)
@@ -91,11 +118,15 @@ class SocTable:
             return np.full(np.shape(contrast), np.nan)
         return np.where(known, flat[place] * (1.0 - fraction) + flat[place + 1] * fraction, np.nan)
 
-    def interval(self, contrast: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """SoC and the bounds of its 90 % interval, from contrast noise and the calibration's own uncertainty."""
+    def interval(
+        self, contrast: np.ndarray, sigma: np.ndarray, shift: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """SoC and the bounds of its 90 % interval, from contrast noise and the calibration's own uncertainty, all moved
+        by `shift`.
+        """
         width = Z90 * np.where(np.isfinite(sigma), sigma, 0.0)
         slack = 3.0 * width
-        soc, left, right = (self.soc(contrast + shift, slack) for shift in (0.0, -width, width))
+        soc, left, right = (self.soc(contrast + away, slack) for away in (0.0, -width, width))
         low, high = np.fmin(left, right), np.fmax(left, right)
         own = Z90 * self.sigma(contrast, slack)
         lowest, highest = low**OPEN_EXPONENT, 1.0 - (1.0 - high) ** OPEN_EXPONENT
@@ -103,7 +134,8 @@ class SocTable:
         lo = np.where(self.open_interior, lowest - open_end, soc - np.hypot(soc - low, own))
         hi = np.where(self.open_interior, highest + open_end, soc + np.hypot(high - soc, own))
         unknown = np.isnan(soc) | ~np.isfinite(sigma)
-        return soc, np.where(unknown, np.nan, np.clip(lo, 0, 1)), np.where(unknown, np.nan, np.clip(hi, 0, 1))
+        lo, hi = (np.where(unknown, np.nan, np.clip(bound + shift, 0, 1)) for bound in (lo, hi))
+        return np.clip(soc + shift, 0, 1), lo, hi
 
 
 def derive_traces(
@@ -123,8 +155,11 @@ def derive_traces(
     contrast = np.asarray(contrast, float)
     sigma = np.asarray(contrast_sigma, float)
     table = SocTable(calibrations, contrast.shape[1])
-    soc, lo, hi = table.interval(contrast, sigma)
-    gradient, gradient_sigma = _gradient(calibrations, sigma, layers, np.asarray(layer_sigma_ratio, float))
+    own = LayerTables(calibrations, contrast.shape[1])
+    ratio = np.asarray(layer_sigma_ratio, float)
+    by_name = {name.removeprefix("layer_"): np.asarray(values, float) for name, values in layers.items()}
+    gradient, gradient_sigma = own.gradient(by_name, sigma, ratio)
+    soc, lo, hi = table.interval(contrast, sigma, own.shift(table, contrast, gradient, gradient_sigma))
     unknown = np.full(contrast.shape, np.nan)
     columns = {
         "soc": soc,
@@ -140,56 +175,72 @@ def derive_traces(
 
 
 class LayerTables:
-    """How the layers' contrasts of P particles become the SoC of surface and core."""
+    """How the layers' contrasts of P particles become the SoC of each of the layers `names`."""
 
-    def __init__(self, rows: Mapping[int, Mapping[str, Any]], count: int) -> None:
-        self.weights = np.zeros((count, 2, 4))
-        """(P, 2, 4): contrasts of surface and core from those of the layers."""
-        self.weights[:, 0, 0] = self.weights[:, 1, 3] = 1.0
-        parts: tuple[dict[int, Mapping[str, Any]], ...] = ({}, {})
+    def __init__(
+        self, rows: Mapping[int, Mapping[str, Any]], count: int, names: Sequence[str] = (LAYERS[0], LAYERS[-1])
+    ) -> None:
+        places = [LAYERS.index(name) for name in names]
+        self.weights = np.repeat(np.eye(len(LAYERS))[None, places], count, axis=0)
+        """(P, len(names), 4): their contrasts from those measured."""
+        self.tilt = np.zeros(count)
+        """(P,) SoC read too high by this much a gradient: the surface shines brighter than the core."""
+        parts: list[dict[int, Mapping[str, Any]]] = [{} for _ in names]
         for column, row in rows.items():
             own = row.get("layers")
             if not 0 <= column < count or row.get("kind") not in ("monotone", "end_members"):
                 continue
             if own:
-                self.weights[column] = own["weights"]
-                for part, name in zip(parts, ("surface", "core"), strict=True):
+                self.weights[column] = np.asarray(own["weights"], float)[places]
+                self.tilt[column] = own.get("tilt") or 0.0
+                for part, name in zip(parts, names, strict=True):
                     part[column] = {"kind": "monotone", "soc_sigma": 0.0, **own[name]}
             elif "layers" not in row and row["kind"] == "monotone":  # a file of an earlier version
-                parts[0][column] = parts[1][column] = row
+                for part in parts:
+                    part[column] = row
         self.tables = [SocTable(part, count) for part in parts]
 
+    def gradient(
+        self, layers: Mapping[str, np.ndarray], sigma: np.ndarray, ratio: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """soc(surface) - soc(core), each by its own curve, with its standard deviation; NaN where unknown."""
+        surface, surface_sigma = self.layer(0, layers, sigma, ratio)
+        core, core_sigma = self.layer(-1, layers, sigma, ratio)
+        gradient = surface - core
+        return gradient, np.where(np.isfinite(gradient), np.hypot(surface_sigma, core_sigma), np.nan)
 
-def _gradient(
-    rows: Mapping[int, Mapping[str, Any]], sigma: np.ndarray, layers: Mapping[str, np.ndarray], ratio: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """soc(surface) - soc(core), each by its own curve; NaN where the curve between its ends is unknown."""
-    by_name = {name.removeprefix("layer_"): np.asarray(values, float) for name, values in layers.items()}
-    if not {"surface", "core"} <= set(by_name):
-        return np.full(sigma.shape, np.nan), np.full(sigma.shape, np.nan)
-    own = LayerTables(rows, sigma.shape[1])
-    found = []
-    for k, table in enumerate(own.tables):
-        weights = own.weights[:, k]
+    def layer(
+        self, part: int, layers: Mapping[str, np.ndarray], sigma: np.ndarray, ratio: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """SoC of one of the layers from the (N, P) measured contrasts by layer, and its standard deviation."""
+        weights = self.weights[:, part]
         contrast, variance = np.zeros(sigma.shape), np.zeros(sigma.shape)
         for place, name in enumerate(LAYERS):
             used = weights[:, place] != 0.0
-            if used.any() and name in by_name:
-                contrast += np.where(used, weights[:, place] * by_name[name], 0.0)
+            if used.any():
+                values = layers.get(name, np.full(sigma.shape, np.nan))
+                contrast += np.where(used, weights[:, place] * values, 0.0)
                 variance += np.where(used, (weights[:, place] * sigma * ratio[:, place]) ** 2, 0.0)
-        found.append(_layer(table, contrast, np.sqrt(variance)))
-    (surface, surface_sigma), (core, core_sigma) = found
-    gradient = surface - core
-    return gradient, np.where(np.isfinite(gradient), np.hypot(surface_sigma, core_sigma), np.nan)
+        return _layer(self.tables[part], contrast, np.sqrt(variance))
+
+    def shift(
+        self, table: SocTable, contrast: np.ndarray, gradient: np.ndarray, gradient_sigma: np.ndarray
+    ) -> np.ndarray:
+        """What a gradient does to the particle's SoC: the mean of a bent response is not the response of the mean, and
+        a layer brighter than others counts for more. 0 where no gradient is known.
+        """
+        square = np.where(np.isfinite(gradient_sigma), gradient**2 - gradient_sigma**2, 0.0)
+        bent = np.where(table.two_phase, 0.0, table.bend(contrast, PROFILE_VARIANCE * square))
+        return np.nan_to_num(bent - self.tilt * gradient) if self.tilt.any() else np.nan_to_num(bent)
 
 
 def _layer(table: SocTable, contrast: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """SoC of one layer and its standard deviation, from the layer's noise and its calibration."""
     width = np.where(np.isfinite(sigma), sigma, 0.0)
     slack = 3.0 * Z90 * width
-    above, below = table.soc(contrast + width, slack), table.soc(contrast - width, slack)
+    above, below = table.soc_beyond(contrast + width, slack), table.soc_beyond(contrast - width, slack)
     noise = np.hypot((above - below) / 2.0, table.sigma(contrast, slack))
-    return table.soc(contrast, slack), np.where(np.isfinite(sigma), noise, np.nan)
+    return table.soc_beyond(contrast, slack), np.where(np.isfinite(sigma), noise, np.nan)
 
 
 def _clean_knots(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:

@@ -1,7 +1,7 @@
-"""Surface and core as they are, from layers as the optics mix them: a blurred surface holds some of the core's light.
+"""Layers as they are, from layers as the optics mix them: a blurred surface holds some of the core's light.
 
 What each layer's mask collects of each layer's light follows from outline and PSF. The contrasts of the layers are the
-true ones mixed by these shares; surface and core are estimated from all four by linear regression on what profiles are
+true ones mixed by these shares; each is estimated from all four by linear regression on what profiles are
 like (constant and even curvature, freely; departures from these less), so that little noise is taken in for them.
 """
 
@@ -23,12 +23,12 @@ LEAST_AREA_PX = 24
 """Smaller particles have no layers to speak of: theirs stay as measured."""
 PROFILE = (np.arange(len(LAYERS))[::-1] - (len(LAYERS) - 1) / 2) / (len(LAYERS) - 1)
 """A sphere under even flux, means of quarters of the area: 1 from core to surface."""
-PLAIN = np.stack([np.eye(len(LAYERS))[0], np.eye(len(LAYERS))[-1]])
-"""Surface and core as measured."""
+PLAIN = np.eye(len(LAYERS))
+"""The layers as measured."""
 
 
 def mixing(masks: MaskSet) -> np.ndarray:
-    """(P, 2, 4) weights of the layers' contrasts that make the contrasts of surface and core; each sums to 1."""
+    """(P, 4, 4) weights of the measured contrasts that make each layer's own, surface first; rows sum to 1."""
     found = np.repeat(PLAIN[None], masks.count, axis=0)
     if masks.psf_sigma_px > 0:
         for i, box in enumerate(ndimage.find_objects(masks.labels, max_label=masks.count)):
@@ -56,9 +56,9 @@ def shares(inside: np.ndarray, psf_sigma_px: float, grow_px: float) -> np.ndarra
 
 
 def unmixing(share: np.ndarray) -> np.ndarray:
-    """(2, 4): the best linear estimates of surface and core under `share` (4, 4); see the module."""
+    """(4, 4): the best linear estimates of the layers under `share` (4, 4); see the module."""
     ones = np.ones((len(LAYERS), len(LAYERS)))
     prior = EVEN**2 * ones + np.outer(PROFILE, PROFILE) + DEPARTURE**2 * np.eye(len(LAYERS))
     measured = share @ prior @ share.T + NOISE**2 * np.eye(len(LAYERS))
-    weights = np.linalg.solve(measured, share @ prior).T[[0, -1]]
+    weights = np.linalg.solve(measured, share @ prior).T
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -33,6 +33,7 @@ from daemon.photometry.anchors import (
 from daemon.photometry.blocks import all_grown, finite_mean
 from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_members, monotone, spans
 from daemon.photometry.curves import HalfCurves
+from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
 from daemon.photometry.mixing import PLAIN, mixing
 from daemon.photometry.response import Anchors, Responses, respond
 
@@ -54,6 +55,8 @@ TWO_PHASE_SPREAD = 0.65
 """Distance between the quartiles of the particles' fractions: 1 when each is at either end, a half when evenly spread,
 near 0 when all are alike. Quartiles, because a few cracked particles have lost their scale."""
 MIN_POPULATION = 8
+USUAL_TILT = 0.2
+"""Prior standard deviation of what a gradient of 1 adds to a particle's SoC through uneven brightness."""
 FOLDED_HALVES = 2
 """A contrast that turned back in one half only may have been a crack."""
 
@@ -158,7 +161,9 @@ class Calibrator:
         if not self.two_phase:
             curves = self._curves(mix, dead | turned)
         ends = self._end_members(mix, 0.0 if self.two_phase else 1.0)
-        bend = self._bend(ends) if self.two_phase else np.full(self._particles, np.nan)
+        bend = np.full(self._particles, 0.0 if self.two_phase else np.nan)
+        rows = [curve or ends.row(index, bend[index], mix) for index, curve in enumerate(curves)]
+        tilt = Tilts(rows, [*self._slow, *self._fast], layer_sigma_ratio)
         rows = []
         for index in range(self._particles):
             if dead[index] or self.window is None:
@@ -166,7 +171,10 @@ class Calibrator:
             elif turned[index]:
                 curve = FOLDED
             else:
-                curve = curves[index] or ends.row(index, bend[index], mix)
+                curve = curves[index] or ends.row(index, bend[index] + tilt.left[index], mix)
+            if curve["layers"] is not None:
+                told = {name: curve["layers"][name] for name in ("weights", LAYERS[0], LAYERS[-1])}
+                curve = curve | {"layers": told | {"tilt": round(float(tilt.tilt[index]), 6)}}
             ratio = [float(value) for value in layer_sigma_ratio[index]]
             rows.append({"particle_id": int(particle_id[index]), **curve, "layer_sigma_ratio": ratio})
         return rows
@@ -197,8 +205,9 @@ class Calibrator:
         own = monotone(anchors, responses, index)
         if own is None or own["kind"] != "monotone":
             return own
-        surface, core = (monotone(anchors, responses, index + k * self._particles, LAYER_KNOTS) for k in (1, 2))
-        return own | {"layers": layers_row(mix.weights[index], surface, core)}
+        series = range(index + self._particles, responses.mean.shape[0], self._particles)
+        parts = [monotone(anchors, responses, each, LAYER_KNOTS) for each in series]
+        return own | {"layers": layers_row(mix.weights[index], parts)}
 
     @staticmethod
     def _pairs(drives: Sequence[Drive]) -> list[Anchor]:
@@ -213,7 +222,7 @@ class Calibrator:
         return alone(self._slow[0], self._slow[0].current_ma / self._full_mah)
 
     def _matrix(self, anchors: list[Anchor], mix: Mix) -> Anchors | None:
-        """The anchors within the window by rising fraction, with a series of particle, surface and core each."""
+        """The anchors within the window by rising fraction, with a series for the particle and each layer."""
         if self.window is None or not anchors:
             return None
         fractions = self.window.fraction(np.array([anchor.charge_mah for anchor in anchors]))
@@ -238,21 +247,9 @@ class Calibrator:
             return Ends.unknown(self._particles)
         (low_f, discharged, low_sigma), (high_f, charged, high_sigma) = (_mean_end(each, mix) for each in (low, high))
         slope = extend * (charged - discharged) / (high_f - low_f)
-        sigma, raw = np.fmax(low_sigma, high_sigma), (_raw_end(low), _raw_end(high))
-        return Ends(discharged - low_f * slope, charged + (1.0 - high_f) * slope, sigma, raw)
-
-    def _bend(self, ends: Ends) -> np.ndarray:
-        """(P,) by how much the particle's fraction and the mean of its layers' disagree in the last half: two phases
-        mix linearly but for unequal brightness, which layers feel less.
-        """
-        drive = max([*self._slow, *self._fast], key=lambda each: each.source, default=None)
-        if drive is None:
-            return np.zeros(self._particles)
-        low, high = ends.raw
-        share = (drive.values - low) / (high - low)
-        apart = share[:, :, 0] - share[:, :, 1:].mean(axis=2)
-        bend = np.sqrt(finite_mean(apart**2))
-        return np.where(np.isfinite(bend), bend, 0.0)
+        differ = np.fmax(low_sigma, high_sigma)
+        error = differ / np.sqrt(min(len(low), len(high)))
+        return Ends(discharged - low_f * slope, charged + (1.0 - high_f) * slope, differ, error)
 
     def _judge_phases(self, ends: Ends, dead: np.ndarray) -> None:
         """Two phases show as particles at either end while the ensemble is between; relaxed rests tell best."""
@@ -269,12 +266,12 @@ class Calibrator:
 
 @dataclass(frozen=True)
 class Mix:
-    """How the layers' contrasts make those of surface and core, and their noise."""
+    """How the measured contrasts of layers make their own, and their noise."""
 
     weights: np.ndarray
-    """(P, 2, 4)"""
+    """(P, 4, 4)"""
     ratio: np.ndarray
-    """(2, P) sigma of surface and core over that of the particle; NaN where unknown."""
+    """(4, P) sigma of each layer over that of the particle; NaN where unknown."""
 
     @classmethod
     def of(cls, weights: np.ndarray, layer_sigma_ratio: np.ndarray) -> Mix:
@@ -283,12 +280,12 @@ class Mix:
         return cls(weights, np.sqrt((noise**2).sum(axis=2)).T)
 
     def series(self, own: np.ndarray, layers: np.ndarray) -> np.ndarray:
-        """(3, P): particle, surface and core."""
+        """(5, P): the particle's, then its layers'."""
         mixed = np.where(self.weights != 0, self.weights * layers[:, None, :], 0.0).sum(axis=2)
         return np.concatenate([own[None], mixed.T])
 
     def pooled(self, group: list[tuple[float, Anchor]]) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """Mean fraction, and (3, P) contrasts, sigmas and lags of anchors at nearly the same fraction."""
+        """Mean fraction, and (5, P) contrasts, sigmas and lags of anchors at nearly the same fraction."""
         contrasts = np.stack([self.series(anchor.contrast, anchor.layers) for _, anchor in group])
         lags = [np.abs(self.series(anchor.lag[:, 0], anchor.lag[:, 1:])) for _, anchor in group]
         variance = np.stack([self.noise(anchor.sigma) ** 2 for _, anchor in group])
@@ -299,44 +296,74 @@ class Mix:
         return fraction, finite_mean(contrasts), np.sqrt(variance), finite_mean(np.stack(lags))
 
     def noise(self, sigma: np.ndarray) -> np.ndarray:
-        """(3, P) sigmas from the particle's."""
+        """(5, P) sigmas from the particle's."""
         return np.concatenate([sigma[None], sigma * self.ratio])
 
 
 @dataclass(frozen=True)
 class Ends:
-    """(3, P) contrasts of particle, surface and core at the ends of the window, and their standard deviation."""
+    """(5, P) contrasts of particle and layers at the ends of the window, and how sure they are."""
 
     discharged: np.ndarray
     charged: np.ndarray
-    sigma: np.ndarray
-    raw: tuple[np.ndarray, np.ndarray]
-    """(P, 5) contrasts at each end of particle and layers."""
+    differ: np.ndarray
+    """How much an end differs from cycle to cycle, or its noise."""
+    error: np.ndarray
+    """... and their mean's standard deviation."""
 
     @classmethod
     def unknown(cls, particles: int) -> Ends:
         """Nothing known."""
-        none, raw = np.full((3, particles), np.nan), np.full((particles, 1 + len(LAYERS)), np.nan)
-        return cls(none, none, none, (raw, raw))
+        none = np.full((1 + len(LAYERS), particles), np.nan)
+        return cls(none, none, none, none)
 
     def row(self, index: int, bend: float, mix: Mix) -> dict[str, Any]:
         """The line between the ends of one particle, with those of its layers where `bend` is known."""
-        each = zip(self.discharged[:, index], self.charged[:, index], self.sigma[:, index], strict=True)
-        own, surface, core = (end_members(*ends, bend) for ends in each)
+        columns = (self.discharged, self.charged, self.differ, self.error)
+        each = zip(*(column[:, index] for column in columns), strict=True)
+        own, *parts = (end_members(*ends, bend, error) for *ends, error in each)
         if own["kind"] != "end_members" or not np.isfinite(bend):
             return own
-        return own | {"layers": layers_row(mix.weights[index], surface, core)}
+        return own | {"layers": layers_row(mix.weights[index], parts)}
 
 
-def layers_row(
-    weights: np.ndarray, surface: dict[str, Any] | None, core: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """Curves of surface and core beside the `weights` (2, 4) that make their contrasts of the layers'; None without."""
-    if surface is None or core is None or not surface["contrast_knots"] or not core["contrast_knots"]:
-        return None
+class Tilts:
+    """(P,) by how much a particle's own curve reads too high a gradient of 1 (`tilt`), and what is left of the
+    disagreement between it and the mean of its layers' curves in the driven halves when that is taken off (`left`).
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]], drives: Sequence[Drive], ratio: np.ndarray) -> None:
+        by_column = dict(enumerate(rows))
+        table, layers = SocTable(by_column, len(rows)), LayerTables(by_column, len(rows), LAYERS)
+        parts: list[list[np.ndarray]] = [[np.zeros((0, len(rows)))] for _ in range(3)]
+        for drive in drives if len({drive.sign for drive in drives}) == 2 else ():
+            names = {name: drive.values[:, :, 1 + k] for k, name in enumerate(LAYERS)}
+            each = [layers.layer(k, names, drive.sigma, ratio) for k in range(len(LAYERS))]
+            gradient, sigma = each[0][0] - each[-1][0], np.hypot(each[0][1], each[-1][1])
+            own = table.soc_beyond(drive.values[:, :, 0])
+            if not table.two_phase.any():
+                own = own + table.bend(drive.values[:, :, 0], PROFILE_VARIANCE * (gradient**2 - sigma**2))
+            found = (own - np.mean([soc for soc, _ in each], axis=0), gradient, sigma / 2.0)
+            for part, values in zip(parts, found, strict=True):
+                part.append(values)
+        off, gradient, sigma = (np.concatenate(part) for part in parts)
+        known = np.isfinite(off) & np.isfinite(gradient) & np.isfinite(sigma)
+        off, gradient, sigma = (np.where(known, values, 0.0) for values in (off, gradient, sigma))
+        count = np.maximum(known.sum(axis=0), 1)
+        doubt = (sigma**2).sum(axis=0) / count / USUAL_TILT**2
+        self.tilt = (off * gradient).sum(axis=0) / np.maximum((gradient**2).sum(axis=0) + doubt, 1e-12)
+        self.left = np.sqrt(((off - self.tilt * gradient) ** 2).sum(axis=0) / count)
+
+
+def layers_row(weights: np.ndarray, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Curves of the layers beside the `weights` (4, 4) that make their contrasts of those measured; None when one has
+    none.
+    """
     names = ("contrast_knots", "soc_knots", "soc_sigma_knots")
-    parts = {name: {key: row[key] for key in names} for name, row in (("surface", surface), ("core", core))}
-    return {"weights": np.round(weights, 6).tolist(), **parts}
+    curves = [{key: part[key] for key in names} for part in parts if part is not None and part["contrast_knots"]]
+    if len(curves) < len(LAYERS):
+        return None
+    return {"weights": np.round(weights, 6).tolist(), **dict(zip(LAYERS, curves, strict=True))}
 
 
 def _grouped(places: list[tuple[float, Anchor]]) -> list[list[tuple[float, Anchor]]]:
@@ -377,18 +404,12 @@ def _nearest(ends: list[tuple[float, Anchor]], to: float) -> list[tuple[float, A
     return [(place, end) for place, end in ends if abs(place - to) <= least + BEYOND][-4:]
 
 
-def _raw_end(ends: list[tuple[float, Anchor]]) -> np.ndarray:
-    """(P, 5) mean contrasts of particle and layers at one end."""
-    return finite_mean(np.stack([np.column_stack([end.contrast, end.layers]) for _, end in ends]))
-
-
 def _mean_end(ends: list[tuple[float, Anchor]], mix: Mix) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean fraction and (3, P) contrast at one end, and its standard deviation: noise, or how much it differed from
+    """Mean fraction and (5, P) contrast at one end, and its standard deviation: noise, or how much it differed from
     cycle to cycle.
     """
     contrast = np.stack([mix.series(end.contrast, end.layers) for _, end in ends])
     mean = finite_mean(contrast)
     noise2 = finite_mean(np.stack([mix.noise(end.sigma) for _, end in ends]) ** 2)
     scatter2 = finite_mean((contrast - mean) ** 2)
-    sigma = np.sqrt(noise2 / len(ends) + np.maximum(scatter2 - noise2, 0.0))
-    return float(np.mean([place for place, _ in ends])), mean, sigma
+    return float(np.mean([place for place, _ in ends])), mean, np.sqrt(np.fmax(noise2, scatter2))

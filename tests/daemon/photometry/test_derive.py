@@ -78,7 +78,7 @@ def test_gradient_is_surface_minus_core(prefix: str) -> None:
 def test_each_layer_is_read_from_its_own_curve_of_its_own_mixture() -> None:
     part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
     steep = part | {"contrast_knots": [0.0, 0.4], "soc_sigma_knots": [0.01, 0.03]}
-    own = {"weights": [[2.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]], "surface": part, "core": steep}
+    own = {"weights": [[2.0, -1.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, 1.0]], "surface": part, "core": steep}
     values = {"surface": 0.08, "outer": 0.06, "inner": np.nan, "core": 0.1}
     layers = {f"layer_{name}": np.array([[value]]) for name, value in values.items()}
     got = derive(MONOTONE | {"layers": own}, 0.1, sigma=1e-3, layers=layers)
