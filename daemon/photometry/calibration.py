@@ -26,7 +26,7 @@ LEAST_SIGMA = 5e-4
 SPAN_SIGMAS = 5.0
 TURN_SIGMAS, TURN_SHARE = 4.0, 0.02
 """A response that turns back by this many sigmas and this share of its span folds."""
-PHASE_SIGMA = 0.002
+PHASE_SIGMA = 0.004
 """End members of two phases: what the solid solutions at either end bend."""
 
 NO_CURVE: dict[str, Any] = {

@@ -57,6 +57,8 @@ near 0 when all are alike. Quartiles, because a few cracked particles have lost 
 MIN_POPULATION = 8
 USUAL_TILT = 0.2
 """Prior standard deviation of what a gradient of 1 adds to a particle's SoC through uneven brightness."""
+WHOLE = 0.6
+"""Two phases change all layers alike: one that changes by less than this share of another did not change throughout."""
 FOLDED_HALVES = 2
 """A contrast that turned back in one half only may have been a crack."""
 
@@ -324,6 +326,9 @@ class Ends:
         own, *parts = (end_members(*ends, bend, error) for *ends, error in each)
         if own["kind"] != "end_members" or not np.isfinite(bend):
             return own
+        swings = np.abs(self.charged[1:, index] - self.discharged[1:, index])
+        if swings.min() < WHOLE * swings.max():  # not all of it is transformed at one of the ends
+            return NO_CURVE
         return own | {"layers": layers_row(mix.weights[index], parts)}
 
 
