@@ -270,9 +270,14 @@ class Optics:
 
     def layers(self, shells: np.ndarray, dead: np.ndarray) -> np.ndarray:
         """(N, P, SHELLS) fractions to (N, P, 4) light of the layers, 1 in all at fraction 0; `dead` stay at that."""
+        light = self.shells(shells, dead)
+        return light.reshape(*light.shape[:2], LAYERS, -1).mean(axis=3) / LAYERS
+
+    def shells(self, shells: np.ndarray, dead: np.ndarray) -> np.ndarray:
+        """(N, P, SHELLS) fractions to the light of each shell, 1 on average over a particle at fraction 0."""
         light = self._brightness(shells.astype(float))
         light[:, dead] = 1.0
-        return light.reshape(*light.shape[:2], LAYERS, -1).mean(axis=3) * self.share
+        return light * np.repeat(LAYERS * self.share, SHELLS // LAYERS, axis=1)
 
     def _brightness(self, x: np.ndarray) -> np.ndarray:
         def own(values: np.ndarray | float) -> np.ndarray:

@@ -89,6 +89,7 @@ class Calibrator:
         self._mixing = np.zeros((0, *PLAIN.shape))
         self.window: Window | None = None
         self.two_phase = False
+        self._charge_mah = float("nan")
         self._rests: deque[Anchor] = deque(maxlen=MAX_RESTS)
         self._slow: deque[Drive] = deque(maxlen=4)
         self._fast: deque[Drive] = deque(maxlen=4)
@@ -111,12 +112,15 @@ class Calibrator:
         """Take one finished half, or the lead-in before the first current (for its rest only)."""
         for rest in curves.half.rests:
             self._keep(self._rests, rest_anchor(curves, rest))
+        # a sparse record's first sample of a half has charge of it already
+        start_mah = self._charge_mah if np.isfinite(self._charge_mah) else curves.half.start_mah
+        self._charge_mah = curves.half.end_mah
         if not curves.half.sign or not curves.driven.any():
             return
         if curves.half.index == 0:
-            self._keep(self._ends, point(curves, slice(0, end_points(curves)), curves.half.start_mah))
+            self._keep(self._ends, point(curves, slice(0, end_points(curves)), start_mah))
         self._keep(self._ends, point(curves, slice(-end_points(curves), None), curves.half.end_mah))
-        self._widen(curves)
+        self._widen(start_mah, curves.half.end_mah)
         if self.window is None or not self.passed_enough(curves, 0.5):
             return
         c_rate = curves.half.mean_current_ma / self._full_mah
@@ -141,9 +145,8 @@ class Calibrator:
         if anchor is not None and np.isfinite(anchor.charge_mah):
             anchors.append(anchor)
 
-    def _widen(self, curves: HalfCurves) -> None:
-        half = curves.half
-        low, high = sorted((half.start_mah, half.end_mah))
+    def _widen(self, start_mah: float, end_mah: float) -> None:
+        low, high = sorted((start_mah, end_mah))
         least = WINDOW_SHARE * self._capacity_mah if self._capacity_mah else 0.0
         known = self.window.capacity_mah if self.window else 0.0
         if np.isfinite(high - low) and high - low > max(least, known * WINDOW_GROWTH, 1e-12):
