@@ -83,6 +83,11 @@ class SocTable:
         """
         return self._read(self._table, contrast, slack)
 
+    @property
+    def cell(self) -> np.ndarray:
+        """(P,) contrast between two points of the look-up table."""
+        return self._step
+
     def soc_beyond(self, contrast: np.ndarray, slack: np.ndarray | float = 0.0) -> np.ndarray:
         """Like `soc`, but continued beyond 0 and 1 along the curve's ends: means of noisy values are not bent there."""
         position = (contrast - self._first) / self._step
@@ -204,24 +209,36 @@ class LayerTables:
         self, layers: Mapping[str, np.ndarray], sigma: np.ndarray, ratio: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """soc(surface) - soc(core), each by its own curve, with its standard deviation; NaN where unknown."""
-        surface, surface_sigma = self.layer(0, layers, sigma, ratio)
-        core, core_sigma = self.layer(-1, layers, sigma, ratio)
+        (surface, surface_slope, surface_own), (core, core_slope, core_own) = (
+            self.layer(part, layers, sigma, ratio) for part in (0, -1)
+        )
+        variance = surface_own**2 + core_own**2
+        for place, name in enumerate(LAYERS):  # both hold something of every layer: their noise is one
+            weight = surface_slope * self.weights[:, 0, place] - core_slope * self.weights[:, -1, place]
+            if name in layers and self.weights[:, :, place].any():
+                variance = variance + np.where(weight != 0.0, weight * sigma * ratio[:, place], 0.0) ** 2
         gradient = surface - core
-        return gradient, np.where(np.isfinite(gradient), np.hypot(surface_sigma, core_sigma), np.nan)
+        known = np.isfinite(gradient) & np.isfinite(sigma)
+        return gradient, np.where(known, np.sqrt(variance), np.nan)
 
     def layer(
         self, part: int, layers: Mapping[str, np.ndarray], sigma: np.ndarray, ratio: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """SoC of one of the layers from the (N, P) measured contrasts by layer, and its standard deviation."""
-        weights = self.weights[:, part]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """SoC of one of the layers from the (N, P) measured contrasts by layer, its slope over contrast, and the
+        standard deviation of its calibration.
+        """
+        weights, table = self.weights[:, part], self.tables[part]
         contrast, variance = np.zeros(sigma.shape), np.zeros(sigma.shape)
         for place, name in enumerate(LAYERS):
             used = weights[:, place] != 0.0
             if used.any():
                 values = layers.get(name, np.full(sigma.shape, np.nan))
                 contrast += np.where(used, weights[:, place] * values, 0.0)
-                variance += np.where(used, (weights[:, place] * sigma * ratio[:, place]) ** 2, 0.0)
-        return _layer(self.tables[part], contrast, np.sqrt(variance))
+                variance += np.where(used, weights[:, place] * sigma * ratio[:, place], 0.0) ** 2
+        width = np.where(np.isfinite(variance), np.sqrt(variance), 0.0)
+        slack, reach = 3.0 * Z90 * width, np.maximum(width, table.cell)
+        below, above = (table.soc_beyond(contrast + away, slack + reach) for away in (-reach, reach))
+        return table.soc_beyond(contrast, slack), (above - below) / (2.0 * reach), table.sigma(contrast, slack)
 
     def shift(
         self, table: SocTable, contrast: np.ndarray, gradient: np.ndarray, gradient_sigma: np.ndarray
@@ -232,15 +249,6 @@ class LayerTables:
         square = np.where(np.isfinite(gradient_sigma), gradient**2 - gradient_sigma**2, 0.0)
         bent = np.where(table.two_phase, 0.0, table.bend(contrast, PROFILE_VARIANCE * square))
         return np.nan_to_num(bent - self.tilt * gradient) if self.tilt.any() else np.nan_to_num(bent)
-
-
-def _layer(table: SocTable, contrast: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """SoC of one layer and its standard deviation, from the layer's noise and its calibration."""
-    width = np.where(np.isfinite(sigma), sigma, 0.0)
-    slack = 3.0 * Z90 * width
-    above, below = table.soc_beyond(contrast + width, slack), table.soc_beyond(contrast - width, slack)
-    noise = np.hypot((above - below) / 2.0, table.sigma(contrast, slack))
-    return table.soc_beyond(contrast, slack), np.where(np.isfinite(sigma), noise, np.nan)
 
 
 def _clean_knots(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:

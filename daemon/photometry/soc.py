@@ -34,7 +34,7 @@ from daemon.photometry.blocks import all_grown, finite_mean
 from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_members, monotone, spans
 from daemon.photometry.curves import HalfCurves
 from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
-from daemon.photometry.mixing import PLAIN, mixing
+from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, shares, unmixing
 from daemon.photometry.response import Anchors, Responses, respond
 
 SLOW_C_RATE = 0.055
@@ -86,7 +86,7 @@ class Calibrator:
     def __init__(self, particles: int, capacity_mah: float | None) -> None:
         self._particles = particles
         self._capacity_mah = capacity_mah
-        self._mixing = np.zeros((0, *PLAIN.shape))
+        self._shares = np.zeros((0, *PLAIN.shape))
         self.window: Window | None = None
         self.two_phase = False
         self._charge_mah = float("nan")
@@ -132,8 +132,14 @@ class Calibrator:
 
     def mix(self, masks: MaskSet) -> None:
         """Take the outlines' part in how layers mix; of particles that were there before nothing is taken anew."""
-        if len(self._mixing) < masks.count:
-            self._mixing = np.concatenate([self._mixing, mixing(masks)[len(self._mixing) :]])
+        if len(self._shares) < masks.count:
+            self._shares = np.concatenate([self._shares, shares(masks)[len(self._shares) :]])
+
+    def _mix(self, layer_sigma_ratio: np.ndarray) -> Mix:
+        missing = np.repeat(PLAIN[None], self._particles - len(self._shares), axis=0)
+        share = np.concatenate([self._shares, missing])
+        weights = unmixing(share, SHARP if self.two_phase else DIFFUSE)
+        return Mix.of(np.where((share == PLAIN).all(axis=(1, 2))[:, None, None], PLAIN, weights), layer_sigma_ratio)
 
     @property
     def _full_mah(self) -> float:
@@ -158,9 +164,8 @@ class Calibrator:
 
     def rows(self, particle_id: np.ndarray, dead: np.ndarray, layer_sigma_ratio: np.ndarray) -> list[dict[str, Any]]:
         """One calibration row a particle, in order, from all that is known now."""
-        missing = np.repeat(PLAIN[None], self._particles - len(self._mixing), axis=0)
-        mix = Mix.of(np.concatenate([self._mixing, missing]), layer_sigma_ratio)
-        self._judge_phases(self._end_members(mix, 0.0), dead)
+        self._judge_phases(self._end_members(self._mix(layer_sigma_ratio), 0.0), dead)
+        mix = self._mix(layer_sigma_ratio)
         turned = self._folded()
         curves: list[dict[str, Any] | None] = [None] * self._particles
         if not self.two_phase:
@@ -347,11 +352,11 @@ class Tilts:
         for drive in drives if len({drive.sign for drive in drives}) == 2 else ():
             names = {name: drive.values[:, :, 1 + k] for k, name in enumerate(LAYERS)}
             each = [layers.layer(k, names, drive.sigma, ratio) for k in range(len(LAYERS))]
-            gradient, sigma = each[0][0] - each[-1][0], np.hypot(each[0][1], each[-1][1])
+            gradient, sigma = layers.gradient(names, drive.sigma, ratio)
             own = table.soc_beyond(drive.values[:, :, 0])
             if not table.two_phase.any():
                 own = own + table.bend(drive.values[:, :, 0], PROFILE_VARIANCE * (gradient**2 - sigma**2))
-            found = (own - np.mean([soc for soc, _ in each], axis=0), gradient, sigma / 2.0)
+            found = (own - np.mean([soc for soc, _, _ in each], axis=0), gradient, sigma / 2.0)
             for part, values in zip(parts, found, strict=True):
                 part.append(values)
         off, gradient, sigma = (np.concatenate(part) for part in parts)

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from daemon.offline import analyse
 from daemon.store.export import export_run
-from tests.electrode import LAYERS, SHELLS, History, Optics
-from tests.scenes import PAD_PX, SUPERSAMPLING, PoissonScene
+from tests.electrode import SHELLS, History, Optics
+from tests.scenes import ANGLES, PAD_PX, SUPERSAMPLING, PoissonScene
 
 BLOCK_FRAMES = 64
 REACH_PX = 8
@@ -30,8 +30,10 @@ class ShellScene(PoissonScene):
     def _shells_of(self, i: int) -> tuple[slice, slice, np.ndarray]:
         rows, columns, _ = self._patches[i]
         fine = (np.arange((rows.stop - rows.start) * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5
-        dy, dx = np.meshgrid(fine + rows.start - self._centres[i][0], fine + columns.start - self._centres[i][1], indexing="ij")
-        turn = ((np.arctan2(dy, dx) / (2 * np.pi) + 1) * 2048).astype(int) % 2048
+        dy, dx = np.meshgrid(
+            fine + rows.start - self._centres[i][0], fine + columns.start - self._centres[i][1], indexing="ij"
+        )
+        turn = ((np.arctan2(dy, dx) / (2 * np.pi) + 1) * ANGLES).astype(int) % ANGLES
         inside = dy**2 + dx**2 < self._outline(i)[turn] ** 2
         depth = ndimage.distance_transform_edt(inside)
         shell = np.full(inside.shape, -1)
@@ -40,9 +42,9 @@ class ShellScene(PoissonScene):
         ranked[order] = np.arange(len(order)) * SHELLS // len(order)
         shell[inside] = ranked
         size = rows.stop - rows.start
-        cover = np.stack([
-            (shell == k).reshape(size, SUPERSAMPLING, size, SUPERSAMPLING).mean(axis=(1, 3)) for k in range(SHELLS)
-        ])
+        cover = np.stack(
+            [(shell == k).reshape(size, SUPERSAMPLING, size, SUPERSAMPLING).mean(axis=(1, 3)) for k in range(SHELLS)]
+        )
         cover = np.pad(cover, ((0, 0), (REACH_PX, REACH_PX), (REACH_PX, REACH_PX)))
         blurred = np.stack([ndimage.gaussian_filter(each, self.psf_sigma_px, truncate=6.0) for each in cover])
         wide = [slice(each.start - REACH_PX, each.stop + REACH_PX) for each in (rows, columns)]

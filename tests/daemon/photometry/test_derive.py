@@ -78,7 +78,11 @@ def test_gradient_is_surface_minus_core(prefix: str) -> None:
 def test_each_layer_is_read_from_its_own_curve_of_its_own_mixture() -> None:
     part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
     steep = part | {"contrast_knots": [0.0, 0.4], "soc_sigma_knots": [0.01, 0.03]}
-    own = {"weights": [[2.0, -1.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, 1.0]], "surface": part, "core": steep}
+    own = {
+        "weights": [[2.0, -1.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, 1.0]],
+        "surface": part,
+        "core": steep,
+    }
     values = {"surface": 0.08, "outer": 0.06, "inner": np.nan, "core": 0.1}
     layers = {f"layer_{name}": np.array([[value]]) for name, value in values.items()}
     got = derive(MONOTONE | {"layers": own}, 0.1, sigma=1e-3, layers=layers)
@@ -89,6 +93,16 @@ def test_each_layer_is_read_from_its_own_curve_of_its_own_mixture() -> None:
     assert np.isnan(
         derive(MONOTONE | {"layers": own}, 0.1, layers=layers | {"layer_outer": layers["layer_inner"]})["gradient"]
     )
+
+
+def test_what_surface_and_core_share_of_a_layers_noise_counts_once() -> None:
+    part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
+    layers = {name: np.array([[0.1]]) for name in ("surface", "outer", "inner", "core")}
+    for core in ([0.0, 0.5, 0.0, 0.5], [0.0, -0.5, 0.0, 1.5]):
+        weights = [[0.5, 0.5, 0.0, 0.0], [0.0] * 4, [0.0] * 4, core]
+        got = derive(MONOTONE | {"layers": {"weights": weights, "surface": part, "core": part}}, 0.1, 1e-3, layers)
+        noise = np.linalg.norm(np.subtract(weights[0], core)) * 5.0 * 2e-3
+        assert got["gradient_sigma"] == pytest.approx(noise, rel=1e-3)
 
 
 def test_the_calibrations_uncertainty_is_that_of_its_place() -> None:
