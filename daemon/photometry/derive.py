@@ -30,6 +30,10 @@ OPEN_END_SIGMA = 0.05
 """... and its ends are only as sure as particles that were not at rest there share the ensemble's charge."""
 
 
+UNIFIED_AT, UNIFIED_BELOW = (1.5, 2.0, 2.5, 3.1), (1.28, 1.42, 1.56, Z90)
+"""An estimate so many standard deviations from an end has its bound on that side so many away ..."""
+UNIFIED_UNDER, UNIFIED_ABOVE = (-3.0, -2.0, -1.0, 0.0), (0.26, 0.40, 0.81, Z90)
+"""... and one beyond the end, its other bound so many inside."""
 PROFILE_VARIANCE = 1.0 / 6.75
 """Variance of the fraction within a particle over its squared gradient, for a sphere under even flux."""
 BEND_CELLS = 8
@@ -131,16 +135,37 @@ class SocTable:
         """
         width = Z90 * np.where(np.isfinite(sigma), sigma, 0.0)
         slack = 3.0 * width
-        soc, left, right = (self.soc(contrast + away, slack) for away in (0.0, -width, width))
+        soc, left, right = (self.soc_beyond(contrast + away, slack) for away in (0.0, -width, width))
         low, high = np.fmin(left, right), np.fmax(left, right)
         own = Z90 * self.sigma(contrast, slack)
-        lowest, highest = low**OPEN_EXPONENT, 1.0 - (1.0 - high) ** OPEN_EXPONENT
-        open_end = Z90 * OPEN_END_SIGMA
-        lo = np.where(self.open_interior, lowest - open_end, soc - np.hypot(soc - low, own))
-        hi = np.where(self.open_interior, highest + open_end, soc + np.hypot(high - soc, own))
+        below, above = (np.hypot(side, own) / Z90 for side in (soc - low, high - soc))
+        lo, hi = bounded(soc + shift, below, above)
+        if self.open_interior.any():
+            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+            lo = np.where(self.open_interior, low**OPEN_EXPONENT - Z90 * OPEN_END_SIGMA, lo)
+            hi = np.where(self.open_interior, 1.0 - (1.0 - high) ** OPEN_EXPONENT + Z90 * OPEN_END_SIGMA, hi)
         unknown = np.isnan(soc) | ~np.isfinite(sigma)
-        lo, hi = (np.where(unknown, np.nan, np.clip(bound + shift, 0, 1)) for bound in (lo, hi))
+        lo, hi = (np.where(unknown, np.nan, np.clip(bound, 0, 1)) for bound in (lo, hi))
         return np.clip(soc + shift, 0, 1), lo, hi
+
+
+def bounded(estimate: np.ndarray, below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """90 % interval of a fraction that lies in 0..1, from an estimate that need not, and its standard deviation towards
+    0 and towards 1: the unified intervals of Feldman & Cousins (1998), table X, at either end.
+    """
+    lo, from_low = _unified(estimate, below, above)
+    hi, from_high = _unified(1.0 - estimate, above, below)
+    near = estimate < 0.5
+    return np.where(near, lo, 1.0 - from_high), np.where(near, from_low, 1.0 - hi)
+
+
+def _unified(estimate: np.ndarray, below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of what is known not to be negative."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = np.nan_to_num(estimate / below, posinf=9.0, neginf=-9.0)
+    lo = estimate - below * np.interp(place, UNIFIED_AT, UNIFIED_BELOW)
+    hi = np.where(estimate >= 0.0, estimate + Z90 * above, above * np.interp(place, UNIFIED_UNDER, UNIFIED_ABOVE))
+    return np.maximum(lo, 0.0), hi
 
 
 def derive_traces(

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy import ndimage
 
+from daemon.engine.measures import LAYERS as MEASURED
 from daemon.offline import analyse
 from daemon.store.export import export_run
+from daemon.store.reader import RunReader
 from tests.electrode import SHELLS, History, Optics
 from tests.scenes import ANGLES, PAD_PX, SUPERSAMPLING, PoissonScene
 
@@ -110,5 +112,9 @@ def analysed(folder: Path, scene: ShellScene, recording: Path) -> Recorded:
         wide = traces[name].to_numpy().reshape(-1, count)[:, order].astype(float)
         wide[:, ~found] = np.nan
         columns[name] = wide
+    with RunReader(folder / "run.db") as reader:
+        names = [f"layer_{name}" for name in MEASURED]
+        for name, wide in reader.particle_columns(names)[1].items():
+            columns[name] = np.where(found, wide[:, order], np.nan)
     kinds = np.array([particles["calibration"][k] if seen else "" for k, seen in zip(order, found, strict=True)])
     return Recorded(columns, kinds, found)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from daemon.photometry.derive import TRACE_COLUMNS, SocTable, derive_traces
+from daemon.photometry.derive import TRACE_COLUMNS, SocTable, bounded, derive_traces
 from daemon.tables import TRACES
 
 NAN = float("nan")
@@ -110,6 +110,16 @@ def test_the_calibrations_uncertainty_is_that_of_its_place() -> None:
     for contrast, sigma in ((0.0, 0.001), (0.05, 0.0055), (0.15, 0.025)):
         got = derive(row, contrast, sigma=0.0)
         assert max(got["soc"] - got["soc_lo"], got["soc_hi"] - got["soc"]) == pytest.approx(1.645 * sigma, rel=1e-3)
+
+
+@pytest.mark.parametrize("true", [0.0, 0.3, 1.0, 2.5, 50.0, 99.2, 100.0])
+def test_intervals_of_a_bounded_fraction_cover_what_they_say(true: float) -> None:
+    sigma = 0.01
+    estimate = true * sigma + np.random.default_rng(5).normal(0, sigma, 200_000)
+    lo, hi = bounded(estimate, np.full_like(estimate, sigma), np.full_like(estimate, sigma))
+    covered = (np.clip(lo, 0, 1) <= true * sigma) & (true * sigma <= np.clip(hi, 0, 1))
+    assert covered.mean() == pytest.approx(0.90, abs=0.012)
+    assert (lo <= hi).all()
 
 
 def test_rows_from_a_file_may_hold_none_for_nan() -> None:
