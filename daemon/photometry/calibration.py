@@ -26,8 +26,9 @@ LEAST_SIGMA = 5e-4
 SPAN_SIGMAS = 5.0
 TURN_SIGMAS, TURN_SHARE = 4.0, 0.02
 """A response that turns back by this many sigmas and this share of its span folds."""
-PHASE_SIGMA = 0.004
-"""End members of two phases: what the solid solutions at either end bend."""
+PHASE_KNOTS = 9
+PHASE_SIGMA = 0.003
+"""End members of two phases, half-way: what the solid solutions at either end bend."""
 
 NO_CURVE: dict[str, Any] = {
     "kind": "none", "contrast_knots": [], "soc_knots": [], "soc_sigma": float("nan"), "soc_sigma_knots": [],
@@ -103,20 +104,24 @@ def end_members(
 ) -> dict[str, Any]:
     """The line between two known ends; `bend` NaN when nothing is known of the curve between them.
 
-    `bend` is by how much two phases are known not to mix linearly, `error` (`differ` by default) the standard deviation
-    of an end. `none` when the ends' distance is not beyond `differ`: noise, or how much ends differ between cycles.
+    `bend` is by how much two phases are known not to mix linearly half-way, `error` (`differ` by default) the standard
+    deviation of an end. `none` when the ends' distance is not beyond `differ`: noise, or how much ends differ between
+    cycles.
     """
     span = abs(charged - discharged)
     if not span > SPAN_SIGMAS * differ:
         return NO_CURVE
-    knots = sorted([(float(discharged), 0.0), (float(charged), 1.0)])
-    contrast, soc = zip(*knots, strict=True)
-    own = float(np.sqrt(((differ if error is None else error) / span) ** 2 + bend**2 + PHASE_SIGMA**2))
+    soc = np.linspace(0.0, 1.0, PHASE_KNOTS) if np.isfinite(bend) else np.array([0.0, 1.0])
+    contrast = discharged + (charged - discharged) * soc
+    if charged < discharged:
+        contrast, soc = contrast[::-1], soc[::-1]
+    inner = 4.0 * soc * (1.0 - soc)
+    own = np.sqrt(((differ if error is None else error) / span) ** 2 + (bend**2 + PHASE_SIGMA**2) * inner**2)
     return {
         "kind": "end_members",
-        "contrast_knots": list(contrast),
-        "soc_knots": list(soc),
-        "soc_sigma": own,
-        "soc_sigma_knots": [own, own] if np.isfinite(own) else [],
+        "contrast_knots": contrast.tolist(),
+        "soc_knots": soc.tolist(),
+        "soc_sigma": float(np.sqrt(np.mean(own**2))),
+        "soc_sigma_knots": np.round(own, 6).tolist() if np.isfinite(bend) else [],
         "layers": None,
     }

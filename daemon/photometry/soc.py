@@ -331,7 +331,7 @@ class Ends:
         """The line between the ends of one particle, with those of its layers where `bend` is known."""
         columns = (self.discharged, self.charged, self.differ, self.error)
         each = zip(*(column[:, index] for column in columns), strict=True)
-        own, *parts = (end_members(*ends, bend, error) for *ends, error in each)
+        own, *parts = (end_members(low, high, differ, bend, error) for low, high, differ, error in each)
         if own["kind"] != "end_members" or not np.isfinite(bend):
             return own
         swings = np.abs(self.charged[1:, index] - self.discharged[1:, index])
@@ -342,13 +342,14 @@ class Ends:
 
 class Tilts:
     """(P,) by how much a particle's own curve reads too high a gradient of 1 (`tilt`), and what is left of the
-    disagreement between it and the mean of its layers' curves in the driven halves when that is taken off (`left`).
+    disagreement between it and the mean of its layers' curves in the driven halves, half-way, when that is taken off
+    (`left`).
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], drives: Sequence[Drive], ratio: np.ndarray) -> None:
         by_column = dict(enumerate(rows))
         table, layers = SocTable(by_column, len(rows)), LayerTables(by_column, len(rows), LAYERS)
-        parts: list[list[np.ndarray]] = [[np.zeros((0, len(rows)))] for _ in range(3)]
+        parts: list[list[np.ndarray]] = [[np.zeros((0, len(rows)))] for _ in range(4)]
         for drive in drives if len({drive.sign for drive in drives}) == 2 else ():
             names = {name: drive.values[:, :, 1 + k] for k, name in enumerate(LAYERS)}
             each = [layers.layer(k, names, drive.sigma, ratio) for k in range(len(LAYERS))]
@@ -356,16 +357,17 @@ class Tilts:
             own = table.soc_beyond(drive.values[:, :, 0])
             if not table.two_phase.any():
                 own = own + table.bend(drive.values[:, :, 0], PROFILE_VARIANCE * (gradient**2 - sigma**2))
-            found = (own - np.mean([soc for soc, _, _ in each], axis=0), gradient, sigma / 2.0)
+            mean = np.mean([soc for soc, _, _ in each], axis=0)
+            found = (own - mean, gradient, sigma / 2.0, 4.0 * np.clip(mean, 0, 1) * (1.0 - np.clip(mean, 0, 1)))
             for part, values in zip(parts, found, strict=True):
                 part.append(values)
-        off, gradient, sigma = (np.concatenate(part) for part in parts)
+        off, gradient, sigma, inner = (np.concatenate(part) for part in parts)
         known = np.isfinite(off) & np.isfinite(gradient) & np.isfinite(sigma)
-        off, gradient, sigma = (np.where(known, values, 0.0) for values in (off, gradient, sigma))
+        off, gradient, sigma, inner = (np.where(known, values, 0.0) for values in (off, gradient, sigma, inner))
         count = np.maximum(known.sum(axis=0), 1)
         doubt = (sigma**2).sum(axis=0) / count / USUAL_TILT**2
         self.tilt = (off * gradient).sum(axis=0) / np.maximum((gradient**2).sum(axis=0) + doubt, 1e-12)
-        self.left = np.sqrt(((off - self.tilt * gradient) ** 2).sum(axis=0) / count)
+        self.left = np.sqrt(((off - self.tilt * gradient) ** 2).sum(axis=0) / np.maximum((inner**2).sum(axis=0), 0.5))
 
 
 def layers_row(weights: np.ndarray, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

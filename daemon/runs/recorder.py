@@ -134,6 +134,8 @@ class Recorder:
         ):
             if rows:
                 put(rows)
+        if update.metadata:
+            writer.set_metadata(update.metadata)
         if update.events:
             self._put_events(update.events)
 
