@@ -36,6 +36,8 @@ BATCH_FRAMES = 200
 MEDIAN_RADIUS_PX, RADIUS_SPREAD = 14.0, 0.3
 NOISE = 6.6e-4
 """Of one exposure of a particle of the median radius, by the CCD equation, relative to its flux."""
+DIFFUSION_H = (0.25, 1.0)
+"""R^2/D: gradients of 0.03 and 0.1 at 1C, 0.12 and 0.5 at 5C; by turns of the seed."""
 CHARGE_END_V, DISCHARGE_END_V = 4.25, 3.46
 
 REST = Leg(0, 1.0, 30)
@@ -216,7 +218,7 @@ def _kind(current_c: float) -> StepKind:
 
 def solid(seed: int, protocol: str, particles: int = PARTICLES) -> Read:
     """A solid solution through one of the protocols; layers differ in brightness by a tenth."""
-    electrode = SolidSolution(particles, seed)
+    electrode = SolidSolution(particles, seed, diffusion_h=DIFFUSION_H[seed % len(DIFFUSION_H)])
     optics = Optics(particles, seed, unevenness=0.1)
     return Series(drive(electrode, PROTOCOLS[protocol]), optics, electrode.dead, seed).read()
 

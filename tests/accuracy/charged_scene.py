@@ -36,7 +36,7 @@ class ShellScene(PoissonScene):
             fine + rows.start - self._centres[i][0], fine + columns.start - self._centres[i][1], indexing="ij"
         )
         turn = ((np.arctan2(dy, dx) / (2 * np.pi) + 1) * ANGLES).astype(int) % ANGLES
-        inside = dy**2 + dx**2 < self._outline(i)[turn] ** 2
+        inside = dy**2 + dx**2 < (self._outline(i)[turn] * radius_px / self.radii_px[i]) ** 2
         depth = ndimage.distance_transform_edt(inside)
         shell = np.full(inside.shape, -1)
         order = np.argsort(depth[inside], kind="stable")
@@ -53,7 +53,7 @@ class ShellScene(PoissonScene):
         return wide[0], wide[1], self.level_e[i] * blurred
 
     def _coverage_of(self, i: int) -> tuple[slice, slice, np.ndarray]:
-        self.__dict__.setdefault("_centres", {})[i] = (self.y_px[i] + PAD_PX, self.x_px[i] + PAD_PX)
+        self.__dict__.setdefault("_drawn", {})[i] = (self.y_px[i] + PAD_PX, self.x_px[i] + PAD_PX, self.radii_px[i])
         return super()._coverage_of(i)
 
 
