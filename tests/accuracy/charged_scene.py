@@ -32,9 +32,8 @@ class ShellScene(PoissonScene):
     def _shells_of(self, i: int) -> tuple[slice, slice, np.ndarray]:
         rows, columns, _ = self._patches[i]
         fine = (np.arange((rows.stop - rows.start) * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5
-        dy, dx = np.meshgrid(
-            fine + rows.start - self._centres[i][0], fine + columns.start - self._centres[i][1], indexing="ij"
-        )
+        cy, cx, radius_px = self._drawn[i]  # places and radii are those of the pixels by now
+        dy, dx = np.meshgrid(fine + rows.start - cy, fine + columns.start - cx, indexing="ij")
         turn = ((np.arctan2(dy, dx) / (2 * np.pi) + 1) * ANGLES).astype(int) % ANGLES
         inside = dy**2 + dx**2 < (self._outline(i)[turn] * radius_px / self.radii_px[i]) ** 2
         depth = ndimage.distance_transform_edt(inside)

@@ -9,12 +9,12 @@ from tests.accuracy.charge import CYCLE_5C, Series, rms
 from tests.accuracy.charged_scene import ShellScene
 from tests.electrode import Leg, Optics, SolidSolution, drive
 
-LEGS = (Leg(0, 0.3, 30), Leg(0.05, 22, 240, 4.25), Leg(0, 1, 120), Leg(-0.05, 22, 240, 3.46), Leg(0, 1, 120), *CYCLE_5C)
+LEGS = (Leg(0, 0.3, 30), Leg(0.05, 22, 360, 4.25), Leg(0, 1, 120), Leg(-0.05, 22, 360, 3.46), Leg(0, 1, 120), *CYCLE_5C)
 
 
 @pytest.fixture(scope="module")
 def read():
-    electrode, optics = SolidSolution(40, 8, diffusion_h=0.6), Optics(40, 8, folded_share=0.15, unevenness=0.1)
+    electrode, optics = SolidSolution(30, 8, diffusion_h=0.6), Optics(30, 8, folded_share=0.15, unevenness=0.1)
     return Series(drive(electrode, LEGS), optics, electrode.dead, 8).read()
 
 
