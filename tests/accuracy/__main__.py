@@ -15,8 +15,6 @@ from tests.accuracy.page import page
 from tests.accuracy.parts import PARTS, section
 from tests.bench.figures import show
 
-PARTS = ("noise", "stability", "illumination", "registration", "optics", "neighbours", "charge")
-
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))

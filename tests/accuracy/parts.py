@@ -14,6 +14,7 @@ PARTS = (
     "registration",
     "optics",
     "neighbours",
+    "charge",
     "activity",
     "rates",
     "fade",
