@@ -184,8 +184,7 @@ def derive_traces(
     """
     contrast = np.asarray(contrast, float)
     sigma = np.asarray(contrast_sigma, float)
-    table = SocTable(calibrations, contrast.shape[1])
-    own = LayerTables(calibrations, contrast.shape[1])
+    table, own = _compiled(calibrations, contrast.shape[1])
     ratio = np.asarray(layer_sigma_ratio, float)
     by_name = {name.removeprefix("layer_"): np.asarray(values, float) for name, values in layers.items()}
     gradient, gradient_sigma = own.gradient(by_name, sigma, ratio)
@@ -274,6 +273,21 @@ class LayerTables:
         square = np.where(np.isfinite(gradient_sigma), gradient**2 - gradient_sigma**2, 0.0)
         bent = np.where(table.two_phase, 0.0, table.bend(contrast, PROFILE_VARIANCE * square))
         return np.nan_to_num(bent - self.tilt * gradient) if self.tilt.any() else np.nan_to_num(bent)
+
+
+_Compiled = tuple[Mapping[int, Mapping[str, Any]], int, SocTable, LayerTables]
+_last: list[_Compiled] = []
+"""The tables of the last call: chunk after chunk is read with the same calibrations."""
+
+
+def _compiled(rows: Mapping[int, Mapping[str, Any]], count: int) -> tuple[SocTable, LayerTables]:
+    """The tables of `rows`; those of the last call when it had the same mapping, which nobody changes."""
+    for known, known_count, table, own in _last[:1]:
+        if known is rows and known_count == count:
+            return table, own
+    table, own = SocTable(rows, count), LayerTables(rows, count)
+    _last[:] = [(rows, count, table, own)]
+    return table, own
 
 
 def _clean_knots(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
