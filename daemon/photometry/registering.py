@@ -79,11 +79,13 @@ class Targets:
         w = 1.0 / self.variance[patch.window][where].astype(np.float64)
         profile = self.profile[patch.window][where].astype(np.float64)
         nuisance = np.column_stack([np.ones(len(profile)), profile - np.average(profile, weights=w)])
-        gram = np.linalg.pinv(nuisance.T @ (nuisance * w[:, None]))
+        depth = patch.layer[where] * (profile - profile.min())
+        inner = np.column_stack([nuisance, depth - np.average(depth, weights=w)])
         planes = np.zeros((4, *patch.mask.shape))
-        for row, target in enumerate((self.y, self.x, self.laplace)):
+        for row, (target, known) in enumerate(((self.y, nuisance), (self.x, nuisance), (self.laplace, inner))):
             t = target[patch.window][where]
-            planes[row][where] = w * (t - nuisance @ (gram @ (nuisance.T @ (w * t))))
+            gram = np.linalg.pinv(known.T @ (known * w[:, None]))
+            planes[row][where] = w * (t - known @ (gram @ (known.T @ (w * t))))
         planes[3][where] = w * nuisance[:, 1]
         return planes
 

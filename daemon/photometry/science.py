@@ -14,6 +14,7 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.photometry.activity import ACTIVE, DEAD, LOST, MIN_CHARGE_SHARE, Activity
+from daemon.photometry.balance import Balance, balance
 from daemon.photometry.blocks import Block, BlockMeans, History, all_grown, finite_mean, grown
 from daemon.photometry.contrast import ContrastMaker, Contrasts
 from daemon.photometry.curves import HalfCurves, half_curves
@@ -64,11 +65,13 @@ class Science:
         self._waiting: deque[Block] = deque()
         self._half: Half = self._track.current
         self._history = History(count, settings.history_points)
+        self._masks = masks
         self._calibrator = Calibrator(count, settings.capacity_mah)
         self._activity = Activity(count)
         self._book = CycleBook(self._particle_id, self._weights)
         self._events = EventReader(masks, settings.lost_after_s)
         self._table = SocTable({}, count)
+        self._balance = Balance()
         self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
         self._ratio_sums = np.zeros((count, 5))
         self._rows: list[dict[str, Any]] = []
@@ -98,7 +101,7 @@ class Science:
         To be called between two batches, once F0 is known.
         """
         count = masks.count
-        self._particle_id, self._weights = np.asarray(masks.particle_id), _areas(masks)
+        self._masks, self._particle_id, self._weights = masks, np.asarray(masks.particle_id), _areas(masks)
         self._removed = np.zeros(count, bool) if masks.active is None else ~masks.active
         for part in (self._contrasts, self._blocks, self._history, self._calibrator, self._activity):
             part.grow(count)
@@ -164,6 +167,7 @@ class Science:
             "window_mah": window.capacity_mah if window else nan,
             "two_phase": self._calibrator.two_phase,
             **self._outlook.summary(),
+            **self._balance.told(),
             "baseline_known": self._contrasts.flux_e is not None,
             "baseline_truncated": self._contrasts.truncated,
             "events_suppressed": self._events.suppressed,
@@ -252,6 +256,8 @@ class Science:
         if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
             self._activity.add(curves, ratio)
         self._calibrate(update)
+        if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
+            self._balance = balance(curves, self._table, self._calibrator.window, self._weights)
         self._tell_cycles(curves, update)
 
     def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
@@ -283,6 +289,7 @@ class Science:
         self._blocks_left_out += len(self._waiting)
         self._waiting.clear()
         self._calibrate(update)
+        update.metadata = self._balance.told()
 
     def _end_without_current(self) -> None:
         while self._waiting:
@@ -293,6 +300,7 @@ class Science:
 
     def _calibrate(self, update: ScienceUpdate) -> None:
         dead = self._activity.states == DEAD
+        self._calibrator.mix(self._masks)
         rows = self._rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
         self._table = SocTable(dict(enumerate(rows)), len(rows))
         self._kinds = np.array([CALIBRATIONS.index(row["kind"]) for row in rows], np.int8)

@@ -1,61 +1,66 @@
-"""From contrast to the particle's own charge fraction: anchors, the window, and the curve of each particle.
+"""From contrast to the particle's own charge fraction: anchors, the window, and what is known of each particle.
 
 An anchor is an instant at which every connected solid-solution particle holds the ensemble's charge fraction: the end
-of a relaxed rest, or any point of a half slow enough (at most C/20).
+of a relaxed rest, any point of a half slow enough (at most C/20), or, less surely, the mean of charge and discharge.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from scipy.optimize import isotonic_regression
 
+from daemon.engine.measures import LAYERS, MaskSet
 from daemon.photometry.anchors import (
-    FOLD_SHARE,
     FOLD_SIGMAS,
     Anchor,
+    Drive,
     Folds,
+    alike,
+    alone,
+    between,
+    driven,
     end_points,
     folds,
     middle,
     point,
     rest_anchor,
-    slow_anchors,
 )
 from daemon.photometry.blocks import all_grown, finite_mean
+from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_members, monotone, spans
 from daemon.photometry.curves import HalfCurves
+from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
+from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, shares, unmixing
+from daemon.photometry.response import Anchors, Responses, respond
 
 SLOW_C_RATE = 0.055
 """C/20, and a tenth for a drive that is not exact."""
-KNOTS = 33
 WINDOW_GROWTH = 1.05
 """A half redefines the window when it passes this much more charge."""
 WINDOW_SHARE = 0.10
 """With a known capacity: share of it that a half must pass to define a window."""
 END_REACH = 0.10
-"""Anchors this close to 0 and 1 reach the ends; half ends this close to them are end members."""
-WIDEST_GAP = 0.35
-MIN_ANCHORS = 5
-BIN_FRACTION = 0.02
-WORST_SIGMA = 0.10
-"""A monotone curve less certain than this says no more than its ends."""
-CHARGE_SIGMA = 0.004
-"""Coulometry is of the whole electrode, not of the field of view."""
-TWO_PHASE_SIGMA = 0.05
-"""End members of two phases mix linearly up to unequal brightness within the particle."""
+"""Half ends this close to 0 and 1 are end members; anchors this close to them reach the ends."""
+BIN_FRACTION = 0.005
+"""Rests this close to each other are one anchor."""
+BEYOND = 0.03
+"""Anchors may lie this far outside of the window; ends this much farther from it than the nearest are not used."""
+MAX_ANCHORS = 96
+MAX_RESTS = 256
 TWO_PHASE_SPREAD = 0.65
 """Distance between the quartiles of the particles' fractions: 1 when each is at either end, a half when evenly spread,
 near 0 when all are alike. Quartiles, because a few cracked particles have lost their scale."""
 MIN_POPULATION = 8
-MAX_ANCHORS = 512
-EQUAL_CONTRAST = 1e-4
-"""Contrasts this close, as a share of the span, are one."""
-HALF_SAMPLING = 0.75
-"""Curves through half of the anchors err more than the curve through all: sqrt(1/(1 + 0.8)) for noise alone."""
+USUAL_TILT = 0.2
+"""Prior standard deviation of what a gradient of 1 adds to a particle's SoC through uneven brightness."""
+WHOLE = 0.6
+"""Two phases change all layers alike: one that changes by less than this share of another did not change throughout."""
+FOLDED_HALVES = 2
+"""A contrast that turned back in one half only may have been a crack."""
 
 
 @dataclass(frozen=True)
@@ -81,47 +86,73 @@ class Calibrator:
     def __init__(self, particles: int, capacity_mah: float | None) -> None:
         self._particles = particles
         self._capacity_mah = capacity_mah
+        self._shares = np.zeros((0, *PLAIN.shape))
         self.window: Window | None = None
         self.two_phase = False
-        self._anchors: deque[Anchor] = deque(maxlen=MAX_ANCHORS)
+        self._charge_mah = float("nan")
+        self._rests: deque[Anchor] = deque(maxlen=MAX_RESTS)
+        self._slow: deque[Drive] = deque(maxlen=4)
+        self._fast: deque[Drive] = deque(maxlen=4)
         self._ends: deque[Anchor] = deque(maxlen=16)
         self._middles: deque[Anchor] = deque(maxlen=4)
-        self._folds: deque[Folds] = deque(maxlen=2)
+        self._folds: deque[Folds] = deque(maxlen=6)
 
     def grow(self, particles: int) -> None:
         """Go on with more particles, of which nothing is known yet."""
         self._particles = particles
-        everything: list[deque[Any]] = [self._anchors, self._ends, self._middles, self._folds]
+        everything: list[deque[Any]] = [self._rests, self._ends, self._middles, self._folds]
         for kept in everything:
             for place, each in enumerate(kept):
                 kept[place] = all_grown(each, particles)
+        for drives in (self._slow, self._fast):
+            for place, drive in enumerate(drives):
+                drives[place] = drive.grown(particles)
 
     def add(self, curves: HalfCurves) -> None:
         """Take one finished half, or the lead-in before the first current (for its rest only)."""
         for rest in curves.half.rests:
-            self._keep(self._anchors, rest_anchor(curves, rest))
+            self._keep(self._rests, rest_anchor(curves, rest))
+        # a sparse record's first sample of a half has charge of it already
+        start_mah = self._charge_mah if np.isfinite(self._charge_mah) else curves.half.start_mah
+        self._charge_mah = curves.half.end_mah
         if not curves.half.sign or not curves.driven.any():
             return
         if curves.half.index == 0:
-            self._keep(self._ends, point(curves, slice(0, end_points(curves)), curves.half.start_mah))
+            self._keep(self._ends, point(curves, slice(0, end_points(curves)), start_mah))
         self._keep(self._ends, point(curves, slice(-end_points(curves), None), curves.half.end_mah))
-        self._widen(curves)
+        self._widen(start_mah, curves.half.end_mah)
         if self.window is None or not self.passed_enough(curves, 0.5):
             return
-        self._folds.append(folds(curves))
+        c_rate = curves.half.mean_current_ma / self._full_mah
+        self._folds.append(folds(curves, c_rate))
         self._middles.append(middle(curves))
-        capacity = self._capacity_mah or self.window.capacity_mah
-        if curves.half.mean_current_ma / capacity <= SLOW_C_RATE:
-            self._anchors.extend(slow_anchors(curves))
+        drive = driven(curves)
+        if drive is not None:
+            (self._slow if c_rate <= SLOW_C_RATE else self._fast).append(drive)
+
+    def mix(self, masks: MaskSet) -> None:
+        """Take the outlines' part in how layers mix; of particles that were there before nothing is taken anew."""
+        if len(self._shares) < masks.count:
+            self._shares = np.concatenate([self._shares, shares(masks)[len(self._shares) :]])
+
+    def _mix(self, layer_sigma_ratio: np.ndarray) -> Mix:
+        missing = np.repeat(PLAIN[None], self._particles - len(self._shares), axis=0)
+        share = np.concatenate([self._shares, missing])
+        weights = unmixing(share, SHARP if self.two_phase else DIFFUSE)
+        return Mix.of(np.where((share == PLAIN).all(axis=(1, 2))[:, None, None], PLAIN, weights), layer_sigma_ratio)
+
+    @property
+    def _full_mah(self) -> float:
+        """What C-rates are of."""
+        return self._capacity_mah or (self.window.capacity_mah if self.window else float("nan"))
 
     @staticmethod
     def _keep(anchors: deque[Anchor], anchor: Anchor | None) -> None:
         if anchor is not None and np.isfinite(anchor.charge_mah):
             anchors.append(anchor)
 
-    def _widen(self, curves: HalfCurves) -> None:
-        half = curves.half
-        low, high = sorted((half.start_mah, half.end_mah))
+    def _widen(self, start_mah: float, end_mah: float) -> None:
+        low, high = sorted((start_mah, end_mah))
         least = WINDOW_SHARE * self._capacity_mah if self._capacity_mah else 0.0
         known = self.window.capacity_mah if self.window else 0.0
         if np.isfinite(high - low) and high - low > max(least, known * WINDOW_GROWTH, 1e-12):
@@ -133,166 +164,238 @@ class Calibrator:
 
     def rows(self, particle_id: np.ndarray, dead: np.ndarray, layer_sigma_ratio: np.ndarray) -> list[dict[str, Any]]:
         """One calibration row a particle, in order, from all that is known now."""
-        discharged, charged, end_sigma = self._end_members()
-        self._judge_phases(discharged, charged, dead)
-        folded = self._folded()
-        fractions, contrasts, sigmas = self._anchor_matrix()
+        self._judge_phases(self._end_members(self._mix(layer_sigma_ratio), 0.0), dead)
+        mix = self._mix(layer_sigma_ratio)
+        turned = self._folded()
+        curves: list[dict[str, Any] | None] = [None] * self._particles
+        if not self.two_phase:
+            curves = self._curves(mix, dead | turned)
+        ends = self._end_members(mix, 0.0 if self.two_phase else 1.0)
+        bend = np.full(self._particles, 0.0 if self.two_phase else np.nan)
+        rows = [curve or ends.row(index, bend[index], mix) for index, curve in enumerate(curves)]
+        tilt = Tilts(rows, [*self._slow, *self._fast], layer_sigma_ratio)
         rows = []
         for index in range(self._particles):
-            ends = (float(discharged[index]), float(charged[index]), float(end_sigma[index]))
             if dead[index] or self.window is None:
                 curve = NO_CURVE
-            elif folded[index]:
+            elif turned[index]:
                 curve = FOLDED
-            elif self.two_phase:
-                curve = end_members(*ends, TWO_PHASE_SIGMA)
             else:
-                curve = monotone(fractions, contrasts[:, index], sigmas[:, index]) or end_members(*ends, float("nan"))
+                curve = curves[index] or ends.row(index, bend[index] + tilt.left[index], mix)
+            if curve["layers"] is not None:
+                told = {name: curve["layers"][name] for name in ("weights", LAYERS[0], LAYERS[-1])}
+                curve = curve | {"layers": told | {"tilt": round(float(tilt.tilt[index]), 6)}}
             ratio = [float(value) for value in layer_sigma_ratio[index]]
             rows.append({"particle_id": int(particle_id[index]), **curve, "layer_sigma_ratio": ratio})
         return rows
 
     def _folded(self) -> np.ndarray:
-        """Particles that folded in each of the last two halves (in the one there is)."""
+        """Particles that folded in two of the last halves (in the one there is)."""
         seen = [fold.beyond if self.two_phase else fold.turned for fold in self._folds]
-        return np.logical_and.reduce(seen) if seen else np.zeros(self._particles, bool)
+        count = np.sum(seen, axis=0) if seen else np.zeros(self._particles, int)
+        return np.asarray(count >= min(FOLDED_HALVES, max(len(seen), 1)))
 
-    def _anchor_matrix(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(m,) fractions within the window, (m, P) contrasts and sigmas, by rising fraction."""
-        none = np.zeros((0, self._particles))
-        if self.window is None or not self._anchors:
-            return np.zeros(0), none, none
-        fractions = self.window.fraction(np.array([anchor.charge_mah for anchor in self._anchors]))
-        order = [k for k in np.argsort(fractions, kind="stable") if -0.03 <= fractions[k] <= 1.03]
-        if not order:
-            return np.zeros(0), none, none
-        anchors = list(self._anchors)
-        contrasts = np.stack([anchors[k].contrast for k in order])
-        return np.clip(fractions[order], 0, 1), contrasts, np.stack([anchors[k].sigma for k in order])
-
-    def _end_members(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Contrasts at the discharged and the charged end, (P,) each, and their standard deviation."""
-        unknown = np.full(self._particles, np.nan)
+    def _curves(self, mix: Mix, left_out: np.ndarray) -> list[dict[str, Any] | None]:
+        """The monotone curves (and folds) that the anchors support; slow and relaxed ones suffice where they span."""
+        found: list[dict[str, Any] | None] = [None] * self._particles
         if self.window is None:
-            return unknown, unknown, unknown
-        places = [(float(self.window.fraction(end.charge_mah)), end) for end in self._ends]
-        low = [end for place, end in places if abs(place) <= END_REACH]
-        high = [end for place, end in places if abs(place - 1.0) <= END_REACH]
-        if not low or not high:
-            return unknown, unknown, unknown
-        (discharged, low_sigma), (charged, high_sigma) = _mean_end(low[-4:]), _mean_end(high[-4:])
-        return discharged, charged, np.fmax(low_sigma, high_sigma)
+            return found
+        steady = [*self._rests, *self._pairs(self._slow), *self._unpaired()]
+        for anchors in (steady, [*steady, *self._pairs(self._fast)]):
+            todo = [k for k in range(self._particles) if found[k] is None and not left_out[k]]
+            matrix = self._matrix(anchors, mix) if todo else None
+            if matrix is None or not spans(matrix.fraction):
+                continue
+            responses = respond(matrix, self._particles)
+            for index in todo:
+                found[index] = self._curve(matrix, responses, index, mix)
+        return found
 
-    def _judge_phases(self, discharged: np.ndarray, charged: np.ndarray, dead: np.ndarray) -> None:
+    def _curve(self, anchors: Anchors, responses: Responses, index: int, mix: Mix) -> dict[str, Any] | None:
+        own = monotone(anchors, responses, index)
+        if own is None or own["kind"] != "monotone":
+            return own
+        series = range(index + self._particles, responses.mean.shape[0], self._particles)
+        parts = [monotone(anchors, responses, each, LAYER_KNOTS) for each in series]
+        return own | {"layers": layers_row(mix.weights[index], parts)}
+
+    @staticmethod
+    def _pairs(drives: Sequence[Drive]) -> list[Anchor]:
+        """The last two charges and discharges that belong together."""
+        pairs = [(one, other) for one, other in pairwise(drives) if other.source == one.source + 1]
+        return [anchor for one, other in pairs[-2:] if alike(one, other) for anchor in between(one, other)]
+
+    def _unpaired(self) -> list[Anchor]:
+        """A slow half without a counterpart."""
+        if len(self._slow) != 1:
+            return []
+        return alone(self._slow[0], self._slow[0].current_ma / self._full_mah)
+
+    def _matrix(self, anchors: list[Anchor], mix: Mix) -> Anchors | None:
+        """The anchors within the window by rising fraction, with a series for the particle and each layer."""
+        if self.window is None or not anchors:
+            return None
+        fractions = self.window.fraction(np.array([anchor.charge_mah for anchor in anchors]))
+        inside = [k for k in np.argsort(fractions, kind="stable") if -BEYOND <= fractions[k] <= 1.0 + BEYOND]
+        groups = _grouped([(float(fractions[k]), anchors[k]) for k in inside])
+        if not groups:
+            return None
+        fraction, contrast, sigma, lag = (np.array(each) for each in zip(*(mix.pooled(g) for g in groups), strict=True))
+        source = np.array([group[0][1].source if len(group) == 1 else -1 - k for k, group in enumerate(groups)])
+        source = np.where(source < 0, -1 - np.arange(len(groups)), source)
+        flat = (contrast.reshape(len(groups), -1), sigma.reshape(len(groups), -1), lag.reshape(len(groups), -1))
+        return Anchors(fraction, *flat, source)
+
+    def _end_members(self, mix: Mix, extend: float) -> Ends:
+        """Contrasts at the discharged and the charged end; `extend` 1 continues the line to 0 and 1 exactly."""
+        if self.window is None:
+            return Ends.unknown(self._particles)
+        places = [(float(self.window.fraction(end.charge_mah)), end) for end in self._ends]
+        low = _nearest([(place, end) for place, end in places if abs(place) <= END_REACH], 0.0)
+        high = _nearest([(place, end) for place, end in places if abs(place - 1.0) <= END_REACH], 1.0)
+        if not low or not high:
+            return Ends.unknown(self._particles)
+        (low_f, discharged, low_sigma), (high_f, charged, high_sigma) = (_mean_end(each, mix) for each in (low, high))
+        slope = extend * (charged - discharged) / (high_f - low_f)
+        differ = np.fmax(low_sigma, high_sigma)
+        error = differ / np.sqrt(min(len(low), len(high)))
+        return Ends(discharged - low_f * slope, charged + (1.0 - high_f) * slope, differ, error)
+
+    def _judge_phases(self, ends: Ends, dead: np.ndarray) -> None:
         """Two phases show as particles at either end while the ensemble is between; relaxed rests tell best."""
         if self.window is None:
             return
-        rests = [anchor for anchor in self._anchors if anchor.rest]
-        for anchors in (rests, list(self._middles)):
-            spreads = [phase_spread(anchor.contrast, anchor.sigma, discharged, charged, dead) for anchor in anchors]
+        own = (ends.discharged[0], ends.charged[0], dead)
+        for anchors in (list(self._rests), list(self._middles)):
+            spreads = [phase_spread(anchor.contrast, anchor.sigma, *own) for anchor in anchors]
             known = [spread for spread in spreads if np.isfinite(spread)]
             if known:
                 self.two_phase = bool(np.median(known) > TWO_PHASE_SPREAD)
                 return
 
 
-NO_CURVE: dict[str, Any] = {"kind": "none", "contrast_knots": [], "soc_knots": [], "soc_sigma": float("nan")}
-FOLDED: dict[str, Any] = NO_CURVE | {"kind": "folded"}
+@dataclass(frozen=True)
+class Mix:
+    """How the measured contrasts of layers make their own, and their noise."""
+
+    weights: np.ndarray
+    """(P, 4, 4)"""
+    ratio: np.ndarray
+    """(4, P) sigma of each layer over that of the particle; NaN where unknown."""
+
+    @classmethod
+    def of(cls, weights: np.ndarray, layer_sigma_ratio: np.ndarray) -> Mix:
+        """From the weights and (P, 4) sigmas of the layers over that of the particle."""
+        noise = np.where(weights != 0, weights * layer_sigma_ratio[:, None, :], 0.0)
+        return cls(weights, np.sqrt((noise**2).sum(axis=2)).T)
+
+    def series(self, own: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """(5, P): the particle's, then its layers'."""
+        mixed = np.where(self.weights != 0, self.weights * layers[:, None, :], 0.0).sum(axis=2)
+        return np.concatenate([own[None], mixed.T])
+
+    def pooled(self, group: list[tuple[float, Anchor]]) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """Mean fraction, and (5, P) contrasts, sigmas and lags of anchors at nearly the same fraction."""
+        contrasts = np.stack([self.series(anchor.contrast, anchor.layers) for _, anchor in group])
+        lags = [np.abs(self.series(anchor.lag[:, 0], anchor.lag[:, 1:])) for _, anchor in group]
+        variance = np.stack([self.noise(anchor.sigma) ** 2 for _, anchor in group])
+        known = np.isfinite(contrasts)
+        count = known.sum(axis=0)
+        variance = np.where(known, variance, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan) ** 2
+        fraction = float(np.clip(np.mean([place for place, _ in group]), 0.0, 1.0))
+        return fraction, finite_mean(contrasts), np.sqrt(variance), finite_mean(np.stack(lags))
+
+    def noise(self, sigma: np.ndarray) -> np.ndarray:
+        """(5, P) sigmas from the particle's."""
+        return np.concatenate([sigma[None], sigma * self.ratio])
 
 
-def end_members(discharged: float, charged: float, sigma: float, soc_sigma: float) -> dict[str, Any]:
-    """The line between two known ends; `soc_sigma` NaN when nothing is known of the curve between them.
+@dataclass(frozen=True)
+class Ends:
+    """(5, P) contrasts of particle and layers at the ends of the window, and how sure they are."""
 
-    `none` when the ends' distance is not beyond `sigma`, their uncertainty: noise, or ends that differ between cycles.
+    discharged: np.ndarray
+    charged: np.ndarray
+    differ: np.ndarray
+    """How much an end differs from cycle to cycle, or its noise."""
+    error: np.ndarray
+    """... and their mean's standard deviation."""
+
+    @classmethod
+    def unknown(cls, particles: int) -> Ends:
+        """Nothing known."""
+        none = np.full((1 + len(LAYERS), particles), np.nan)
+        return cls(none, none, none, none)
+
+    def row(self, index: int, bend: float, mix: Mix) -> dict[str, Any]:
+        """The line between the ends of one particle, with those of its layers where `bend` is known."""
+        columns = (self.discharged, self.charged, self.differ, self.error)
+        each = zip(*(column[:, index] for column in columns), strict=True)
+        own, *parts = (end_members(low, high, differ, bend, error) for low, high, differ, error in each)
+        if own["kind"] != "end_members" or not np.isfinite(bend):
+            return own
+        swings = np.abs(self.charged[1:, index] - self.discharged[1:, index])
+        if swings.min() < WHOLE * swings.max():  # not all of it is transformed at one of the ends
+            return NO_CURVE
+        return own | {"layers": layers_row(mix.weights[index], parts)}
+
+
+class Tilts:
+    """(P,) by how much a particle's own curve reads too high a gradient of 1 (`tilt`), and what is left of the
+    disagreement between it and the mean of its layers' curves in the driven halves, half-way, when that is taken off
+    (`left`).
     """
-    if not abs(charged - discharged) > FOLD_SIGMAS * sigma:
-        return NO_CURVE
-    knots = sorted([(discharged, 0.0), (charged, 1.0)])
-    contrast, soc = zip(*knots, strict=True)
-    return {
-        "kind": "end_members",
-        "contrast_knots": list(contrast),
-        "soc_knots": list(soc),
-        "soc_sigma": soc_sigma,
-    }
+
+    def __init__(self, rows: Sequence[dict[str, Any]], drives: Sequence[Drive], ratio: np.ndarray) -> None:
+        by_column = dict(enumerate(rows))
+        table, layers = SocTable(by_column, len(rows)), LayerTables(by_column, len(rows), LAYERS)
+        parts: list[list[np.ndarray]] = [[np.zeros((0, len(rows)))] for _ in range(4)]
+        for drive in drives if len({drive.sign for drive in drives}) == 2 else ():
+            names = {name: drive.values[:, :, 1 + k] for k, name in enumerate(LAYERS)}
+            each = [layers.layer(k, names, drive.sigma, ratio) for k in range(len(LAYERS))]
+            gradient, sigma = layers.gradient(names, drive.sigma, ratio)
+            own = table.soc_beyond(drive.values[:, :, 0])
+            if not table.two_phase.any():
+                own = own + table.bend(drive.values[:, :, 0], PROFILE_VARIANCE * (gradient**2 - sigma**2))
+            mean = np.mean([soc for soc, _, _ in each], axis=0)
+            found = (own - mean, gradient, sigma / 2.0, 4.0 * np.clip(mean, 0, 1) * (1.0 - np.clip(mean, 0, 1)))
+            for part, values in zip(parts, found, strict=True):
+                part.append(values)
+        off, gradient, sigma, inner = (np.concatenate(part) for part in parts)
+        known = np.isfinite(off) & np.isfinite(gradient) & np.isfinite(sigma)
+        off, gradient, sigma, inner = (np.where(known, values, 0.0) for values in (off, gradient, sigma, inner))
+        count = np.maximum(known.sum(axis=0), 1)
+        doubt = (sigma**2).sum(axis=0) / count / USUAL_TILT**2
+        self.tilt = (off * gradient).sum(axis=0) / np.maximum((gradient**2).sum(axis=0) + doubt, 1e-12)
+        self.left = np.sqrt(((off - self.tilt * gradient) ** 2).sum(axis=0) / np.maximum((inner**2).sum(axis=0), 0.5))
 
 
-def monotone(fraction: np.ndarray, contrast: np.ndarray, sigma: np.ndarray) -> dict[str, Any] | None:
-    """The monotone curve through one particle's anchors (m,); None when too few, or when no such curve fits."""
-    good = np.isfinite(contrast) & np.isfinite(sigma)
-    fraction, contrast, sigma = fraction[good], contrast[good], sigma[good]
-    if not _spans(fraction):
+def layers_row(weights: np.ndarray, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Curves of the layers beside the `weights` (4, 4) that make their contrasts of those measured; None when one has
+    none.
+    """
+    names = ("contrast_knots", "soc_knots", "soc_sigma_knots")
+    curves = [{key: part[key] for key in names} for part in parts if part is not None and part["contrast_knots"]]
+    if len(curves) < len(LAYERS):
         return None
-    f, c = _pooled(fraction, contrast)
-    noise, span = float(np.sqrt(np.mean(sigma**2))), float(np.ptp(c))
-    if span <= FOLD_SIGMAS * noise or span < 1e-6:
-        return NO_CURVE
-    rising = bool((f - f.mean()) @ c >= 0.0)
-    fitted = isotonic_regression(c, increasing=rising).x
-    misfit = np.abs(fitted - c).max()
-    if misfit > max(FOLD_SIGMAS * noise, FOLD_SHARE * span) or np.ptp(fitted) < 0.5 * span:
-        return None
-    f, c = _extended(f, fitted)
-    curve = _curve(f, c)
-    missed = curve(np.clip(contrast, c.min(), c.max())) - fraction
-    soc_sigma = float(np.hypot(max(_rms(missed), HALF_SAMPLING * _half_sampled(f, c)), CHARGE_SIGMA))
-    if not soc_sigma <= WORST_SIGMA:
-        return None
-    grid = np.linspace(c.min(), c.max(), KNOTS)
-    return {
-        "kind": "monotone",
-        "contrast_knots": grid.tolist(),
-        "soc_knots": np.clip(curve(grid), 0.0, 1.0).tolist(),
-        "soc_sigma": soc_sigma,
-    }
+    return {"weights": np.round(weights, 6).tolist(), **dict(zip(LAYERS, curves, strict=True))}
 
 
-def _spans(fraction: np.ndarray) -> bool:
-    """Whether anchors reach both ends and leave no wide gap."""
-    distinct = np.unique(np.round(fraction / BIN_FRACTION))
-    if len(distinct) < MIN_ANCHORS:
-        return False
-    reaches = fraction.min() <= END_REACH and fraction.max() >= 1.0 - END_REACH
-    return bool(reaches and np.diff(distinct).max() * BIN_FRACTION <= WIDEST_GAP)
-
-
-def _pooled(fraction: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Anchors of nearly equal fraction averaged, by rising fraction."""
-    _, group, count = np.unique(np.round(fraction / BIN_FRACTION), return_inverse=True, return_counts=True)
-    return np.bincount(group, fraction) / count, np.bincount(group, contrast) / count
-
-
-def _extended(f: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The anchors continued to fractions 0 and 1 along the slope of the outer three."""
-    first = c[0] - f[0] * (c[2] - c[0]) / (f[2] - f[0])
-    last = c[-1] + (1.0 - f[-1]) * (c[-1] - c[-3]) / (f[-1] - f[-3])
-    inside = (f > 1e-9) & (f < 1.0 - 1e-9)
-    return np.r_[0.0, f[inside], 1.0], np.r_[first, c[inside], last]
-
-
-def _curve(f: np.ndarray, c: np.ndarray) -> PchipInterpolator:
-    """Fraction over contrast; neighbours of equal contrast share their mean fraction."""
-    if c[0] > c[-1]:
-        f, c = f[::-1], c[::-1]
-    group = np.floor((c - c[0]) / (c[-1] - c[0]) / EQUAL_CONTRAST).astype(np.intp)
-    group = np.r_[0, np.cumsum(np.diff(group) > 0)]
-    count = np.bincount(group)
-    return PchipInterpolator(np.bincount(group, c) / count, np.bincount(group, f) / count, extrapolate=True)
-
-
-def _half_sampled(f: np.ndarray, c: np.ndarray) -> float:
-    """What curves through every other anchor miss the rest by, rms."""
-    inner = np.arange(1, len(f) - 1)
-    missed = []
-    for keep in (0, 1):
-        left_out = inner[inner % 2 == keep]
-        kept = np.setdiff1d(np.arange(len(f)), left_out)
-        missed.append(_curve(f[kept], c[kept])(c[left_out]) - f[left_out])
-    return _rms(np.concatenate(missed))
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+def _grouped(places: list[tuple[float, Anchor]]) -> list[list[tuple[float, Anchor]]]:
+    """Rests at nearly the same fraction together, every other anchor alone; by rising fraction."""
+    width = BIN_FRACTION
+    while True:
+        groups: list[list[tuple[float, Anchor]]] = []
+        for place, anchor in places:
+            last = next((group for group in reversed(groups) if group[0][1].rest), None) if anchor.rest else None
+            if last is not None and place - last[0][0] <= width:
+                last.append((place, anchor))
+            else:
+                groups.append([(place, anchor)])
+        rests = sum(group[0][1].rest for group in groups)
+        if rests <= MAX_ANCHORS:
+            return groups
+        width *= 2.0
 
 
 def phase_spread(
@@ -310,9 +413,18 @@ def phase_spread(
     return float(high - low)
 
 
-def _mean_end(ends: list[Anchor]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean contrast at one end, and its standard deviation: noise, or how much it differed from cycle to cycle."""
-    contrast = np.stack([end.contrast for end in ends])
+def _nearest(ends: list[tuple[float, Anchor]], to: float) -> list[tuple[float, Anchor]]:
+    """The last four of those about as near as the nearest."""
+    least = min((abs(place - to) for place, _ in ends), default=0.0)
+    return [(place, end) for place, end in ends if abs(place - to) <= least + BEYOND][-4:]
+
+
+def _mean_end(ends: list[tuple[float, Anchor]], mix: Mix) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean fraction and (5, P) contrast at one end, and its standard deviation: noise, or how much it differed from
+    cycle to cycle.
+    """
+    contrast = np.stack([mix.series(end.contrast, end.layers) for _, end in ends])
     mean = finite_mean(contrast)
-    noise = np.sqrt(finite_mean(np.stack([end.sigma for end in ends]) ** 2))
-    return mean, np.fmax(noise, np.sqrt(finite_mean((contrast - mean) ** 2)))
+    noise2 = finite_mean(np.stack([mix.noise(end.sigma) for _, end in ends]) ** 2)
+    scatter2 = finite_mean((contrast - mean) ** 2)
+    return float(np.mean([place for place, _ in ends])), mean, np.sqrt(np.fmax(noise2, scatter2))

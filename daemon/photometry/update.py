@@ -31,4 +31,8 @@ class ScienceUpdate:
     fragments: list[dict[str, Any]] = field(default_factory=list)
     """Rows of pieces of cracked particles, with `parent_id`, told when the run ends."""
     calibrations: list[dict[str, Any]] = field(default_factory=list)
-    """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4)."""
+    """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4);
+    further soc_sigma_knots (list) and layers: weights (4 x 4), tilt, and the knots of surface and core, or None.
+    """
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the end of the run adds to its metadata."""

@@ -136,6 +136,8 @@ class Recorder:
                 put(rows)
         if update.fragments:
             writer.put_particles(TEXT_DEFAULTS | row for row in update.fragments)
+        if update.metadata:
+            writer.set_metadata(update.metadata)
         if update.events:
             self._put_events(update.events)
 

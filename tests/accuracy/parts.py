@@ -14,6 +14,7 @@ PARTS = (
     "registration",
     "optics",
     "neighbours",
+    "charge",
     "steps",
     "delay",
     "fractures",

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from daemon.photometry.derive import TRACE_COLUMNS, SocTable, derive_traces
+from daemon.photometry.derive import TRACE_COLUMNS, SocTable, bounded, derive_traces
 from daemon.tables import TRACES
 
 NAN = float("nan")
@@ -72,7 +72,54 @@ def test_gradient_is_surface_minus_core(prefix: str) -> None:
     layers = {f"{prefix}surface": np.array([[0.05]]), f"{prefix}core": np.array([[0.06]])}
     got = derive(MONOTONE, 0.055, sigma=1e-3, layers=layers)
     assert got["gradient"] == pytest.approx(0.06)
-    assert got["gradient_sigma"] == pytest.approx(np.sqrt(2.0) * 6.0 * 2e-3, rel=1e-3)
+    assert got["gradient_sigma"] == pytest.approx(np.sqrt(2.0) * np.hypot(6.0 * 2e-3, 0.01), rel=1e-3)
+
+
+def test_each_layer_is_read_from_its_own_curve_of_its_own_mixture() -> None:
+    part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
+    steep = part | {"contrast_knots": [0.0, 0.4], "soc_sigma_knots": [0.01, 0.03]}
+    own = {
+        "weights": [[2.0, -1.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, 1.0]],
+        "surface": part,
+        "core": steep,
+    }
+    values = {"surface": 0.08, "outer": 0.06, "inner": np.nan, "core": 0.1}
+    layers = {f"layer_{name}": np.array([[value]]) for name, value in values.items()}
+    got = derive(MONOTONE | {"layers": own}, 0.1, sigma=1e-3, layers=layers)
+    assert got["gradient"] == pytest.approx(0.5 - 0.25)
+    expected = np.sqrt(5 * 0.002**2 * 25 + (0.002 / 0.4) ** 2 + 0.015**2)
+    assert got["gradient_sigma"] == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(derive(MONOTONE | {"layers": None}, 0.1, layers=layers)["gradient"])
+    assert np.isnan(
+        derive(MONOTONE | {"layers": own}, 0.1, layers=layers | {"layer_outer": layers["layer_inner"]})["gradient"]
+    )
+
+
+def test_what_surface_and_core_share_of_a_layers_noise_counts_once() -> None:
+    part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
+    layers = {name: np.array([[0.1]]) for name in ("surface", "outer", "inner", "core")}
+    for core in ([0.0, 0.5, 0.0, 0.5], [0.0, -0.5, 0.0, 1.5]):
+        weights = [[0.5, 0.5, 0.0, 0.0], [0.0] * 4, [0.0] * 4, core]
+        got = derive(MONOTONE | {"layers": {"weights": weights, "surface": part, "core": part}}, 0.1, 1e-3, layers)
+        noise = np.linalg.norm(np.subtract(weights[0], core)) * 5.0 * 2e-3
+        assert got["gradient_sigma"] == pytest.approx(noise, rel=1e-3)
+
+
+def test_the_calibrations_uncertainty_is_that_of_its_place() -> None:
+    row = MONOTONE | {"soc_sigma_knots": [0.001, 0.01, 0.04]}
+    for contrast, sigma in ((0.0, 0.001), (0.05, 0.0055), (0.15, 0.025)):
+        got = derive(row, contrast, sigma=0.0)
+        assert max(got["soc"] - got["soc_lo"], got["soc_hi"] - got["soc"]) == pytest.approx(1.645 * sigma, rel=1e-3)
+
+
+@pytest.mark.parametrize("true", [0.0, 0.3, 1.0, 2.5, 50.0, 99.2, 100.0])
+def test_intervals_of_a_bounded_fraction_cover_what_they_say(true: float) -> None:
+    sigma = 0.01
+    estimate = true * sigma + np.random.default_rng(5).normal(0, sigma, 200_000)
+    lo, hi = bounded(estimate, np.full_like(estimate, sigma), np.full_like(estimate, sigma))
+    covered = (np.clip(lo, 0, 1) <= true * sigma) & (true * sigma <= np.clip(hi, 0, 1))
+    assert covered.mean() == pytest.approx(0.90, abs=0.012)
+    assert (lo <= hi).all()
 
 
 def test_rows_from_a_file_may_hold_none_for_nan() -> None:

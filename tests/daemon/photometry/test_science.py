@@ -188,8 +188,8 @@ def charge_slope(rows: list, t_s: float) -> float:
     return float(charge(np.array(t_s + 20.0)) - charge(np.array(t_s - 20.0)))
 
 
-def test_fast_cycles_without_rests_know_only_their_ends() -> None:
-    rows = cell_rows(FAST)
+def test_one_fast_charge_knows_only_its_ends() -> None:
+    rows = cell_rows(FAST[:2])
     t_s = times(rows, 4.0)
     fraction = lagging(t_s, charge_at(rows)(t_s), np.linspace(30, 200, P))
     result = run(Movie(t_s, response(fraction)), rows)
@@ -198,6 +198,19 @@ def test_fast_cycles_without_rests_know_only_their_ends() -> None:
     assert ((got["soc_lo"] <= fraction) & (fraction <= got["soc_hi"])).mean() > 0.9
     assert np.isnan(got["transformed_fraction"]).all()
     assert np.isnan(got["gradient"]).all()
+    assert len(result.cycles) == P
+
+
+def test_charge_and_discharge_without_rests_calibrate_by_their_mean() -> None:
+    rows = cell_rows(FAST)
+    t_s = times(rows, 4.0)
+    fraction = lagging(t_s, charge_at(rows)(t_s), np.linspace(10, 60, P))
+    result = run(Movie(t_s, response(fraction)), rows)
+    assert set(kinds(result)) == {"monotone"}
+    got = traces(result)
+    assert np.sqrt(np.mean((got["soc"] - fraction) ** 2)) < 0.012
+    assert 0.86 < ((got["soc_lo"] <= fraction) & (fraction <= got["soc_hi"])).mean() < 0.99
+    assert np.median([row["soc_sigma"] for row in result.calibrations.values()]) > 0.002, "a lag is not known away"
     assert len(result.cycles) == 4 * P
 
 
@@ -276,7 +289,7 @@ def test_few_particles_are_as_good_as_many(count: int) -> None:
     fraction = np.repeat(charge_at(rows)(t_s)[:, None], count, axis=1)
     result = run(Movie(t_s, 0.2 * fraction), rows)
     assert len(result.cycles) == 4 * count
-    assert set(kinds(result)) <= {"end_members"}
+    assert set(kinds(result)) <= {"monotone"}
     assert result.science.summary()["particles"] == count
 
 
