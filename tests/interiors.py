@@ -19,6 +19,8 @@ from tests.scenes import PAD_PX, SUPERSAMPLING, PoissonScene
 
 BIN_PX = 0.25
 """Of the order coordinate: a sixth of the blur, so that a sharp front is placed exactly between two bins."""
+BEYOND_EDGE = 0.27
+"""How far the nearest pixel outside lies beyond an outline, in pixels, mean over directions: a half along the grid."""
 Order = Literal["core", "axial", "axial_back", "mixed"]
 
 
@@ -90,6 +92,11 @@ class InteriorScene(PoissonScene):
         orders = [self.order] * self.count if isinstance(self.order, str) else list(self.order)
         self.interiors = [self._interior(i, orders[i]) for i in range(self.count)]
         self._values: list[np.ndarray] | None = None
+
+    def axis(self, i: int) -> tuple[float, float]:
+        """Unit vector (down, right) of particle i's major axis, from the end where `axial` begins."""
+        rows, columns, _ = self._patches[i]
+        return major_axis(self._fine_inside(i, rows, columns))
 
     def _outline(self, i: int) -> np.ndarray:
         radius = super()._outline(i)
@@ -174,16 +181,20 @@ class InteriorScene(PoissonScene):
 
 def order_coordinate(inside: np.ndarray, order: Order) -> np.ndarray:
     """Coordinate of each pixel of `inside` (h, w) bool in its pixels, 0 at the outline; see `Interior.order_px`."""
-    depth = np.maximum(ndimage.distance_transform_edt(inside) - 0.5, 0.0)
-    y, x = np.nonzero(inside)
-    places = np.stack([y - y.mean(), x - x.mean()])
-    values, vectors = np.linalg.eigh(places @ places.T)
-    down, right = vectors[:, np.argmax(values)]
-    if down < -1e-9 or (abs(down) <= 1e-9 and right < 0):
-        down, right = -down, -right
+    depth = np.maximum(ndimage.distance_transform_edt(inside) - BEYOND_EDGE, 0.0)
+    down, right = major_axis(inside)
     rows, columns = np.meshgrid(*(np.arange(n) for n in inside.shape), indexing="ij")
-    along = down * (rows - y.mean()) + right * (columns - x.mean())
+    along = down * rows + right * columns
     low, high = along[inside].min(), along[inside].max()
     forth, back = along - low + 0.5, high - along + 0.5  # from the outline, not from the last pixel's centre
     mixed = 0.5 * (depth + forth * depth.max() / max(high - low, 1.0))
     return np.maximum({"core": depth, "axial": forth, "axial_back": back, "mixed": mixed}[order], 0.0)
+
+
+def major_axis(inside: np.ndarray) -> tuple[float, float]:
+    """Unit vector (down, right) of the largest second moment, pointing down, or right when level."""
+    values, vectors = np.linalg.eigh(np.cov(*np.nonzero(inside)))
+    down, right = vectors[:, np.argmax(values)].tolist()
+    if down < -1e-9 or (abs(down) <= 1e-9 and right < 0):
+        return -down, -right
+    return down, right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.interiors import InteriorScene, order_coordinate
+from tests.interiors import BEYOND_EDGE, InteriorScene, order_coordinate
 from tests.scenes import PAD_PX
 
 ORDERS = ("core", "axial", "axial_back", "mixed")
@@ -61,6 +61,15 @@ def test_coordinates_begin_at_the_outline():
     inside[10:30, 10:50] = True
     depth = order_coordinate(inside, "core")
     forth, back = (order_coordinate(inside, order) for order in ("axial", "axial_back"))
-    assert depth[10, 30] == depth[29, 30] == 0.5 and depth[19, 30] == 9.5
+    assert depth[10, 30] == depth[29, 30] == 1 - BEYOND_EDGE and depth[19, 30] == 10 - BEYOND_EDGE
     np.testing.assert_allclose(forth[20, 10:50], np.arange(40) + 0.5)
     np.testing.assert_allclose(forth[inside] + back[inside], 40.0)
+
+
+def test_depths_below_a_round_outline_are_true_in_the_mean():
+    y, x = np.meshgrid(np.arange(120.0), np.arange(120.0), indexing="ij")
+    true = 50.3 - np.hypot(y - 59.6, x - 60.2)
+    inside = true > 0
+    ring = (true > 4) & (true < 30)
+    error = (order_coordinate(inside, "core") - true)[ring]
+    assert abs(error.mean()) < 0.1  # of a pixel of the fine grid
