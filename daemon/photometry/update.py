@@ -28,5 +28,7 @@ class ScienceUpdate:
     ensemble: list[dict[str, Any]] = field(default_factory=list)
     particles: list[dict[str, Any]] = field(default_factory=list)
     """Changes of `state`, `calibration`, `front_mode` or `brightness_e`: particle_id and the changed columns."""
+    fronts: list[dict[str, Any]] = field(default_factory=list)
+    """Finished halves' fronts, one row a particle, as `daemon.photometry.fronts` makes them; later replace earlier."""
     calibrations: list[dict[str, Any]] = field(default_factory=list)
     """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4)."""

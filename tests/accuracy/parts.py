@@ -19,6 +19,7 @@ PARTS = (
     "fade",
     "drivers",
     "batches",
+    "fronts",
 )
 
 
