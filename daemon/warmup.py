@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.warm import warm_kernels
+from daemon.photometry.fronts_fit import warm_fronts
 from hw.camera import DRIVERS as CAMERAS
 from hw.drivers import build_driver
 from hw.potentiostat import DRIVERS as POTENTIOSTATS
@@ -48,6 +49,7 @@ def warm_all(progress: Callable[[str, int, int], None] = lambda name, done, tota
         progress(name or SIMULATED, done, steps)
 
     warm_kernels(tell)
+    warm_fronts()
     with tempfile.TemporaryDirectory() as directory:
         _warm_simulated(Path(directory) / "world")
     progress("", steps, steps)

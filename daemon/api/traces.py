@@ -68,17 +68,19 @@ def _windows(reader: RunReader, particles: WantedParticles, wanted: Wanted) -> I
     for chunk in reader.iter_chunks(wanted.from_s, wanted.to_s, read, particles.indices):
         columns = chunk.particle_columns
         if derives:
-            columns = columns | _derived(columns, particles)
+            columns = columns | _derived(columns, chunk.frame_columns["t_s"], particles)
         frames = {name: chunk.frame_columns[name] for name in ("frame", "t_s")}
         yield frames | {name: columns[name] for name in wanted.columns}
 
 
-def _derived(stored: Series, particles: WantedParticles) -> Series:
+def _derived(stored: Series, t_s: np.ndarray, particles: WantedParticles) -> Series:
     """(N, P) of each derived column."""
     layers = {name: stored[name] for name in LAYER_COLUMNS}
-    return derive_traces(
+    derived = derive_traces(
         stored["contrast"], stored["contrast_sigma"], layers, particles.calibrations, particles.layer_sigma_ratio
     )
+    particles.fronts.fill(t_s, derived)
+    return derived
 
 
 class Reducer:

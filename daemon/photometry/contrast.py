@@ -27,6 +27,8 @@ class Contrasts:
     """(N, P)"""
     layer_sigma: np.ndarray
     """(N, P, 4)"""
+    axial: np.ndarray | None = None
+    """(N, P, 8) axial bins as shares of F0; None from a source without them."""
 
     def frame_columns(self) -> dict[str, np.ndarray]:
         """(N,) arrays as chunks store them."""
@@ -137,11 +139,13 @@ class ContrastMaker:
         values[~np.isfinite(values)] = np.nan
         sigma = np.asarray(batch.flux_sigma_e) / np.abs(flux_e)
         layer_sigma = np.asarray(batch.layer_sigma_e) / np.abs(self._layer_flux_e)
+        axial = None if batch.axial_flux_e is None else batch.axial_flux_e / flux_e[:, None]
         if self._late is not None:
             own = slice(0, int(np.searchsorted(batch.frame, self._late_frame))), self._late
-            values[own], sigma[own], layer_sigma[own] = np.nan, np.nan, np.nan
+            for each in (values, sigma, layer_sigma, *([] if axial is None else [axial])):
+                each[own] = np.nan
             self._late = None
-        return Contrasts(batch, values, sigma, layer_sigma)
+        return Contrasts(batch, values, sigma, layer_sigma, axial)
 
 
 def _nbytes(batch: MeasureBatch) -> int:

@@ -180,7 +180,7 @@ def derive_traces(
     `contrast` and `contrast_sigma` are (N, P); `layers` holds layer contrasts (N, P) named `surface` .. `core` or
     `layer_surface` .. `layer_core`; `calibrations` maps the column of the arrays (not the particle id) to its row as in
     `ScienceUpdate.calibrations`; `layer_sigma_ratio` is (P, 4), sigma of a layer's contrast over that of the particle.
-    `front_px` and `front_sigma_px` are NaN: they need the mask's geometry.
+    `front_px` and `front_sigma_px` are NaN: measured half by half, they are filled in by `daemon.store.front_traces`.
     """
     contrast = np.asarray(contrast, float)
     sigma = np.asarray(contrast_sigma, float)

@@ -22,12 +22,13 @@ from daemon.photometry.cycles import CycleBook
 from daemon.photometry.derive import SocTable
 from daemon.photometry.ensemble import SPREAD_MEANS, RateSpread, ensemble_row, rate_spread
 from daemon.photometry.events import EventReader
+from daemon.photometry.fronts import FrontFinder
 from daemon.photometry.halves import CellTrack, Half
 from daemon.photometry.kinetics import Kinetics
 from daemon.photometry.outlook import Outlook
 from daemon.photometry.soc import Calibrator
 from daemon.photometry.update import ScienceUpdate
-from daemon.tables import CALIBRATIONS, PARTICLE_STATES
+from daemon.tables import CALIBRATIONS, FRONT_MODES, PARTICLE_STATES
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Science:
         self._activity = Activity(count)
         self._book = CycleBook(self._particle_id, self._weights)
         self._events = EventReader(masks, settings.lost_after_s)
+        self.fronts = FrontFinder(masks)
         self._table = SocTable({}, count)
         self._balance = Balance()
         self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
@@ -83,6 +85,7 @@ class Science:
         self._kinetics = Kinetics(settings.capacity_mah)
         self._outlook = Outlook(self._particle_id)
         self._block_t_s = float("nan")
+        self._told_modes = self.fronts.modes.copy()
         self._ensemble_t_s = -np.inf
         self._ensemble: dict[str, Any] = {}
         self._blocks_left_out = 0
@@ -107,6 +110,7 @@ class Science:
             part.grow(count)
         self._waiting = deque(all_grown(block, count) for block in self._waiting)
         self._book.grow(self._particle_id, self._weights)
+        self.fronts.change_masks(masks)
         self._outlook.grow(self._particle_id)
         self._events.change_masks(masks)
         self._table = SocTable(dict(enumerate(self._rows)), count)
@@ -115,6 +119,7 @@ class Science:
         self._told_states = grown(self._told_states, count, -1)
         self._told_kinds = grown(self._told_kinds, count, CALIBRATIONS.index("none"))
         self._told_brightness = grown(self._told_brightness, count, False)
+        self._told_modes = grown(self._told_modes, count, FRONT_MODES.index("none"))
         self.soc_now = grown(self.soc_now, count, np.nan)
         update = ScienceUpdate()
         self._tell_particles(update)
@@ -129,6 +134,7 @@ class Science:
         update = ScienceUpdate()
         with np.errstate(all="ignore"):  # what cannot be computed is NaN
             self._measure(self._contrasts.add(batch), update)
+            self.fronts.work()
         self._tell_particles(update)
         return update
 
@@ -193,9 +199,12 @@ class Science:
         noise = np.where(measured[:, :, 0] & np.isfinite(part.sigma), part.sigma, 0.0) ** 2
         layer_noise = np.where(np.isfinite(part.layer_sigma), part.layer_sigma, 0.0) ** 2
         times = np.asarray(part.batch.t_s, float).tolist()
+        rest_px = self.fronts.rest_px(part.batch.drift_y_px, part.batch.drift_x_px)
+        axial = part.axial
         self._events.begin(part.batch)
         for k, t_s in enumerate(times):
-            block = self._blocks.add(t_s, values[k], measured[k], noise[k])
+            binned = None if axial is None else axial[k]
+            block = self._blocks.add(t_s, values[k], measured[k], noise[k], binned, rest_px[k])
             if block is not None:
                 self._on_block(block, update)
             self._ratio_sums[:, 0] += noise[k]
@@ -259,6 +268,7 @@ class Science:
         if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
             self._balance = balance(curves, self._table, self._calibrator.window, self._weights)
         self._tell_cycles(curves, update)
+        update.fronts += self.fronts.end_half(curves, self._history)
 
     def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
         alive = self._activity.states != DEAD
@@ -285,18 +295,19 @@ class Science:
         while self._track.closed:
             self._end_half(self._track.closed.popleft(), update)
         if not self._track.has_halves:
-            self._end_without_current()
+            self._end_without_current(update)
         self._blocks_left_out += len(self._waiting)
         self._waiting.clear()
         self._calibrate(update)
         update.metadata = self._balance.told()
 
-    def _end_without_current(self) -> None:
+    def _end_without_current(self, update: ScienceUpdate) -> None:
         while self._waiting:
             self._history.append(self._waiting.popleft())
         curves = half_curves(self._half, self._history)
         if curves is not None:
             self._activity.add(curves, self._layer_sigma_ratio())
+            update.fronts += self.fronts.end_half(curves, self._history)
 
     def _calibrate(self, update: ScienceUpdate) -> None:
         dead = self._activity.states == DEAD
@@ -318,20 +329,21 @@ class Science:
         flux_e = self._contrasts.flux_e
         if flux_e is None:
             return
-        states, kinds = self.states, self._kinds
+        states, kinds, modes = self.states, self._kinds, self.fronts.modes
         fresh = self._told_states < 0
         bright = ~self._told_brightness & (fresh | np.isfinite(flux_e))
-        changed = bright | (states != self._told_states) | (kinds != self._told_kinds)
-        self._told_states, self._told_kinds = states, kinds
+        changed = bright | (states != self._told_states) | (kinds != self._told_kinds) | (modes != self._told_modes)
+        self._told_states, self._told_kinds, self._told_modes = states, kinds, modes.copy()
         self._told_brightness = self._told_brightness | np.isfinite(flux_e)
         for index in np.flatnonzero(changed).tolist():
             row = {
                 "particle_id": int(self._particle_id[index]),
                 "state": PARTICLE_STATES[states[index]],
                 "calibration": CALIBRATIONS[kinds[index]],
+                "front_mode": FRONT_MODES[modes[index]],
             }
             if bright[index]:
-                row |= {"front_mode": "none", "brightness_e": float(flux_e[index])}
+                row |= {"brightness_e": float(flux_e[index])}
             update.particles.append(row)
 
 

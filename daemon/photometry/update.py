@@ -30,6 +30,8 @@ class ScienceUpdate:
     """Changes of `state`, `calibration`, `front_mode` or `brightness_e`: particle_id and the changed columns."""
     fragments: list[dict[str, Any]] = field(default_factory=list)
     """Rows of pieces of cracked particles, with `parent_id`, told when the run ends."""
+    fronts: list[dict[str, Any]] = field(default_factory=list)
+    """Finished halves' fronts, one row a particle, as `daemon.photometry.fronts` makes them; later replace earlier."""
     calibrations: list[dict[str, Any]] = field(default_factory=list)
     """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4);
     further soc_sigma_knots (list) and layers: weights (4 x 4), tilt, and the knots of surface and core, or None.

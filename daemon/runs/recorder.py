@@ -65,6 +65,7 @@ class Recorder:
         self._about = MaskVersion(masks.version, 0, utc_now(), particles=len(masks.positions))
         self._writer.put_particles(particle_rows(masks))
         self._masks_stored = self._writer.put_masks(self._about, masks.labels, reference_dn)
+        self.science.fronts.see(reference_dn)
 
     @property
     def about_masks(self) -> MaskVersion:
@@ -128,6 +129,7 @@ class Recorder:
             (update.cycles, writer.put_cycles),
             (update.health, writer.put_health),
             (update.rates, writer.put_rates),
+            (update.fronts, writer.put_fronts),
             (update.ensemble, writer.put_ensemble),
             (update.calibrations, writer.put_calibrations),
             (update.particles, writer.update_particles),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daemon.photometry.derive import derive_traces
+from daemon.store.front_traces import FrontTraces
 from daemon.store.reader import ChunkData, RunReader
 from daemon.tables import EXPORT_TABLES, FRAMES
 
@@ -111,6 +112,7 @@ class WantedParticles:
     """By position in `indices`."""
     layer_sigma_ratio: np.ndarray
     """(K, 4), NaN where unknown."""
+    fronts: FrontTraces
 
     @classmethod
     def of(cls, reader: RunReader, selection: Selection) -> WantedParticles:
@@ -125,7 +127,7 @@ class WantedParticles:
                 ratio[i] = np.array(known, dtype=float)
         ids = np.array([row["particle_id"] for row in rows], dtype=np.int64)
         indices = np.array([row["particle_index"] for row in rows], dtype=np.int64)
-        return cls(ids, indices, found, ratio)
+        return cls(ids, indices, found, ratio, FrontTraces(reader, ids))
 
 
 def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
@@ -135,6 +137,7 @@ def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
     derived = derive_traces(
         stored["contrast"], stored["contrast_sigma"], layers, wanted.calibrations, wanted.layer_sigma_ratio
     )
+    wanted.fronts.fill(chunk.frame_columns["t_s"], derived)
     frames, count = stored["contrast"].shape
     columns: Columns = {name: values.ravel() for name, values in derived.items()}
     columns |= {name: stored[name].ravel() for name in ("contrast", "contrast_sigma", "flags")}

@@ -19,7 +19,7 @@ from daemon.parts import RunSummary
 from daemon.store.clips import INFO_COLUMNS, StoredClip, clip_of
 from daemon.store.codec import Per, checksum, decode_column, unpack_array
 from daemon.store.faults import translated
-from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, event_of, run_summary
+from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, FRONT_COLUMNS, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
 from daemon.store.sqlite import Database
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, CYCLES, HEALTH, RATES
@@ -149,6 +149,31 @@ class RunReader(_Reader):
         sql = f"select {', '.join(columns)} from {table} where ? is null or particle_id = ? order by rowid"
         return self._query(sql, (particle_id, particle_id))
 
+    def fronts(self, particle_id: int | None = None) -> list[dict[str, Any]]:
+        """Each particle's halves: mode, reason, begin, speed, onset, end; without the series."""
+        if not self._has("fronts"):
+            return []
+        sql = f"select {', '.join(FRONT_COLUMNS)} from fronts where ? is null or particle_id = ?"
+        return self._query(f"{sql} order by cycle, half, particle_id", (particle_id, particle_id))
+
+    def front_spans(self) -> list[dict[str, Any]]:
+        """Where there are series: rowid, particle_id, half, t0_s, t1_s, by time."""
+        if not self._has("fronts"):
+            return []
+        sql = "select rowid, particle_id, half, t0_s, t1_s from fronts where points > 0 order by t0_s, rowid"
+        return self._query(sql)
+
+    def front_series(self, rowids: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+        """Series of such rows: t_s, front_px, front_sigma_px, fraction; damaged ones are left out."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for rowid in rowids:
+            for row in self._query("select * from fronts where rowid = ?", (rowid,)):
+                with _understood(self.path, "fronts"):
+                    series = front_series(row)
+                if series is not None:
+                    found[rowid] = series
+        return found
+
     def ensemble(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
         """Rows with the columns of the `ensemble` export, by time."""
         return self._query("select * from ensemble where t_s between ? and ? order by t_s", _bounds(from_s, to_s))
@@ -264,6 +289,10 @@ class RunReader(_Reader):
         """First and last `t_s` of the stored frames; None without frames."""
         row = self._query("select min(t0_s) as first, max(t1_s) as last from chunks")[0]
         return None if row["first"] is None else (row["first"], row["last"])
+
+    def _has(self, table: str) -> bool:
+        """False in a file from before the table was."""
+        return bool(self._query("select 1 from sqlite_master where type = 'table' and name = ?", (table,)))
 
     def _chunk_rows(self, from_s: float | None, to_s: float | None) -> list[dict[str, Any]]:
         """Sound rows of the range and of a chunk either side: a damaged time cannot hide a chunk between two others."""

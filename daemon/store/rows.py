@@ -19,7 +19,7 @@ from daemon.cell.samples import CellRow
 from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
 from daemon.store.assemble import EncodedChunk
-from daemon.store.codec import checksum
+from daemon.store.codec import checksum, pack_array, unpack_array
 from daemon.tables import CYCLES, ENSEMBLE, EVENTS, HEALTH, PARTICLES, RATES
 
 PARTICLE_COLUMNS = (*PARTICLES, "particle_index", "layer_sigma_ratio")
@@ -30,6 +30,12 @@ CELL_COLUMNS = ("t_s", "voltage_v", "current_ma", "cycle", "step", "step_kind", 
 RUN_FIELDS = (
     "run_id", "name", "state", "started_utc", "ended_utc", "path", "recipe", "frames", "particles", "reason", "detail",
 )  # fmt: skip
+FRONT_COLUMNS = (
+    "particle_id", "cycle", "half", "mode", "reason", "begin", "explained", "speed_px_per_s", "speed_sigma_px_per_s",
+    "speed_nm_per_s", "speed_sigma_nm_per_s", "onset_t_s", "end_t_s",
+)  # fmt: skip
+FRONT_SERIES = ("t_s", "front_px", "front_sigma_px", "fraction")
+"""Arrays of a front's row, kept as one of float64, (4, points)."""
 CHUNK_FIELDS = ("chunk_id", "first_frame", "frames", "particles", "t0_s", "t1_s")
 
 
@@ -125,6 +131,33 @@ def insert_health(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
 def insert_rates(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     """A later row of the same particle and potential step replaces the earlier."""
     replace_rows(conn, "rates", RATES, rows)
+
+
+def insert_fronts(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
+    """A later row of the same particle, cycle and half replaces the earlier; its series is bound to it by its CRC."""
+    stored = []
+    for row in rows:
+        own = {name: row.get(name) for name in FRONT_COLUMNS}
+        if "t_s" in row:
+            series = np.array([row[name] for name in FRONT_SERIES], float)
+            blob, t_s = pack_array(series), series[0]
+            own |= {"t0_s": float(t_s[0]), "t1_s": float(t_s[-1]), "points": len(t_s), "series": blob}
+            own["crc32"] = checksum(blob, *_front_key(own))
+        stored.append(own)
+    columns = (*FRONT_COLUMNS, "t0_s", "t1_s", "points", "series", "crc32")
+    replace_rows(conn, "fronts", columns, stored)
+
+
+def front_series(row: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays of a stored row of `fronts` by name; None where they are damaged. Raises `StoreError` (CORRUPT)."""
+    if checksum(row["series"], *_front_key(row)) != row["crc32"]:
+        return None
+    series = unpack_array("fronts", row["series"], "float64", (len(FRONT_SERIES), row["points"]))
+    return dict(zip(FRONT_SERIES, series, strict=True))
+
+
+def _front_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("particle_id", "cycle", "half", "points"))
 
 
 def insert_ensemble(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:

@@ -152,6 +152,18 @@ def _run_health(db: Database) -> None:
         db.table(table).create(kinds, pk=key)
 
 
+@run_steps(name="0012_fronts")
+def _run_fronts(db: Database) -> None:
+    columns = {
+        "particle_id": int, "cycle": int, "half": str, "mode": str, "reason": str, "begin": str, "explained": float,
+        "speed_px_per_s": float, "speed_sigma_px_per_s": float, "speed_nm_per_s": float, "speed_sigma_nm_per_s": float,
+        "onset_t_s": float, "end_t_s": float, "t0_s": float, "t1_s": float, "points": int, "series": bytes,
+        "crc32": int,
+    }  # fmt: skip
+    db.table("fronts").create(columns, pk=("particle_id", "cycle", "half"))
+    db.table("fronts").create_index(["t1_s"])
+
+
 @run_steps(name="0015_clips")
 def _run_clips(db: Database) -> None:
     columns = {

@@ -161,6 +161,12 @@ class StoreWriter:
         """A later row of the same (particle_id, cycle, half, step) replaces the earlier."""
         return self._run_rows("rates", rows.insert_rates, rows.known_only(rates, RATES, "rates"))
 
+    def put_fronts(self, fronts: Iterable[dict[str, Any]]) -> Future[None]:
+        """A later row of the same (particle_id, cycle, half) replaces the earlier; a front brings its series."""
+        known = rows.known_only(fronts, (*rows.FRONT_COLUMNS, *rows.FRONT_SERIES), "fronts")
+        nbytes = sum(256 + sum(getattr(value, "nbytes", 0) for value in row.values()) for row in known)
+        return self._submit(Op("fronts", run=partial(_insert_into_run, rows.insert_fronts, (known,)), nbytes=nbytes))
+
     def put_ensemble(self, ensemble: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same `t_s` replaces the earlier."""
         return self._run_rows("ensemble", rows.insert_ensemble, rows.known_only(ensemble, ENSEMBLE, "ensemble"))

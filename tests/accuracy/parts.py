@@ -15,6 +15,7 @@ PARTS = (
     "optics",
     "neighbours",
     "charge",
+    "fronts",
     "steps",
     "delay",
     "fractures",

@@ -83,3 +83,40 @@ def test_a_cleared_history_is_as_new() -> None:
 def test_finite_mean_of_nothing_is_nan() -> None:
     assert np.isnan(finite_mean(np.full((3, 2), np.nan))).all()
     assert finite_mean(np.array([[1.0, np.nan], [3.0, 4.0]])) == pytest.approx([2.0, 4.0])
+
+
+def binned(value: float, particles: int = 1) -> np.ndarray:
+    return np.full((particles, 8), value)
+
+
+def test_axial_bins_and_rest_drift_are_averaged_with_the_frames() -> None:
+    means = BlockMeans(1, 1.0)
+    means.add(0.0, *frame(1.0, 1), binned(0.1), (0.2, -0.4))
+    means.add(0.5, *frame(1.0, 1), binned(np.nan), (0.4, 0.0))
+    means.add(0.9, *frame(1.0, 1), binned(0.3), (0.0, 0.1))
+    block = means.flush()
+    assert block is not None
+    assert block.axial == pytest.approx(binned(0.2))
+    assert block.rest_px == pytest.approx((0.2, -0.1))
+    means.add(2.0, *frame(1.0, 1))
+    without = means.flush()
+    assert without is not None
+    assert np.isnan(without.axial).all()
+
+
+def test_a_history_keeps_axial_bins_and_rest_drift_as_coarsely_as_the_rest() -> None:
+    history = History(1, 4)
+    for k in range(8):
+        history.append(Block(float(k), np.zeros((1, 5)), np.ones(1), binned(float(k)), (float(k), -1.0)))
+    history.close()
+    assert history.axial[:, 0, 0].tolist() == history.t_s.tolist() == [1.5, 5.5]
+    assert history.rest_px.tolist() == [[1.5, -1.0], [5.5, -1.0]]
+
+
+def test_a_history_of_a_source_without_bins_has_none_and_grows() -> None:
+    history = History(1, 8)
+    history.append(Block(0.0, np.zeros((1, 5)), np.ones(1)))
+    history.grow(3)
+    history.append(Block(1.0, np.zeros((3, 5)), np.ones(3), binned(0.5, 3)))
+    assert np.isnan(history.axial[0]).all()
+    assert history.axial[1] == pytest.approx(binned(0.5, 3))

@@ -96,3 +96,13 @@ def test_a_run_shorter_than_its_baseline_is_told_at_its_end(frames: int, known: 
     ready = maker.finish()
     assert sum(len(part.batch) for part in ready) == frames
     assert all(np.isfinite(part.values).all() == known for part in ready)
+
+
+def test_axial_bins_are_shares_of_f0_where_the_source_has_them() -> None:
+    first, second = movie(10).batches(5)
+    maker = ContrastMaker(2, BUFFER)
+    maker.add(first)
+    second.axial_flux_e = np.full((5, 2, 8), 1.1e6 / 8)
+    early, late = maker.add(second)
+    assert early.axial is None
+    assert late.axial == pytest.approx(np.full((5, 2, 8), 1.1 / 8))
