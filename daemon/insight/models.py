@@ -169,7 +169,8 @@ class Series:
         if len(times) < MIN_POINTS:
             raise InsightError(InsightReason.NO_RECORD, "frames and the cell's record hardly overlap")
         soc, noise, gradient, sigma = (np.concatenate([part[k] for part in parts]).astype(float) for k in range(4))
-        return cls(times, borders, soc, noise, gradient, sigma, np.where(table.usable, table.soc_sigma, np.nan))
+        own = np.array([_soc_sigma(row) for row in run.calibrations])
+        return cls(times, borders, soc, noise, gradient, sigma, np.where(table.usable, own, np.nan))
 
     def observed(self, cell: Cell, which: np.ndarray) -> Observed:
         """What the joint fit takes, of the particles `which`."""
