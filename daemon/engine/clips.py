@@ -42,6 +42,7 @@ class ClipKeeper:
         self._boxes = mask_boxes(operator)
         sizes = (self._boxes[:, 1] - self._boxes[:, 0]) * (self._boxes[:, 3] - self._boxes[:, 2])
         self._pointer = np.concatenate([[0], np.cumsum(sizes)])
+        self._rows, self._columns = _pixels_of(self._boxes)
         late = math.ceil(BATCH_FRAMES / max(LOOK_S * frame_rate_hz, 1.0))
         affordable = MAX_KEPT_BYTES // max(2 * int(self._pointer[-1]), 1)
         self._looks: deque[Look] = deque(maxlen=min(BEFORE + late, affordable))
@@ -94,11 +95,9 @@ class ClipKeeper:
         """(N,) uint32 linear indices of all patches' pixels; beyond the frame's edge, its nearest pixels."""
         if self._index is None or self._index[:2] != (y, x):
             height, width = self._shape
-            parts = [np.empty(0, np.int64)]
-            for top, bottom, left, right in (self._boxes + np.array([y, y, x, x])).tolist():
-                rows = np.clip(np.arange(top, bottom), 0, height - 1)
-                parts.append((rows[:, None] * width + np.clip(np.arange(left, right), 0, width - 1)).ravel())
-            self._index = (y, x, np.concatenate(parts).astype(np.uint32))
+            rows = np.clip(self._rows + np.int32(y), 0, height - 1)
+            columns = np.clip(self._columns + np.int32(x), 0, width - 1)
+            self._index = (y, x, (rows * np.int32(width) + columns).astype(np.uint32))
         return self._index[2]
 
     def _cut(self, look: Look, index: int) -> tuple[float, np.ndarray]:
@@ -134,6 +133,13 @@ class Waiting:
     def complete(self) -> bool:
         """Whether nothing more is wanted."""
         return len(self.after) >= AFTER
+
+
+def _pixels_of(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int32 rows and columns of the boxes' pixels, box by box."""
+    parts = [np.mgrid[top:bottom, left:right].reshape(2, -1) for top, bottom, left, right in boxes.tolist()]
+    rows, columns = np.concatenate([np.empty((2, 0), np.int64), *parts], axis=1).astype(np.int32)
+    return rows, columns
 
 
 def mask_boxes(operator: Operator) -> np.ndarray:

@@ -67,6 +67,17 @@ class _Chosen:
     reason: list[str]
 
 
+def medians(values: np.ndarray, where_known: np.ndarray) -> np.ndarray:
+    """(Q,) medians over the first axis where `where_known` is finite; infinite where it never is."""
+    known = np.isfinite(where_known)
+    ordered = np.sort(np.where(known, values, np.inf), axis=0)
+    count = known.sum(axis=0)
+    middle = np.take_along_axis(
+        ordered, np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(values) - 1)]), axis=0
+    )
+    return np.where(count > 0, middle.mean(axis=0), np.inf)
+
+
 class FrontFinder:
     """Evaluates halves as they end. `masks` may change between halves."""
 
@@ -132,10 +143,7 @@ class FrontFinder:
     def _choose(self, fits: tuple[Fit, Fit], which: np.ndarray) -> _Chosen:
         length = [self._geometry.ways[way].length_px[which] for way in (CORE, AXIAL)]
         seen = [np.isfinite(one.place_px).sum(axis=0) >= LEAST_POINTS for one in fits]
-        sure = [
-            np.nanmedian(np.where(np.isfinite(one.place_px), one.sigma_px, np.nan), axis=0) < NOISY_SHARE * way
-            for one, way in zip(fits, length, strict=True)
-        ]
+        sure = [medians(one.sigma_px, one.place_px) < NOISY_SHARE * way for one, way in zip(fits, length, strict=True)]
         merit = np.stack(
             [np.where(one.good & s & n, one.explained, -1.0) for one, s, n in zip(fits, sure, seen, strict=True)]
         )

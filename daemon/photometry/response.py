@@ -53,8 +53,8 @@ class Responses:
     """(S,) rms of what each anchor is missed by when left out, over what was expected."""
 
 
-def respond(anchors: Anchors, particles: int) -> Responses:
-    """Fit S series, of which the first `particles` choose the process."""
+def respond(anchors: Anchors, particles: int, wanted: np.ndarray | None = None) -> Responses:
+    """Fit S series, of which the first `particles` choose the process; of `wanted`, (S,) bool, only those."""
     span = np.nanmax(anchors.contrast, axis=0, initial=-np.inf) - np.nanmin(anchors.contrast, axis=0, initial=np.inf)
     usable = np.isfinite(span) & (span > LEAST_SPAN)
     if not usable.any():
@@ -68,15 +68,18 @@ def respond(anchors: Anchors, particles: int) -> Responses:
     lag = np.where(known & np.isfinite(anchors.lag), anchors.lag / scale, 0.0)
     data = _Data(anchors, y, noise, lag)
     telling = np.flatnonzero(known[:, :particles].sum(axis=0) >= 4)
-    process = _choose(data, telling[:: max(1, len(telling) // TELLING)])
-    parts = [data.posterior(slice(k, k + AT_ONCE), process) for k in range(0, y.shape[1], AT_ONCE)]
-    mean, sigma, z2 = (np.concatenate(each) for each in zip(*parts, strict=True))
+    judging = telling[:: max(1, len(telling) // TELLING)]
+    process = _choose(data, judging)
+    chosen = usable.copy() if wanted is None else usable & wanted
+    chosen[judging] = True
+    mean, sigma = (np.full((y.shape[1], len(GRID)), np.nan) for _ in range(2))
+    z2 = np.full(y.shape[1], np.nan)
+    for which in np.split(np.flatnonzero(chosen), range(AT_ONCE, int(chosen.sum()), AT_ONCE)):
+        mean[which], sigma[which], z2[which] = data.posterior(which, process)
     count = known.sum(axis=0)
-    typical = np.median(z2[telling] / count[telling]) if len(telling) else 1.0
+    typical = np.median(z2[judging] / count[judging]) if len(judging) else 1.0
     misfit = np.sqrt((z2 + OWN_WEIGHT * typical) / (count + OWN_WEIGHT))
     mean, sigma = level[:, None] + scale[:, None] * mean, scale[:, None] * sigma * np.maximum(misfit, 1.0)[:, None]
-    bad = ~usable
-    mean[bad], sigma[bad] = np.nan, np.nan
     return Responses(mean, sigma, misfit)
 
 
@@ -93,7 +96,7 @@ class _Data:
         alike = anchors.source[:, None] == anchors.source[None, :]
         self._together = np.where(alike, np.exp(-0.5 * (apart / LAG_LENGTH) ** 2), 0.0)
 
-    def covariance(self, which: slice | np.ndarray, process: Process) -> np.ndarray:
+    def covariance(self, which: np.ndarray, process: Process) -> np.ndarray:
         """(S', m, m) of the anchors."""
         length, size, scatter = process
         lag, noise = self.lag[:, which].T, self.noise[:, which].T
@@ -108,16 +111,16 @@ class _Data:
         _, logarithm = np.linalg.slogdet(covariance)
         return float(-0.5 * (logarithm + (y * np.linalg.solve(covariance, y[:, :, None])[:, :, 0]).sum(axis=1)).sum())
 
-    def posterior(self, which: slice, process: Process) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def posterior(self, which: np.ndarray, process: Process) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean and standard deviation on `GRID` (S', G); sum of squares of what left-out anchors are missed by (S',),
         each over its own expectation.
         """
         inverse = np.linalg.inv(self.covariance(which, process))
         y = self.y[:, which].T
         across = _prior(GRID, self.f, *process[:2])
-        solved = np.einsum("sij,sj->si", inverse, y)
+        solved = (inverse @ y[:, :, None])[:, :, 0]
         mean = solved @ across.T
-        held = np.einsum("gi,sij,gj->sg", across, inverse, across, optimize=True)
+        held = ((across @ inverse) * across).sum(axis=2)
         variance = np.diagonal(_prior(GRID, GRID, *process[:2])) - held
         own = np.diagonal(inverse, axis1=1, axis2=2)
         z2 = np.where(self.noise[:, which].T < UNKNOWN, solved**2 / own, 0.0).sum(axis=1)

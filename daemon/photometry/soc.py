@@ -206,7 +206,8 @@ class Calibrator:
             matrix = self._matrix(anchors, mix) if todo else None
             if matrix is None or not spans(matrix.fraction):
                 continue
-            responses = respond(matrix, self._particles)
+            wanted = np.isin(np.arange(matrix.contrast.shape[1]) % self._particles, todo)
+            responses = respond(matrix, self._particles, wanted)
             for index in todo:
                 found[index] = self._curve(matrix, responses, index, mix)
         return found

@@ -7,16 +7,19 @@ from pathlib import Path
 
 from daemon.report import (
     accuracy,
+    ageing,
     average,
     cycles,
     derivatives,
     distributions,
     ensemble,
     events,
+    fronts,
     gallery,
     particle_map,
     provenance,
     summary,
+    why,
 )
 from daemon.report.material import Material, Progress, gather
 from daemon.report.page import Section, page
@@ -28,10 +31,13 @@ SECTIONS: tuple[Callable[[Material], Section], ...] = (
     average.section,
     derivatives.section,
     gallery.section,
+    fronts.section,
     events.section,
     cycles.maps,
     cycles.halves_compared,
+    ageing.section,
     distributions.section,
+    why.section,
     accuracy.section,
     provenance.section,
 )

@@ -28,6 +28,8 @@ LOOKS = 8
 LOOK_FRAMES = 60
 CLIPS = 2
 """Shown of one particle."""
+FRONTS = 120
+"""Drawn."""
 LOOK_COLUMNS = ("contrast", "contrast_sigma", "flags")
 OVERVIEW_SHARE = 0.6  # of the time: the first pass reads every particle
 T = TypeVar("T")
@@ -68,6 +70,11 @@ class Material:
     """(H, W) of the newest masks: index + 1 of a particle, 0 none; None when they are missing or damaged."""
     reference_dn: np.ndarray | None
     versions: list[MaskVersion]
+    fronts: list[dict[str, Any]]
+    """Rows of the `fronts` table, without their series."""
+    front_series: list[tuple[str, str, dict[str, np.ndarray]]]
+    """(mode, half, series) of fronts in the standing cycle, spread over its particles."""
+    health: list[dict[str, Any]]
     drops: list[dict[str, Any]]
     faults: list[dict[str, Any]]
     sha256: str
@@ -109,6 +116,8 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     indices = [choice.index for choice in chosen]
     with RunReader(path) as reader:
         clips = [_clips(reader, run, index) for index in indices]
+        fronts, health = reader.fronts(), reader.health()
+        front_series = _front_series(reader, cycle)
     columns = ("contrast", "contrast_sigma")
     traces = run.traces(POINTS, progress=lambda share: progress(OVERVIEW_SHARE * share), columns=columns)
 
@@ -119,8 +128,8 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     capacity, origin = capacity_mah(run, halves)
     return Material(
         run, frames, traces, details, looks, chosen, cycle,
-        halves, capacity, origin, clips, labels, reference_dn, versions, drops,
-        faults, _sha256(path), time,
+        halves, capacity, origin, clips, labels, reference_dn, versions, fronts,
+        front_series, health, drops, faults, _sha256(path), time,
     )  # fmt: skip
 
 
@@ -136,6 +145,14 @@ def _clips(reader: RunReader, run: RunData, index: int) -> list[StoredClip]:
     largest = sorted(known, key=lambda row: (-size(row), row["clip_id"]))[:CLIPS]
     found = (_if_sound(partial(reader.clip, row["clip_id"])) for row in largest)
     return sorted((clip for clip in found if clip is not None), key=lambda clip: float(clip.t_s[0]))
+
+
+def _front_series(reader: RunReader, cycle: int | None) -> list[tuple[str, str, dict[str, np.ndarray]]]:
+    """Every second (third, ...) of them when there are many."""
+    spans = [span for span in reader.front_spans() if span["cycle"] == cycle and span["mode"] != "none"]
+    spans = spans[:: max(1, -(-len(spans) // FRONTS))]
+    found = reader.front_series([span["rowid"] for span in spans])
+    return [(span["mode"], span["half"], found[span["rowid"]]) for span in spans if span["rowid"] in found]
 
 
 def _if_sound(read: Callable[[], T | None]) -> T | None:

@@ -157,10 +157,12 @@ class RunReader(_Reader):
         return self._query(f"{sql} order by cycle, half, particle_id", (particle_id, particle_id))
 
     def front_spans(self) -> list[dict[str, Any]]:
-        """Where there are series: rowid, particle_id, half, t0_s, t1_s, by time."""
+        """Where there are series: rowid, particle_id, cycle, half, mode, t0_s, t1_s, by time."""
         if not self._has("fronts"):
             return []
-        sql = "select rowid, particle_id, half, t0_s, t1_s from fronts where points > 0 order by t0_s, rowid"
+        sql = (
+            "select rowid, particle_id, cycle, half, mode, t0_s, t1_s from fronts where points > 0 order by t0_s, rowid"
+        )
         return self._query(sql)
 
     def front_series(self, rowids: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
