@@ -283,7 +283,9 @@ class Science:
             update.rates += step.rows(self._particle_id)
         self._spread = rate_spread(latest, self._table.soc, active, steps)
         present = alive & (self.states != LOST)
-        self._outlook.add(latest, self._table.soc, active, present, self._block_t_s, update)
+        # a folded contrast is half way at another time than the particle is
+        compared = active & (self._kinds != CALIBRATIONS.index("folded"))
+        self._outlook.add(latest, self._table.soc, compared, present, self._block_t_s, update)
 
     def _end(self, update: ScienceUpdate) -> None:
         """The last block, the halves that no later frame has ended, and a run that saw no current at all."""

@@ -153,8 +153,8 @@ def _with_places(run: RunData, kinds: Sequence[EventKind]) -> list[tuple[Event, 
 
 
 def _scores(run: RunData, cycle: int | None) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """(S, P) robust scores of each measure of each half in the standing cycle, active particles only."""
-    active = np.isin(run.particles["state"], ("active", "partial"))
+    """(S, P) robust scores of each measure of each half in the standing cycle; of active particles that do not fold."""
+    active = np.isin(run.particles["state"], ("active", "partial")) & (run.particles["calibration"] != "folded")
     names = [(column, half) for column in UNITS for half in ("charge", "discharge")]
     rows = [robust_score(np.where(active, of_cycle(run, column, half, cycle), np.nan)) for column, half in names]
     return np.array(rows).reshape(len(names), len(active)), names
