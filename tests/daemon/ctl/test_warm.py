@@ -68,7 +68,8 @@ def test_a_second_time_finds_everything_in_the_cache():
         for _ in range(2)
     )
     once, again = json.loads(first.stdout), json.loads(second.stdout)
-    assert again["compiled"] == 0 and again["loaded"] >= once["compiled"] + once["loaded"] > 20
+    # a kernel within another one is compiled with it, and counts, but is loaded with it, and does not
+    assert again["compiled"] == 0 and once["compiled"] + once["loaded"] >= again["loaded"] > 20
     if cache := os.environ.get("NUMBA_CACHE_DIR"):
         assert Path(again["cache_dir"]).resolve().is_relative_to(Path(cache).resolve())
     steps = second.stderr.splitlines()
