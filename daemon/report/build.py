@@ -16,6 +16,7 @@ from daemon.report import (
     events,
     fronts,
     gallery,
+    kinetics,
     particle_map,
     provenance,
     summary,
@@ -38,6 +39,7 @@ SECTIONS: tuple[Callable[[Material], Section], ...] = (
     ageing.section,
     distributions.section,
     why.section,
+    kinetics.section,
     accuracy.section,
     provenance.section,
 )

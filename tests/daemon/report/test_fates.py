@@ -9,8 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from daemon.errors import InsightError, InsightReason
 from daemon.events import Event, EventKind
-from daemon.report import ageing, fronts, why
+from daemon.insight.models import FitResult, Models
+from daemon.report import ageing, fronts, kinetics, why
 from daemon.report.material import gather
 from daemon.report.page import Table, page
 from tests.daemon.report.synthetic_run import SyntheticRun
@@ -105,3 +107,37 @@ def test_every_effect_is_drawn_with_its_interval(material):
     assert all(trace["error_x"]["array"][0] >= 0 and trace["error_x"]["arrayminus"][0] >= 0 for trace in drawn)
     assert any(row[1] in ("diameter", "size", "equivalent diameter um") for row in tables(told)[0].rows), tables(told)
     assert "lag" in sentences(told)
+
+
+def models(results, **changes):
+    none = np.zeros(0)
+    common = {
+        "electrode": "cathode", "two_phase": False, "series_resistance_ohm": 1.0, "scale_sigma": 0.1,
+        "rate_spread": 0.3, "soc": none, "activity": none, "activity_sigma": none, "equilibrium_soc": none,
+        "equilibrium_v": none, "equilibrium_origin": "rests",
+    }  # fmt: skip
+    return Models(results, **common | changes)
+
+
+def test_predictions_lie_over_traces_and_bounds_in_the_table(material, monkeypatch):
+    ids = [int(material.run.particle_id[choice.index]) for choice in material.chosen]
+    t_s = np.arange(50.0)
+    soc = t_s / 50
+    whole = FitResult(ids[0], 2.0, 1.5, 2.5, t_s=t_s, soc=soc, soc_sigma=soc, predicted=soc + 0.01)
+    passages = FitResult(ids[1], 3.0, 2.0, 4.0, reason="two phases: no diffusivity", t_s=t_s, soc=soc)
+    monkeypatch.setattr(kinetics, "fit_models", lambda run, wanted: models([whole, passages]))
+    told = kinetics.section(material)
+    (table,), (figure,) = tables(told), figures(told)
+    assert [row[0] for row in table.rows] == ids[:2]
+    assert table.rows[0][7] == pytest.approx(0.01) and np.isnan(table.rows[1][7])
+    assert [trace.name for trace in figure.data] == ["measured", "model"]
+    assert "known to 10%" in sentences(told)
+
+
+def test_why_there_are_no_kinetics(material, monkeypatch):
+    def refuse(run, wanted):
+        raise InsightError(InsightReason.NO_RECORD, "r.db holds no current")
+
+    monkeypatch.setattr(kinetics, "fit_models", refuse)
+    assert "r.db holds no current" in sentences(kinetics.section(material))
+    assert "No particle" in sentences(kinetics.section(replace(material, chosen=[])))
