@@ -165,7 +165,10 @@ class InstrumentEvents:
 
 
 class ParticleEpisodes:
-    """Saturation and loss at the frame's edge: each told once an episode."""
+    """Saturation and loss at the frame's edge: each told once an episode.
+
+    A loss ends when the particle has been back for as long as it takes to be lost.
+    """
 
     def __init__(self, particle_id: np.ndarray, lost_after_s: float) -> None:
         count = len(particle_id)
@@ -175,6 +178,9 @@ class ParticleEpisodes:
         """(P,) whether each particle is out of the frame now."""
         self._edge_t_s = np.full(count, np.nan)
         self._edge_frames = np.zeros(count, np.int64)
+        self._told = np.zeros(count, bool)
+        self._back_t_s = np.full(count, np.nan)
+        self._back_frames = np.zeros(count, np.int64)
         self._saturated_t_s = np.full(count, -np.inf)
         self._quiet = True
 
@@ -185,6 +191,9 @@ class ParticleEpisodes:
         self.lost = grown(self.lost, count, False)
         self._edge_t_s = grown(self._edge_t_s, count, np.nan)
         self._edge_frames = grown(self._edge_frames, count, 0)
+        self._told = grown(self._told, count, False)
+        self._back_t_s = grown(self._back_t_s, count, np.nan)
+        self._back_frames = grown(self._back_frames, count, 0)
         self._saturated_t_s = grown(self._saturated_t_s, count, -np.inf)
 
     def add(self, facts: FrameFacts, flags: np.ndarray) -> list[Event]:
@@ -195,12 +204,14 @@ class ParticleEpisodes:
         saturated = (flags & ParticleFlag.SATURATED) != 0
         began = saturated & ~(facts.t_s - self._saturated_t_s < SATURATED_GAP_S)
         self._saturated_t_s[saturated] = facts.t_s
-        self._edge_frames = np.where(edge, self._edge_frames + 1, 0)
-        self._edge_t_s = np.where(self._edge_frames == 1, facts.t_s, np.where(edge, self._edge_t_s, np.nan))
+        self._edge_frames, self._edge_t_s = _counted(edge, self._edge_frames, self._edge_t_s, facts.t_s)
+        self._back_frames, self._back_t_s = _counted(~edge, self._back_frames, self._back_t_s, facts.t_s)
         out = edge & (facts.t_s - self._edge_t_s >= self._lost_after_s) & (self._edge_frames >= LOST_FRAMES)
-        gone = out & ~self.lost
+        back = (facts.t_s - self._back_t_s >= self._lost_after_s) & (self._back_frames >= LOST_FRAMES)
+        gone = out & ~self._told
+        self._told = (self._told | out) & ~back
         self.lost = edge & (self.lost | out)
-        self._quiet = not edge.any()
+        self._quiet = not (edge.any() or self._told.any())
         return [
             *(self._event(EventKind.SATURATED, index, facts.t_s, facts) for index in np.flatnonzero(began).tolist()),
             *(
@@ -212,6 +223,12 @@ class ParticleEpisodes:
     def _event(self, kind: EventKind, index: int, onset_t_s: float, facts: FrameFacts) -> Event:
         identity = int(self._particle_id[index])
         return Event(kind, float(onset_t_s), facts.t_s, particle_id=identity, detected_host_t_s=facts.host_t_s)
+
+
+def _counted(holds: np.ndarray, frames: np.ndarray, since_t_s: np.ndarray, t_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """For how many frames, and since when, something holds; 0 and NaN where it does not."""
+    frames = np.where(holds, frames + 1, 0)
+    return frames, np.where(frames == 1, t_s, np.where(holds, since_t_s, np.nan))
 
 
 class EventBudget:

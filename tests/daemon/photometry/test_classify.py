@@ -176,6 +176,14 @@ def test_a_particle_that_comes_back_is_no_longer_lost() -> None:
     assert not watcher.lost[0]
 
 
+def test_a_particle_that_flickers_at_the_edge_is_lost_once() -> None:
+    edge = int(ParticleFlag.EDGE)
+    flickers = [edge] * 15 + ([0] * 3 + [edge] * 15) * 4
+    assert len(episodes(flickers)) == 1
+    again = episodes(flickers + [0] * 12 + [edge] * 15)
+    assert [event.t_s for event in again] == [0.0, float(len(flickers) + 12)]
+
+
 def test_frames_without_measures_say_nothing() -> None:
     assert episodes([int(ParticleFlag.SATURATED)], flags=int(FrameFlag.REPEATED)) == []
 
