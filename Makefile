@@ -51,7 +51,7 @@ bench: $(WARM)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 accuracy: $(WARM)
-	@$(BIN)/python -m tests.accuracy $(or $(ARGS),--page docs/accuracy.md)
+	@$(BIN)/python -m tests.accuracy $(or $(ARGS),--page docs/accuracy.md --jobs 2)
 
 soak: $(WARM)
 	@$(BIN)/python -m tests.bench sustained --minutes $(MINUTES)

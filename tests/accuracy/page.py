@@ -17,7 +17,10 @@ INTRO = """\
 blurred particles on an uneven background, rendered exactly, true Poisson noise, a 12-bit camera of 8 e/DN with 7 e
 of read noise, 15 000 to 20 000 electrons a pixel on particles and 6 000 beside them. The blur is Gaussian:
 scattered light far from a particle, which real optics have, is not in it. Particles are found, masks compiled and
-frames measured by the code that runs live; true outlines are used only where it says so.
+frames measured by the code that runs live; true outlines are used only where it says so. What particles do over
+charge and cycles comes from electrode models of the tests' own; those of the simulated instrument appear only where a
+section names it. Many cycles, and thousands of cells, are simulated from contrasts on: with noise at the bound above,
+not from pixels.
 
 `make accuracy` makes this page, version {version}, seeds {seeds}; `python -m tests.accuracy --quick` prints a
 shorter form. The same seeds give the same page.
