@@ -40,8 +40,8 @@ RECIPE = {
     "name": "sustained",
     "experiment": {"steps": ["Charge at 5C for 2 minutes", "Discharge at 5C for 2 minutes"], "cycles": 1000},
 }
-"""The loop does not follow the cell: what the run's science costs is meant, not what it finds. Halves are short, so that
-what ends with them, and the memory it takes, comes often and from early on."""
+"""The loop does not follow the cell: what the run's science costs is meant, not what it finds. Halves are short, so
+that what ends with them, and the memory it takes, comes often and from early on."""
 
 
 def run(minutes: float) -> dict[str, list[Figure]]:

@@ -123,7 +123,8 @@ def test_a_damaged_stretch_and_picture_are_said(run_path, tmp_path):
     path = shutil.copy(run_path, tmp_path / "damaged.db")
     with sqlite3.connect(path) as db:
         db.execute(
-            "update chunk_columns set blob = x'00' where chunk_id = (select max(chunk_id) from chunks) and \"column\" = 'contrast'"
+            "update chunk_columns set blob = x'00' where \"column\" = 'contrast'"
+            " and chunk_id = (select max(chunk_id) from chunks)"
         )
         db.execute("update masks set labels = x'00'")
     db.close()
