@@ -38,7 +38,7 @@ max_current_ma = 10
 """
 RECIPE = {
     "name": "sustained",
-    "experiment": {"steps": ["Charge at 5C for 2 minutes", "Discharge at 5C for 2 minutes"], "cycles": 1000},
+    "experiment": {"steps": ["Charge at 5C for 2 minutes", "Discharge at 5C until 3.0 V"], "cycles": 1000},
 }
 """The loop does not follow the cell: what the run's science costs is meant, not what it finds. Halves are short, so
 that what ends with them, and the memory it takes, comes often and from early on."""
