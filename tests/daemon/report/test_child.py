@@ -29,8 +29,10 @@ def scripted(monkeypatch, tmp_path):
     """A child that runs the given lines of Python instead."""
 
     def use(text):
-        script = tmp_path / "script.py"
-        script.write_text(f"#!{sys.executable}\n{text}\n")
+        (tmp_path / "child.py").write_text(f"{text}\n")
+        script = tmp_path / "python"
+        # not named in the first line itself: no place with a space may stand there
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/child.py"\n')
         script.chmod(0o755)
         monkeypatch.setattr(child.sys, "executable", str(script))
 
