@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.warm import warm_kernels
+from daemon.photometry.calibration import warm_curves
 from daemon.photometry.fronts_fit import warm_fronts
 from hw.camera import DRIVERS as CAMERAS
 from hw.drivers import build_driver
@@ -50,6 +51,7 @@ def warm_all(progress: Callable[[str, int, int], None] = lambda name, done, tota
 
     warm_kernels(tell)
     warm_fronts()
+    warm_curves()
     with tempfile.TemporaryDirectory() as directory:
         _warm_simulated(Path(directory) / "world")
     progress("", steps, steps)

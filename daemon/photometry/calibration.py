@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from daemon.photometry.response import GRID, Anchors, Responses
+from kernels.curves import invert, turn_back
 
 KNOTS, LAYER_KNOTS = 65, 33
 """Evenly over the contrasts; straight lines between miss 0.001 where a curve is 2.5 times steeper than on average."""
@@ -37,23 +38,41 @@ NO_CURVE: dict[str, Any] = {
 FOLDED: dict[str, Any] = NO_CURVE | {"kind": "folded"}
 
 
-def monotone(anchors: Anchors, responses: Responses, series: int, knots: int = KNOTS) -> dict[str, Any] | None:
-    """The curve of one series; None when its anchors do not span, or support no curve; `folded` when they turn back."""
+def monotone(
+    anchors: Anchors, responses: Responses, which: Sequence[int], knots: int = KNOTS
+) -> list[dict[str, Any] | None]:
+    """The curves of `which` series; None when anchors do not span or support no curve, `folded` when they turn back."""
+    series = np.asarray(which, int)
+    mean, sigma, misfit = responses.mean[series], responses.sigma[series], responses.misfit[series]
+    first, last = _reach(anchors, series)
+    fit = (first >= 0) & np.isfinite(mean).all(axis=1)
+    safe = np.where(fit[:, None], mean, 0.0)
+    wide, span = np.where(fit[:, None], sigma, 1.0), np.ptp(safe, axis=1)
+    told = (span > SPAN_SIGMAS * np.median(wide, axis=1)) & (span >= 1e-6)
+    turned = turn_back(safe, wide, np.maximum(first, 0), last, TURN_SHARE, TURN_SIGMAS)
+    rows: list[dict[str, Any] | None] = [None] * len(series)
+    for k in np.flatnonzero(fit & ~(told & (misfit > WORST_MISFIT))).tolist():
+        rows[k] = FOLDED if told[k] else NO_CURVE
+    curved = np.flatnonzero(fit & told & ~(misfit > WORST_MISFIT) & ~turned)
+    for k, row in zip(curved.tolist(), _inverted(mean[curved], sigma[curved], knots), strict=True):
+        rows[k] = row if row["soc_sigma"] <= WORST_SIGMA else None
+    return rows
+
+
+def _reach(anchors: Anchors, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last place of `GRID` within the known anchors of each of some series; -1 first where they do not span.
+
+    Most series know the same anchors: each pattern is looked at once.
+    """
     known = np.isfinite(anchors.contrast[:, series]) & np.isfinite(anchors.sigma[:, series])
-    fraction = anchors.fraction[known]
-    mean, sigma = responses.mean[series], responses.sigma[series]
-    if not spans(fraction) or not np.isfinite(mean).all():
-        return None
-    span = float(np.ptp(mean))
-    if span <= SPAN_SIGMAS * float(np.median(sigma)) or span < 1e-6:
-        return NO_CURVE
-    if responses.misfit[series] > WORST_MISFIT:
-        return None
-    inside = np.clip(GRID, fraction.min() - 1e-9, fraction.max() + 1e-9) == GRID
-    if turns_back(mean[inside], sigma[inside]):
-        return FOLDED
-    row = _inverted(mean, sigma, knots)
-    return row if row["soc_sigma"] <= WORST_SIGMA else None
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    first, last = np.full(patterns.shape[1], -1), np.zeros(patterns.shape[1], int)
+    for k, pattern in enumerate(patterns.T):
+        fraction = anchors.fraction[pattern]
+        if spans(fraction):
+            first[k] = np.searchsorted(GRID, fraction.min() - 1e-9)
+            last[k] = np.searchsorted(GRID, fraction.max() + 1e-9, "right") - 1
+    return first[which.ravel()], last[which.ravel()]
 
 
 def spans(fraction: np.ndarray) -> bool:
@@ -65,38 +84,15 @@ def spans(fraction: np.ndarray) -> bool:
     return bool(reaches and np.diff(distinct).max() * DISTINCT <= WIDEST_GAP)
 
 
-def turns_back(mean: np.ndarray, sigma: np.ndarray) -> bool:
-    """Whether a response falls and rises, each by more than its uncertainty and a share of its span."""
-    return all(_fall(sign * mean, sigma, max(TURN_SHARE * float(np.ptp(mean)), 1e-12)) for sign in (1.0, -1.0))
-
-
-def _fall(mean: np.ndarray, sigma: np.ndarray, least: float) -> bool:
-    """Whether some later value lies beyond both limits below some earlier one."""
-    fall = np.maximum.accumulate(mean) - mean
-    place = int(fall.argmax())
-    top = int(mean[: place + 1].argmax())
-    return bool(fall[place] > max(least, TURN_SIGMAS * float(np.hypot(sigma[place], sigma[top]))))
-
-
-def _inverted(mean: np.ndarray, sigma: np.ndarray, knots: int) -> dict[str, Any]:
+def _inverted(mean: np.ndarray, sigma: np.ndarray, knots: int) -> list[dict[str, Any]]:
     """soc over contrast, at even knots; its standard deviation there from the response's, over the slope."""
-    rising = mean[-1] >= mean[0]
-    level = isotonic_regression(mean, increasing=bool(rising)).x
-    c, f, s = (each if rising else each[::-1] for each in (level, GRID, sigma))
-    c = c + np.arange(len(c)) * (1e-7 * (c[-1] - c[0]))
-    grid = np.linspace(c[0], c[-1], knots)
-    width = np.interp(grid, c, s)
-    below, here, above = (np.interp(grid + shift, c, f) for shift in (-width, 0.0, width))
-    own = np.maximum(np.abs(above - here), np.abs(here - below))
-    own = np.hypot(own, LEAST_SIGMA)
-    return {
-        "kind": "monotone",
-        "contrast_knots": grid.tolist(),
-        "soc_knots": np.round(here, 6).tolist(),
-        "soc_sigma": float(np.sqrt(np.mean(own**2))),
-        "soc_sigma_knots": np.round(own, 6).tolist(),
-        "layers": None,
-    }
+    contrast, soc, width = invert(mean, sigma, GRID, knots)
+    own = np.hypot(width, LEAST_SIGMA)
+    soc_sigma = np.sqrt(np.mean(own**2, axis=1))
+    columns = (contrast, np.round(soc, 6), soc_sigma, np.round(own, 6))
+    names = ("contrast_knots", "soc_knots", "soc_sigma", "soc_sigma_knots")
+    each = zip(*(column.tolist() for column in columns), strict=True)
+    return [{"kind": "monotone", **dict(zip(names, row, strict=True)), "layers": None} for row in each]
 
 
 def end_members(
@@ -125,3 +121,10 @@ def end_members(
         "soc_sigma_knots": np.round(own, 6).tolist() if np.isfinite(bend) else [],
         "layers": None,
     }
+
+
+def warm_curves() -> None:
+    """Compile, or load, what calibrating needs, with the types of work."""
+    mean, place = np.zeros((1, len(GRID))), np.zeros(1, int)
+    turn_back(mean, mean, place, place, TURN_SHARE, TURN_SIGMAS)
+    invert(mean, mean, GRID, KNOTS)

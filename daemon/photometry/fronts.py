@@ -21,12 +21,13 @@ from daemon.photometry.fronts_fit import (
     transformation,
 )
 from daemon.photometry.fronts_geometry import AXIAL, CORE, Geometry
+from daemon.photometry.slices import Sliced
 from daemon.tables import FRONT_MODES
 
 NONE = FRONT_MODES.index("none")
 RECENTRE_PX = 0.6
 """As in registration: masks follow drift by whole pixels once it leaves this far."""
-TOGETHER_PARTICLES = 128
+TOGETHER_PARTICLES = 32
 """Fitted at a time: bounds memory."""
 MOST_POINTS = 256
 """Kept of a front's way: it is smooth."""
@@ -104,14 +105,14 @@ class FrontFinder:
         """Prepare a particle more, so that not all wait for the end of the first half."""
         self._geometry.work(1)
 
-    def end_half(self, curves: HalfCurves, history: History) -> list[dict[str, Any]]:
+    def end_half(self, curves: HalfCurves, history: History) -> Sliced[list[dict[str, Any]]]:
         """Rows of `fronts`, one a particle, from the history that `curves` were made of."""
         reasons = np.full(self._masks.count, "", object)
         step = curves.farthest - curves.start
         # of a difference of two, the farther the largest of many
         reasons[~(np.abs(step) > 2.0 * STEP_SIGMAS * curves.sigma)] = "no_step"
         reasons[~curves.known | np.isnan(history.axial).all(axis=(0, 2))] = "not_measured"
-        self._geometry.need(reasons == "")
+        yield from self._geometry.need(reasons == "")
         unknown = np.isnan(self._geometry.ways[CORE].length_px)
         reasons[(reasons == "") & unknown] = "no_outline"
         with np.errstate(all="ignore"):
@@ -123,6 +124,7 @@ class FrontFinder:
         for start in range(0, len(wanted), TOGETHER_PARTICLES):
             which = wanted[start : start + TOGETHER_PARTICLES]
             rows += self._fit(curves, history, which, span[which], course[:, which])
+            yield
         return rows
 
     def _fit(

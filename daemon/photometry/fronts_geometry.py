@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from daemon.engine.measures import LAYERS, MaskSet
 from daemon.photometry.patches import GROW_SIGMA, Patch
+from daemon.photometry.slices import Sliced
 from kernels.photometry import AXIAL_BINS
 
 GRID = 64
@@ -24,6 +25,8 @@ BEYOND_EDGE = 0.27
 """Points by which the nearest one outside lies beyond an outline, mean over directions."""
 BEYOND_TIP = 0.36
 """... and by which a tip lies beyond the last one inside."""
+A_SLICE = 8
+"""Particles made at a time."""
 LEAST_PIXELS = 20
 """A smaller particle has no inside to speak of."""
 RING_LEAST = 30
@@ -110,10 +113,13 @@ class Geometry:
             self._make(position)
             self._next = position + 1
 
-    def need(self, wanted: np.ndarray) -> None:
-        """Make whatever is missing of the `wanted` particles (P,) bool."""
-        for position in np.flatnonzero(wanted[self._place] & ~self._known[self._place]).tolist():
+    def need(self, wanted: np.ndarray) -> Sliced[None]:
+        """Make whatever is missing of the `wanted` particles (P,) bool, a few a slice."""
+        missing = np.flatnonzero(wanted[self._place] & ~self._known[self._place]).tolist()
+        for count, position in enumerate(missing):
             self._make(position)
+            if count % A_SLICE == 0:
+                yield
 
     def _make(self, position: int) -> None:
         i = int(self._place[position])

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.photometry.slices import Sliced
+
 GRID = np.linspace(0.0, 1.0, 129)
 BASE_VARIANCE = 4.0
 """Prior variance of the constant and of the line, in squared spans: no constraint."""
@@ -53,7 +55,7 @@ class Responses:
     """(S,) rms of what each anchor is missed by when left out, over what was expected."""
 
 
-def respond(anchors: Anchors, particles: int, wanted: np.ndarray | None = None) -> Responses:
+def responding(anchors: Anchors, particles: int, wanted: np.ndarray | None = None) -> Sliced[Responses]:
     """Fit S series, of which the first `particles` choose the process; of `wanted`, (S,) bool, only those."""
     span = np.nanmax(anchors.contrast, axis=0, initial=-np.inf) - np.nanmin(anchors.contrast, axis=0, initial=np.inf)
     usable = np.isfinite(span) & (span > LEAST_SPAN)
@@ -69,13 +71,14 @@ def respond(anchors: Anchors, particles: int, wanted: np.ndarray | None = None) 
     data = _Data(anchors, y, noise, lag)
     telling = np.flatnonzero(known[:, :particles].sum(axis=0) >= 4)
     judging = telling[:: max(1, len(telling) // TELLING)]
-    process = _choose(data, judging)
+    process = yield from _choose(data, judging)
     chosen = usable.copy() if wanted is None else usable & wanted
     chosen[judging] = True
     mean, sigma = (np.full((y.shape[1], len(GRID)), np.nan) for _ in range(2))
     z2 = np.full(y.shape[1], np.nan)
     for which in np.split(np.flatnonzero(chosen), range(AT_ONCE, int(chosen.sum()), AT_ONCE)):
         mean[which], sigma[which], z2[which] = data.posterior(which, process)
+        yield
     count = known.sum(axis=0)
     typical = np.median(z2[judging] / count[judging]) if len(judging) else 1.0
     misfit = np.sqrt((z2 + OWN_WEIGHT * typical) / (count + OWN_WEIGHT))
@@ -134,13 +137,17 @@ def _prior(a: np.ndarray, b: np.ndarray, length: float, size: float) -> np.ndarr
     return prior
 
 
-def _choose(data: _Data, telling: np.ndarray) -> Process:
+def _choose(data: _Data, telling: np.ndarray) -> Sliced[Process]:
     """The likeliest process, one of the grids' at a time."""
     length, size, scatter = 0.4, 0.3, 1e-3
     if not len(telling):
         return length, size, scatter
     for _ in range(2):
-        shapes = [(length, size) for length in LENGTHS for size in SIZES]
-        length, size = max(shapes, key=lambda shape: data.likelihood(telling, (*shape, scatter)))
+        likely = {}
+        for shape in ((length, size) for length in LENGTHS for size in SIZES):
+            likely[shape] = data.likelihood(telling, (*shape, scatter))
+            yield
+        length, size = max(likely, key=lambda shape: likely[shape])
         scatter = max(SCATTERS, key=lambda each: data.likelihood(telling, (length, size, each)))
+        yield
     return length, size, scatter

@@ -26,9 +26,16 @@ from daemon.photometry.fronts import FrontFinder
 from daemon.photometry.halves import CellTrack, Half
 from daemon.photometry.kinetics import Kinetics
 from daemon.photometry.outlook import Outlook
+from daemon.photometry.slices import Sliced, completed
 from daemon.photometry.soc import Calibrator
 from daemon.photometry.update import ScienceUpdate
 from daemon.tables import CALIBRATIONS, FRONT_MODES, PARTICLE_STATES
+
+DONE = object()
+SLICE_S = 0.02
+"""A slice of what ends with a half is done every so much run time: a few milliseconds of work."""
+MOST_WAITING = 32
+"""Blocks that may wait for it; then the rest is done at once."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,10 @@ class Science:
         self._ensemble: dict[str, Any] = {}
         self._blocks_left_out = 0
         self._finished = False
+        self._update = ScienceUpdate()
+        self._worked_t_s = 0.0
+        self._ending: Sliced[None] | None = None
+        """What the end of the last half asks for and is not done yet."""
         self.soc_now = np.full(count, np.nan, np.float32)
         """(P,) float32 SoC over the last batch, NaN where unknown."""
 
@@ -103,6 +114,9 @@ class Science:
 
         To be called between two batches, once F0 is known.
         """
+        update = self._update = ScienceUpdate()
+        with np.errstate(all="ignore"):
+            self._work_off()
         count = masks.count
         self._masks, self._particle_id, self._weights = masks, np.asarray(masks.particle_id), _areas(masks)
         self._removed = np.zeros(count, bool) if masks.active is None else ~masks.active
@@ -121,7 +135,6 @@ class Science:
         self._told_brightness = grown(self._told_brightness, count, False)
         self._told_modes = grown(self._told_modes, count, FRONT_MODES.index("none"))
         self.soc_now = grown(self.soc_now, count, np.nan)
-        update = ScienceUpdate()
         self._tell_particles(update)
         return update
 
@@ -131,7 +144,7 @@ class Science:
 
     def add(self, batch: MeasureBatch) -> ScienceUpdate:
         """Take the next frames."""
-        update = ScienceUpdate()
+        update = self._update = ScienceUpdate()
         with np.errstate(all="ignore"):  # what cannot be computed is NaN
             self._measure(self._contrasts.add(batch), update)
             self.fronts.work()
@@ -140,13 +153,13 @@ class Science:
 
     def finish(self) -> ScienceUpdate:
         """End the run: the last halves, the final calibrations. Idempotent: later calls give an empty update."""
-        update = ScienceUpdate()
+        update = self._update = ScienceUpdate()
         if self._finished:
             return update
         self._finished = True
         with np.errstate(all="ignore"):
             self._measure(self._contrasts.finish(), update)
-            self._end(update)
+            self._end()
         update.events += self._events.finish()
         update.fragments = self._events.fragments()
         self._tell_particles(update)
@@ -206,17 +219,20 @@ class Science:
             binned = None if axial is None else axial[k]
             block = self._blocks.add(t_s, values[k], measured[k], noise[k], binned, rest_px[k])
             if block is not None:
-                self._on_block(block, update)
+                self._on_block(block)
+            self._work(t_s)
             self._ratio_sums[:, 0] += noise[k]
             self._ratio_sums[:, 1:] += layer_noise[k]
             events = self._events.frame(part, k, self._table)
             self._outlook.note(events)
             update.events += events
 
-    def _on_block(self, block: Block, update: ScienceUpdate) -> None:
+    def _on_block(self, block: Block) -> None:
         self._waiting.append(block)
         self._block_t_s = block.t_s
-        self._settle(update)
+        if len(self._waiting) > MOST_WAITING:
+            self._work_off()
+        self._settle()
         if len(self._waiting) > self._settings.waiting_blocks:
             self._leave_out(self._waiting.popleft())
         if block.t_s - self._ensemble_t_s >= self._settings.ensemble_s:
@@ -225,7 +241,23 @@ class Science:
                 block.t_s, self._table.soc(block.values[:, 0]), self._weights, self.states,
                 judged=self._activity.judged, rate_cv=self._spread.cv,
             )  # fmt: skip
-            update.ensemble.append(self._ensemble)
+            self._update.ensemble.append(self._ensemble)
+
+    def _work(self, t_s: float) -> None:
+        """Do what is due at `t_s` of what the end of the last half asks for."""
+        while self._ending is not None and self._worked_t_s < t_s:
+            self._worked_t_s += SLICE_S
+            if next(self._ending, DONE) is DONE:
+                self._ending = None
+                self._settle()
+        if self._ending is None:
+            self._worked_t_s = t_s
+
+    def _work_off(self) -> None:
+        """Do all of it."""
+        for _ in self._ending or ():
+            pass
+        self._ending = None
 
     def _leave_out(self, block: Block) -> None:
         """A block the cell's record never reached: of a run without a cell it still tells who is dead."""
@@ -234,15 +266,17 @@ class Science:
         else:
             self._history.append(block)
 
-    def _settle(self, update: ScienceUpdate) -> None:
-        """Give waiting blocks to the halves they belong to, as far as the record reaches."""
-        while self._waiting:
+    def _settle(self) -> None:
+        """Give waiting blocks to the halves they belong to, as far as the record reaches; they wait for the end of one
+        to be worked off, too.
+        """
+        while self._waiting and self._ending is None:
             half = self._track.closed[0] if self._track.closed else self._track.current
             block = self._waiting[0]
             if half.end_t_s <= block.t_s:
                 if not self._track.closed:
                     return
-                self._end_half(self._track.closed.popleft(), update)
+                self._ending = self._end_half(self._track.closed.popleft())
             elif block.t_s > self._track.settled_t_s:
                 return
             else:
@@ -254,21 +288,24 @@ class Science:
             self._history.clear()
         return self._history
 
-    def _end_half(self, half: Half, update: ScienceUpdate) -> None:
+    def _end_half(self, half: Half) -> Sliced[None]:
         curves = half_curves(half, self._history_of(half))
         if curves is None:
             return
         self._calibrator.add(curves)
         if not half.sign:
             return
-        ratio = self._layer_sigma_ratio()
-        if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
-            self._activity.add(curves, ratio)
-        self._calibrate(update)
-        if self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE):
+        yield
+        enough = self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE)
+        if enough:
+            self._activity.add(curves, self._layer_sigma_ratio())
+        yield from self._calibrate()
+        if enough:
             self._balance = balance(curves, self._table, self._calibrator.window, self._weights)
-        self._tell_cycles(curves, update)
-        update.fronts += self.fronts.end_half(curves, self._history)
+        self._tell_cycles(curves, self._update)
+        yield
+        fronts = yield from self.fronts.end_half(curves, self._history)
+        self._update.fronts += fronts
 
     def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
         alive = self._activity.states != DEAD
@@ -287,39 +324,43 @@ class Science:
         compared = active & (self._kinds != CALIBRATIONS.index("folded"))
         self._outlook.add(latest, self._table.soc, compared, present, self._block_t_s, update)
 
-    def _end(self, update: ScienceUpdate) -> None:
+    def _end(self) -> None:
         """The last block, the halves that no later frame has ended, and a run that saw no current at all."""
         block = self._blocks.flush()
         if block is not None:
-            self._on_block(block, update)
+            self._on_block(block)
         self._track.finish()
-        self._settle(update)
-        while self._track.closed:
-            self._end_half(self._track.closed.popleft(), update)
+        while self._ending is not None or self._track.closed:
+            self._work_off()
+            self._settle()
+            if self._ending is None and self._track.closed:  # behind the last block
+                self._ending = self._end_half(self._track.closed.popleft())
         if not self._track.has_halves:
-            self._end_without_current(update)
+            self._end_without_current()
         self._blocks_left_out += len(self._waiting)
         self._waiting.clear()
-        self._calibrate(update)
-        update.metadata = self._balance.told()
+        completed(self._calibrate())
+        self._update.metadata = self._balance.told()
 
-    def _end_without_current(self, update: ScienceUpdate) -> None:
+    def _end_without_current(self) -> None:
         while self._waiting:
             self._history.append(self._waiting.popleft())
         curves = half_curves(self._half, self._history)
         if curves is not None:
             self._activity.add(curves, self._layer_sigma_ratio())
-            update.fronts += self.fronts.end_half(curves, self._history)
+            self._update.fronts += completed(self.fronts.end_half(curves, self._history))
 
-    def _calibrate(self, update: ScienceUpdate) -> None:
+    def _calibrate(self) -> Sliced[None]:
         dead = self._activity.states == DEAD
         self._calibrator.mix(self._masks)
-        rows = self._rows = self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
-        self._table = SocTable(dict(enumerate(rows)), len(rows))
+        rows = yield from self._calibrator.rows(self._particle_id, dead, self._layer_sigma_ratio())
+        table = SocTable(dict(enumerate(rows)), len(rows))
+        yield
+        self._rows, self._table = rows, table
         self._kinds = np.array([CALIBRATIONS.index(row["kind"]) for row in rows], np.int8)
         spans = np.array([_span(row) for row in rows])
         self._events.phases.calibrate(self._table.two_phase, spans)
-        update.calibrations = rows
+        self._update.calibrations = rows
 
     def _layer_sigma_ratio(self) -> np.ndarray:
         """(P, 4) sigma of each layer's contrast over that of the particle, over the whole run."""

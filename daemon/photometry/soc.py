@@ -7,7 +7,7 @@ of a relaxed rest, any point of a half slow enough (at most C/20), or, less sure
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -35,7 +35,8 @@ from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_mem
 from daemon.photometry.curves import HalfCurves
 from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
 from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, shares, unmixing
-from daemon.photometry.response import Anchors, Responses, respond
+from daemon.photometry.response import Anchors, Responses, responding
+from daemon.photometry.slices import Sliced
 
 SLOW_C_RATE = 0.055
 """C/20, and a tenth for a drive that is not exact."""
@@ -162,18 +163,23 @@ class Calibrator:
         """Whether the half passed at least this share of the window."""
         return self.window is not None and abs(curves.half.passed_mah) >= share * self.window.capacity_mah
 
-    def rows(self, particle_id: np.ndarray, dead: np.ndarray, layer_sigma_ratio: np.ndarray) -> list[dict[str, Any]]:
+    def rows(
+        self, particle_id: np.ndarray, dead: np.ndarray, layer_sigma_ratio: np.ndarray
+    ) -> Sliced[list[dict[str, Any]]]:
         """One calibration row a particle, in order, from all that is known now."""
         self._judge_phases(self._end_members(self._mix(layer_sigma_ratio), 0.0), dead)
         mix = self._mix(layer_sigma_ratio)
         turned = self._folded()
         curves: list[dict[str, Any] | None] = [None] * self._particles
         if not self.two_phase:
-            curves = self._curves(mix, dead | turned)
+            curves = yield from self._curves(mix, dead | turned)
+            yield
         ends = self._end_members(mix, 0.0 if self.two_phase else 1.0)
         bend = np.full(self._particles, 0.0 if self.two_phase else np.nan)
         rows = [curve or ends.row(index, bend[index], mix) for index, curve in enumerate(curves)]
+        yield
         tilt = Tilts(rows, [*self._slow, *self._fast], layer_sigma_ratio)
+        yield
         rows = []
         for index in range(self._particles):
             if dead[index] or self.window is None:
@@ -195,7 +201,7 @@ class Calibrator:
         count = np.sum(seen, axis=0) if seen else np.zeros(self._particles, int)
         return np.asarray(count >= min(FOLDED_HALVES, max(len(seen), 1)))
 
-    def _curves(self, mix: Mix, left_out: np.ndarray) -> list[dict[str, Any] | None]:
+    def _curves(self, mix: Mix, left_out: np.ndarray) -> Sliced[list[dict[str, Any] | None]]:
         """The monotone curves (and folds) that the anchors support; slow and relaxed ones suffice where they span."""
         found: list[dict[str, Any] | None] = [None] * self._particles
         if self.window is None:
@@ -207,18 +213,22 @@ class Calibrator:
             if matrix is None or not spans(matrix.fraction):
                 continue
             wanted = np.isin(np.arange(matrix.contrast.shape[1]) % self._particles, todo)
-            responses = respond(matrix, self._particles, wanted)
-            for index in todo:
-                found[index] = self._curve(matrix, responses, index, mix)
+            responses = yield from responding(matrix, self._particles, wanted)
+            for index, row in zip(todo, monotone(matrix, responses, todo), strict=True):
+                found[index] = row
+            curved = [k for k in todo if (row := found[k]) is not None and row["kind"] == "monotone"]
+            for index, layers in zip(curved, self._layers(matrix, responses, curved, mix), strict=True):
+                found[index] = (found[index] or {}) | {"layers": layers}
         return found
 
-    def _curve(self, anchors: Anchors, responses: Responses, index: int, mix: Mix) -> dict[str, Any] | None:
-        own = monotone(anchors, responses, index)
-        if own is None or own["kind"] != "monotone":
-            return own
-        series = range(index + self._particles, responses.mean.shape[0], self._particles)
-        parts = [monotone(anchors, responses, each, LAYER_KNOTS) for each in series]
-        return own | {"layers": layers_row(mix.weights[index], parts)}
+    def _layers(
+        self, anchors: Anchors, responses: Responses, which: list[int], mix: Mix
+    ) -> Iterator[dict[str, Any] | None]:
+        """The curves of the layers of some particles."""
+        series = [index + k * self._particles for index in which for k in range(1, 1 + len(LAYERS))]
+        rows = monotone(anchors, responses, series, LAYER_KNOTS)
+        for place, index in enumerate(which):
+            yield layers_row(mix.weights[index], rows[place * len(LAYERS) : (place + 1) * len(LAYERS)])
 
     @staticmethod
     def _pairs(drives: Sequence[Drive]) -> list[Anchor]:

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from daemon.photometry import calibration
-from daemon.photometry.calibration import end_members, turns_back
-from daemon.photometry.response import Anchors, respond
+from daemon.photometry.calibration import end_members
+from daemon.photometry.response import Anchors, responding
+from daemon.photometry.slices import completed
 
 FRACTIONS = np.linspace(0.0, 1.0, 13)
 SIGMA = np.full(13, 1e-4)
@@ -18,7 +19,8 @@ def monotone(fraction: np.ndarray, contrast: np.ndarray, sigma: np.ndarray) -> d
     order = np.argsort(fraction)
     columns = (contrast[order, None], sigma[order, None], np.zeros((len(order), 1)))
     anchors = Anchors(fraction[order], *columns, -1 - np.arange(len(order)))
-    return calibration.monotone(anchors, respond(anchors, 1), 0)
+    (row,) = calibration.monotone(anchors, completed(responding(anchors, 1)), [0])
+    return row
 
 
 def read(row: dict, contrast: float, column: str = "soc_knots") -> float:
@@ -58,14 +60,6 @@ def test_a_flat_part_is_less_sure_than_a_steep_one() -> None:
     assert row["kind"] == "monotone"
     assert read(row, 0.003, "soc_sigma_knots") > 2.0 * read(row, 0.1, "soc_sigma_knots")
     assert row["soc_sigma"] == pytest.approx(np.sqrt(np.mean(np.square(row["soc_sigma_knots"]))), rel=1e-3)
-
-
-def test_a_turn_within_the_uncertainty_is_no_fold() -> None:
-    mean = np.minimum(np.linspace(0, 1, 50), 0.9)
-    mean[-5:] -= 0.03
-    assert turns_back(mean, np.full(50, 1e-3))
-    assert not turns_back(mean, np.full(50, 1e-2))
-    assert not turns_back(np.zeros(50), np.zeros(50))
 
 
 def test_anchors_that_disagree_between_charge_and_discharge_give_no_curve() -> None:

@@ -12,6 +12,7 @@ from daemon.photometry.curves import half_curves
 from daemon.photometry.fronts import FrontFinder, RestDrift
 from daemon.photometry.fronts_geometry import AXIAL, CORE, GRID
 from daemon.photometry.halves import Half
+from daemon.photometry.slices import completed
 from tests.interiors import InteriorScene
 from tests.measuring import true_masks
 
@@ -65,7 +66,7 @@ def _half(finder, axial, layers, seed=1, half=None, rest_px=(0.0, 0.0)):
     half = half or Half(0, 1, 0.0, end_t_s=last, drive_end_t_s=last)
     curves = half_curves(half, history)
     assert curves is not None
-    return {row["particle_id"]: row for row in finder.end_half(curves, history)}
+    return {row["particle_id"]: row for row in completed(finder.end_half(curves, history))}
 
 
 def _crossing(length, speed=0.3, start_s=20.0):

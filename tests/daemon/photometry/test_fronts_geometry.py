@@ -9,6 +9,7 @@ import pytest
 
 from daemon.engine.measures import MaskSet
 from daemon.photometry.fronts_geometry import AXIAL, CORE, FINE, GRID, Geometry, outline, places
+from daemon.photometry.slices import completed
 from tests.interiors import InteriorScene
 from tests.measuring import Rig, operator_of, true_masks
 
@@ -26,7 +27,7 @@ def scene() -> InteriorScene:
 @pytest.fixture(scope="module")
 def geometry(scene) -> Geometry:
     found = Geometry(true_masks(scene), scene.reference(50))
-    found.need(np.ones(scene.count, bool))
+    completed(found.need(np.ones(scene.count, bool)))
     return found
 
 
@@ -61,7 +62,7 @@ def test_distances_begin_at_the_upper_end():
         irregularity=0.05,
     )  # fmt: skip
     geometry = Geometry(true_masks(scene), scene.reference(50))
-    geometry.need(np.ones(scene.count, bool))
+    completed(geometry.need(np.ones(scene.count, bool)))
     assert np.sqrt(np.mean(_place_errors(geometry, scene, AXIAL) ** 2)) < 0.1
 
 
@@ -102,7 +103,7 @@ def test_particles_are_made_once_and_a_few_at_a_time(scene):
     assert np.isfinite(made.ways[CORE].length_px).tolist() == [True, True, False, False, False]
     wanted = np.zeros(scene.count, bool)
     wanted[4] = True
-    made.need(wanted)
+    completed(made.need(wanted))
     assert np.isfinite(made.ways[CORE].length_px).tolist() == [True, True, False, False, True]
     made.work(100)
     assert np.isfinite(made.ways[CORE].length_px).all()
@@ -117,7 +118,7 @@ def test_removed_and_tiny_particles_have_no_ways(scene):
     labels[y[5:], x[5:]] = 0
     made = Geometry(replace(masks, labels=labels, active=active), scene.reference(50))
     made.work(100)
-    made.need(np.ones(scene.count, bool))
+    completed(made.need(np.ones(scene.count, bool)))
     assert np.isnan(made.ways[AXIAL].length_px).tolist() == [False, True, True, False, False]
 
 
@@ -136,7 +137,7 @@ def test_no_particles_at_all():
     nothing = MaskSet(np.zeros((30, 40), np.int32), np.empty(0, np.int64), np.empty(0), np.empty(0), {}, 1.5, None)
     made = Geometry(nothing, None)
     made.work(3)
-    made.need(np.zeros(0, bool))
+    completed(made.need(np.zeros(0, bool)))
     assert made.ways[CORE].length_px.shape == (0,)
 
 

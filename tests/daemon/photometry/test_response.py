@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from daemon.photometry.response import GRID, Anchors, Responses, respond
+from daemon.photometry.response import GRID, Anchors, Responses, responding
+from daemon.photometry.slices import completed
 
 P = 60
 
@@ -17,7 +18,7 @@ def fitted(f: np.ndarray, noise: float, *, shift: float = 0.0, lag: float = 0.0,
     contrast = truth(f) + np.random.default_rng(seed).normal(0, noise, (len(f), P)) + shift
     column = np.ones((len(f), P))
     anchors = Anchors(f, contrast, noise * column, lag * column, np.zeros(len(f), int))
-    return respond(anchors, P)
+    return completed(responding(anchors, P))
 
 
 @pytest.mark.parametrize(("count", "noise"), [(10, 1e-4), (24, 1e-3), (40, 3e-3)])
@@ -32,7 +33,7 @@ def test_scatter_that_no_noise_explains_is_found() -> None:
     f = np.linspace(0, 1, 30)
     contrast = truth(f) + np.random.default_rng(1).normal(0, 2e-3, (30, P))
     column = np.ones((30, P))
-    got = respond(Anchors(f, contrast, 1e-5 * column, 0 * column, -1 - np.arange(30)), P)
+    got = completed(responding(Anchors(f, contrast, 1e-5 * column, 0 * column, -1 - np.arange(30)), P))
     error = (got.mean - truth(GRID).T) / got.sigma
     assert 0.6 < np.sqrt(np.mean(error**2)) < 1.4
 
@@ -50,7 +51,7 @@ def test_unmeasured_series_stay_unknown_and_gaps_are_bridged() -> None:
     contrast = truth(f)
     contrast[:, 0], contrast[8:12, 1], contrast[:, 2] = np.nan, np.nan, 0.1
     column = np.ones((20, P))
-    got = respond(Anchors(f, contrast, 1e-4 * column, 0 * column, -1 - np.arange(20)), P)
+    got = completed(responding(Anchors(f, contrast, 1e-4 * column, 0 * column, -1 - np.arange(20)), P))
     assert np.isnan(got.mean[[0, 2]]).all() and np.isnan(got.sigma[[0, 2]]).all()
     assert got.mean[1] == pytest.approx(truth(GRID)[:, 1], abs=2e-3)
     assert got.sigma[1, len(GRID) // 2] > 2 * got.sigma[1, len(GRID) // 4]
@@ -58,4 +59,7 @@ def test_unmeasured_series_stay_unknown_and_gaps_are_bridged() -> None:
 
 def test_no_series_and_no_anchors_give_nothing() -> None:
     none = np.zeros((3, 0))
-    assert respond(Anchors(np.linspace(0, 1, 3), none, none, none, np.arange(3)), 0).mean.shape == (0, len(GRID))
+    assert completed(responding(Anchors(np.linspace(0, 1, 3), none, none, none, np.arange(3)), 0)).mean.shape == (
+        0,
+        len(GRID),
+    )

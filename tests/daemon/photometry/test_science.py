@@ -19,6 +19,7 @@ from tests.daemon.photometry.synthetic import (
     Step,
     cell_rows,
     charge_at,
+    collect,
     gitt,
     lagging,
     mask_set,
@@ -353,3 +354,24 @@ def test_summary_before_anything_happened() -> None:
     assert summary["particles_active"] == 3
     assert math.isnan(summary["soc_mean"])
     assert summary["half"] is None
+
+
+def test_what_ends_with_a_half_is_spread_over_the_frames_after_it_however_they_are_batched() -> None:
+    """At a camera's rate events are not kept waiting; at a frame every few seconds all is done before the next one."""
+    rows = cell_rows([Step(2, 0), Step(20, 180), Step(20, -180), Step(6, 0)], every_s=0.1)
+    t_s = times(rows, 0.02)
+    fraction = np.repeat(charge_at(rows)(t_s)[:, None], P, axis=1)
+    movie = Movie(t_s, response(fraction))
+    told = {}
+    for size in (1, 50):
+        science = Science(mask_set(P), ScienceSettings(capacity_mah=CAPACITY_MAH))
+        science.add_cell(rows)
+        updates = [science.add(batch) for batch in movie.batches(size)]
+        told[size] = collect(science, [*updates, science.finish()])
+        if size == 1:
+            calibrated = np.flatnonzero([bool(update.calibrations) for update in updates])
+            cycled = np.flatnonzero([bool(update.cycles) for update in updates])
+    turn = int(np.searchsorted(t_s, 22.0))
+    assert turn + 10 < calibrated[0] <= cycled[0] < turn + 100
+    np.testing.assert_equal(told[1].calibrations, told[50].calibrations)
+    np.testing.assert_equal(told[1].cycles, told[50].cycles)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from daemon.photometry.slices import completed
 from daemon.photometry.soc import Calibrator, Window, phase_spread
 from tests.daemon.photometry.shapes_of_halves import make_curves, make_half
 
@@ -38,7 +39,7 @@ def test_only_slow_halves_are_believed_throughout() -> None:
     for name, hours in (("fast", 1.0), ("slow", 20.0)):
         calibrator = Calibrator(1, 1.0)
         calibrator.add(make_curves(make_half(end_s=3600.0 * hours, current_ma=1.0 / hours), contrast, 1e-4))
-        kinds[name] = calibrator.rows(np.array([1]), np.zeros(1, bool), np.ones((1, 4)))[0]
+        kinds[name] = completed(calibrator.rows(np.array([1]), np.zeros(1, bool), np.ones((1, 4))))[0]
     assert kinds["slow"]["kind"] == "monotone"
     assert kinds["fast"]["kind"] == "end_members"
     assert np.isnan(kinds["fast"]["soc_sigma"])
@@ -47,7 +48,7 @@ def test_only_slow_halves_are_believed_throughout() -> None:
 def test_before_a_window_there_is_none_and_dead_stay_none() -> None:
     calibrator = Calibrator(2, 1.0)
     ratio = np.ones((2, 4))
-    assert {row["kind"] for row in calibrator.rows(np.arange(2), np.zeros(2, bool), ratio)} == {"none"}
+    assert {row["kind"] for row in completed(calibrator.rows(np.arange(2), np.zeros(2, bool), ratio))} == {"none"}
     calibrator.add(make_curves(make_half(), 0.2 * np.linspace(0, 1, 100)[:, None] * np.ones(2), 1e-4))
-    rows = calibrator.rows(np.arange(2), np.array([True, False]), ratio)
+    rows = completed(calibrator.rows(np.arange(2), np.array([True, False]), ratio))
     assert [row["kind"] for row in rows] == ["none", "end_members"]
