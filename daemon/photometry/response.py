@@ -7,6 +7,7 @@ the scatter that the anchors show beyond their noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ UNKNOWN = 30.0
 OWN_WEIGHT = 10.0
 """A particle's own misfit counts against that of all as its anchors against so many."""
 
+Process = tuple[float, float, float]
+"""Length, size and scatter, of `LENGTHS`, `SIZES` and `SCATTERS`."""
+
 
 @dataclass(frozen=True)
 class Anchors:
@@ -53,15 +57,22 @@ class Responses:
     sigma: np.ndarray
     misfit: np.ndarray
     """(S,) rms of what each anchor is missed by when left out, over what was expected."""
+    process: Process | None
+    """That was chosen; None without a series."""
 
 
-def responding(anchors: Anchors, particles: int, wanted: np.ndarray | None = None) -> Sliced[Responses]:
-    """Fit S series, of which the first `particles` choose the process; of `wanted`, (S,) bool, only those."""
+def responding(
+    anchors: Anchors, particles: int, wanted: np.ndarray | None = None, before: Process | None = None
+) -> Sliced[Responses]:
+    """Fit S series, of which the first `particles` choose the process; of `wanted`, (S,) bool, only those.
+
+    `before` is the process that was chosen with fewer anchors: the new one is sought from there.
+    """
     span = np.nanmax(anchors.contrast, axis=0, initial=-np.inf) - np.nanmin(anchors.contrast, axis=0, initial=np.inf)
     usable = np.isfinite(span) & (span > LEAST_SPAN)
     if not usable.any():
         unknown = np.full((len(usable), len(GRID)), np.nan)
-        return Responses(unknown, unknown, np.full(len(usable), np.nan))
+        return Responses(unknown, unknown, np.full(len(usable), np.nan), None)
     scale = np.where(usable, span, 1.0)
     known = np.isfinite(anchors.contrast) & np.isfinite(anchors.sigma) & usable
     level = np.where(known, anchors.contrast, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -71,7 +82,7 @@ def responding(anchors: Anchors, particles: int, wanted: np.ndarray | None = Non
     data = _Data(anchors, y, noise, lag)
     telling = np.flatnonzero(known[:, :particles].sum(axis=0) >= 4)
     judging = telling[:: max(1, len(telling) // TELLING)]
-    process = yield from _choose(data, judging)
+    process = yield from _choose(data, judging, before)
     chosen = usable.copy() if wanted is None else usable & wanted
     chosen[judging] = True
     mean, sigma = (np.full((y.shape[1], len(GRID)), np.nan) for _ in range(2))
@@ -83,11 +94,7 @@ def responding(anchors: Anchors, particles: int, wanted: np.ndarray | None = Non
     typical = np.median(z2[judging] / count[judging]) if len(judging) else 1.0
     misfit = np.sqrt((z2 + OWN_WEIGHT * typical) / (count + OWN_WEIGHT))
     mean, sigma = level[:, None] + scale[:, None] * mean, scale[:, None] * sigma * np.maximum(misfit, 1.0)[:, None]
-    return Responses(mean, sigma, misfit)
-
-
-Process = tuple[float, float, float]
-"""Length, size and scatter."""
+    return Responses(mean, sigma, misfit, process)
 
 
 class _Data:
@@ -137,17 +144,37 @@ def _prior(a: np.ndarray, b: np.ndarray, length: float, size: float) -> np.ndarr
     return prior
 
 
-def _choose(data: _Data, telling: np.ndarray) -> Sliced[Process]:
-    """The likeliest process, one of the grids' at a time."""
-    length, size, scatter = 0.4, 0.3, 1e-3
+def _choose(data: _Data, telling: np.ndarray, before: Process | None) -> Sliced[Process]:
+    """The likeliest process: of the grids, one of them at a time; or from the one of `before` on, uphill."""
     if not len(telling):
-        return length, size, scatter
+        return before or (0.4, 0.3, 1e-3)
+    known: dict[Process, float] = {}
+
+    def likelier(candidates: Sequence[Process]) -> Sliced[Process]:
+        for each in candidates:
+            if each not in known:
+                known[each] = data.likelihood(telling, each)
+                yield
+        return max(candidates, key=lambda each: known[each])
+
+    if before is not None:
+        while (best := (yield from likelier(_beside(before)))) != before:
+            before = best
+        return best
+    best = 0.4, 0.3, 1e-3
     for _ in range(2):
-        likely = {}
-        for shape in ((length, size) for length in LENGTHS for size in SIZES):
-            likely[shape] = data.likelihood(telling, (*shape, scatter))
-            yield
-        length, size = max(likely, key=lambda shape: likely[shape])
-        scatter = max(SCATTERS, key=lambda each: data.likelihood(telling, (length, size, each)))
-        yield
-    return length, size, scatter
+        best = yield from likelier([(length, size, best[2]) for length in LENGTHS for size in SIZES])
+        best = yield from likelier([(*best[:2], scatter) for scatter in SCATTERS])
+    return best
+
+
+def _beside(process: Process) -> list[Process]:
+    """The process and those a step of a grid away; length and size make up for each other, so both at once, too."""
+    length, size, scatter = process
+    shapes = [(one, other) for one in (length, *_near(LENGTHS, length)) for other in (size, *_near(SIZES, size))]
+    return [*((*shape, scatter) for shape in shapes), *((length, size, each) for each in _near(SCATTERS, scatter))]
+
+
+def _near(grid: tuple[float, ...], value: float) -> list[float]:
+    place = grid.index(value)
+    return [grid[k] for k in (place - 1, place + 1) if 0 <= k < len(grid)]

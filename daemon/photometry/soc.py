@@ -35,7 +35,7 @@ from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_mem
 from daemon.photometry.curves import HalfCurves
 from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
 from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, shares, unmixing
-from daemon.photometry.response import Anchors, Responses, responding
+from daemon.photometry.response import Anchors, Process, Responses, responding
 from daemon.photometry.slices import Sliced
 
 SLOW_C_RATE = 0.055
@@ -97,6 +97,8 @@ class Calibrator:
         self._ends: deque[Anchor] = deque(maxlen=16)
         self._middles: deque[Anchor] = deque(maxlen=4)
         self._folds: deque[Folds] = deque(maxlen=6)
+        self._processes: list[Process | None] = [None, None]
+        """Chosen last, from steady anchors alone and with those of fast halves."""
 
     def grow(self, particles: int) -> None:
         """Go on with more particles, of which nothing is known yet."""
@@ -207,13 +209,14 @@ class Calibrator:
         if self.window is None:
             return found
         steady = [*self._rests, *self._pairs(self._slow), *self._unpaired()]
-        for anchors in (steady, [*steady, *self._pairs(self._fast)]):
+        for place, anchors in enumerate((steady, [*steady, *self._pairs(self._fast)])):
             todo = [k for k in range(self._particles) if found[k] is None and not left_out[k]]
             matrix = self._matrix(anchors, mix) if todo else None
             if matrix is None or not spans(matrix.fraction):
                 continue
             wanted = np.isin(np.arange(matrix.contrast.shape[1]) % self._particles, todo)
-            responses = yield from responding(matrix, self._particles, wanted)
+            responses = yield from responding(matrix, self._particles, wanted, self._processes[place])
+            self._processes[place] = responses.process
             for index, row in zip(todo, monotone(matrix, responses, todo), strict=True):
                 found[index] = row
             curved = [k for k in todo if (row := found[k]) is not None and row["kind"] == "monotone"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from daemon.photometry.response import GRID, Anchors, Responses, responding
+from daemon.photometry.response import GRID, LENGTHS, SCATTERS, SIZES, Anchors, Responses, responding
 from daemon.photometry.slices import completed
 
 P = 60
@@ -63,3 +63,16 @@ def test_no_series_and_no_anchors_give_nothing() -> None:
         0,
         len(GRID),
     )
+
+
+def test_the_process_is_found_again_from_the_one_before_and_from_others() -> None:
+    rng = np.random.default_rng(9)
+    f = np.linspace(0, 1, 40)
+    size, bend = rng.uniform(0.1, 0.3, P), rng.uniform(-0.5, 0.5, P)
+    contrast = size * (f[:, None] + bend * (f * (1 - f))[:, None]) + rng.normal(0, 1e-3, (40, P))
+    anchors = Anchors(f, contrast, np.full((40, P), 1e-3), np.zeros((40, P)), -1 - np.arange(40))
+    whole = completed(responding(anchors, P))
+    assert whole.process is not None
+    for before in (whole.process, (0.25, 0.1, 2e-3), (LENGTHS[-1], SIZES[0], SCATTERS[-1])):
+        again = completed(responding(anchors, P, before=before))
+        assert again.process == whole.process
