@@ -26,6 +26,7 @@ from daemon.api import (
     page,
     results,
     runs,
+    tables,
 )
 from daemon.api.auth import Gate
 from daemon.api.dispatch import Dispatcher
@@ -63,6 +64,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/openapi.json", openapi_document, "This document.", scope=None),
     *runs.ENDPOINTS,
     *results.ENDPOINTS,
+    *tables.ENDPOINTS,
     *masks.ENDPOINTS,
     *clips.ENDPOINTS,
     *exports.ENDPOINTS,

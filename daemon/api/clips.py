@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from aiohttp import web
 from pydantic import Field
 
-from daemon.api import accept, models
+from daemon.api import accept
 from daemon.api.endpoint import Call, Endpoint
-from daemon.api.jsonio import plain
 from daemon.api.picture import strip_png
-from daemon.api.results import ParticleQuery
 from daemon.api.runs import RunPath
 from daemon.errors import RunError, RunReason
 from daemon.store.reader import RunReader
@@ -24,17 +22,6 @@ class ClipPath(RunPath):
     """A clip's path."""
 
     clip_id: Annotated[int, Field(ge=1, le=2**62)]
-
-
-async def list_clips(call: Call) -> dict[str, Any]:
-    """What clips a run has."""
-    path = (await call.parts.runs.get(call.path.run_id)).path
-
-    def read() -> Any:
-        with RunReader(path) as reader:
-            return reader.clips(call.query.particle_id)
-
-    return {"run_id": call.path.run_id, "clips": plain(await call.work(read))}
 
 
 async def clip_png(call: Call) -> web.Response:
@@ -54,15 +41,6 @@ async def clip_png(call: Call) -> web.Response:
 
 
 ENDPOINTS = (
-    Endpoint(
-        "GET",
-        "/runs/{run_id}/clips",
-        list_clips,
-        "The clips of a run: particles before and after steps.",
-        path_model=RunPath,
-        query=ParticleQuery,
-        answer=models.ClipList,
-    ),
     Endpoint(
         "GET",
         "/runs/{run_id}/clips/{clip_id}",

@@ -304,6 +304,8 @@ class ClipList(Answer):
 
     run_id: str
     clips: list[ClipRow]
+    next_after: int | None = None
+    """`after` of the next page; null when this is the last."""
 
 
 class EventRow(Answer):
@@ -378,6 +380,8 @@ class CycleList(Answer):
 
     run_id: str
     cycles: list[CycleRow]
+    next_after: int | None = None
+    """`after` of the next page; null when this is the last."""
 
 
 class EnsembleRow(Answer):

@@ -22,7 +22,7 @@ from daemon.api.runs import RunPath
 from daemon.api.traces import Traces, Wanted, read_traces
 from daemon.events import EventKind
 from daemon.store.reader import RunReader
-from daemon.tables import CYCLES, ECHEM, ENSEMBLE, EVENTS, PARTICLES, TRACES
+from daemon.tables import ECHEM, ENSEMBLE, EVENTS, PARTICLES, TRACES
 
 TABLE_TYPES = (accept.JSON, accept.CSV, accept.ARROW)
 MAX_TRACE_VALUES = 2_000_000  # about 20 MB of JSON
@@ -70,12 +70,6 @@ class TraceQuery(Span):
 async def particles(call: Call) -> web.Response:
     """Every particle of the run."""
     return await _rows(call, "particles", PARTICLES, lambda reader: reader.particles())
-
-
-async def cycles(call: Call) -> web.Response:
-    """Half cycles."""
-    only = call.query.particle_id
-    return await _rows(call, "cycles", CYCLES, lambda reader: reader.cycles(only))
 
 
 async def events(call: Call) -> web.Response:
@@ -236,7 +230,6 @@ ENDPOINTS = (
     _table("particles", particles, "The particles of a run.", models.ParticleList, None),
     _table("traces", traces, "Traces of particles, min-max reduced.", models.TraceList, TraceQuery),
     _table("events", events, "Events of a run, by pages.", models.EventList, EventQuery),
-    _table("cycles", cycles, "Half cycles of the particles.", models.CycleList, ParticleQuery),
     _table("ensemble", ensemble, "The ensemble over time.", models.EnsembleList, SeriesQuery),
     _table("echem", echem, "The cell's record.", models.EchemList, SeriesQuery),
 )

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("daemon.ctl.events:events", "Events of all runs, with --follow as they come."),
     "particles": ("daemon.ctl.results:particles", "The particles of a run."),
     "masks": ("daemon.ctl.masks:masks", "The versions of a run's masks; with edits, the next one."),
+    "table": ("daemon.ctl.table:table", "Rows of a run's tables: cycles, health, rates, fronts, clips, calibrations."),
     "trace": ("daemon.ctl.results:trace", "One particle's series."),
     "frame": ("daemon.ctl.results:frame", "The newest frame as a picture."),
     "cell": ("daemon.ctl.cell:cell", "Pause, resume or switch off the cell, or run an experiment."),

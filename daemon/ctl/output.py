@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-WIDE = 200  # columns of a table that goes to a file or a pipe
+WIDE = 400  # columns of a table that goes to a file or a pipe
 
 STATE_STYLES = {
     "ready": "green", "running": "green", "done": "green", "ok": "green", "pass": "green", "active": "green",

@@ -13,10 +13,7 @@ import numpy as np
 from daemon.engine.measures import Clip
 from daemon.store.codec import checksum, pack_array, unpack_array
 from daemon.store.rows import replace_rows, to_json
-
-INFO_COLUMNS = (
-    "clip_id", "particle_id", "onset_frame", "t0_s", "t1_s", "y0_px", "x0_px", "looks", "height", "width",
-)  # fmt: skip
+from daemon.tables import CLIPS
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class StoredClip:
 
 def insert_clips(conn: sqlite3.Connection, clips: Iterable[tuple[int, Clip]]) -> None:
     """Clips with the ids of their particles, under the next ids."""
-    replace_rows(conn, "clips", (*INFO_COLUMNS[1:], "t_s", "pixels", "crc32"), map(_row, clips))
+    replace_rows(conn, "clips", (*CLIPS[1:], "t_s", "pixels", "crc32"), map(_row, clips))
 
 
 def _row(of: tuple[int, Clip]) -> dict[str, Any]:

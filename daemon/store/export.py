@@ -16,7 +16,7 @@ from daemon.store.export_tables import Columns, Selection, source
 from daemon.store.faults import file_error
 from daemon.store.reader import RunReader
 from daemon.store.rows import to_json
-from daemon.tables import EXPORT_TABLES
+from daemon.tables import EXPORT_TABLES, INT_COLUMNS, JSON_COLUMNS, SINGLE_COLUMNS, TEXT_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,17 +26,6 @@ ExportFormat = Literal["parquet", "csv", "arrow"]
 ROWS_PER_GROUP = 250_000  # 15 MB of traces in memory, and a row group that Parquet readers like
 
 logger = logging.getLogger(__name__)
-
-INT_COLUMNS = frozenset({
-    "particle_id", "parent_id", "neighbours_within_10um", "frame", "flags", "event_id", "cycle", "Cycle Count / 1",
-    "Step Index / 1",
-})  # fmt: skip
-TEXT_COLUMNS = frozenset({"front_mode", "calibration", "state", "kind", "half", "unknown_why"})
-SINGLE_COLUMNS = frozenset({
-    "drift_y_px", "drift_x_px", "drift_sigma_px", "illumination", "focus", "contrast", "contrast_sigma", "soc",
-    "soc_lo", "soc_hi", "gradient", "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px",
-})  # fmt: skip
-"""Columns measured in single precision; every other number is float64."""
 
 
 def export_run(
@@ -125,7 +114,7 @@ def _schema(name: str) -> pa.Schema:
     def dtype(column: str) -> pa.DataType:
         if column in INT_COLUMNS:
             return pa.int64()
-        if column in TEXT_COLUMNS:
+        if column in TEXT_COLUMNS | JSON_COLUMNS:
             return pa.string()
         return pa.float32() if column in SINGLE_COLUMNS else pa.float64()
 

@@ -12,7 +12,8 @@ import numpy as np
 from daemon.photometry.derive import derive_traces
 from daemon.store.front_traces import FrontTraces
 from daemon.store.reader import ChunkData, RunReader
-from daemon.tables import EXPORT_TABLES, FRAMES
+from daemon.store.rows import json_text
+from daemon.tables import EXPORT_TABLES, FRAMES, JSON_COLUMNS, ROW_TABLES
 
 LAYER_COLUMNS = ("layer_surface", "layer_outer", "layer_inner", "layer_core")
 
@@ -52,7 +53,8 @@ def source(reader: RunReader, table: str, selection: Selection, progress: Progre
 
 def _rows(reader: RunReader, table: str, selection: Selection) -> Iterator[Columns]:
     stored, when = STORED_AS[table]
-    for page in reader.iter_rows(stored):
+    columns = EXPORT_TABLES[table] if table in ROW_TABLES else None
+    for page in reader.iter_rows(stored, columns=columns):
         kept = [
             row
             for row in page
@@ -60,16 +62,19 @@ def _rows(reader: RunReader, table: str, selection: Selection) -> Iterator[Colum
         ]
         if table == "echem":
             kept = [_battery_data_format(row) for row in kept]
-        yield {name: [row.get(name) for row in kept] for name in EXPORT_TABLES[table]}
+        yield {name: [_cell(name, row.get(name)) for row in kept] for name in EXPORT_TABLES[table]}
+
+
+def _cell(name: str, value: Any) -> Any:
+    return json_text(value) if name in JSON_COLUMNS else value
 
 
 STORED_AS: dict[str, tuple[str, str | None]] = {
     "particles": ("particles", None),
     "events": ("events", "t_s"),
-    "cycles": ("cycles", "onset_t_s"),
     "ensemble": ("ensemble", "t_s"),
     "echem": ("cell_samples", "t_s"),
-}
+} | {name: (name, table.when) for name, table in ROW_TABLES.items()}
 """Table of the run file and the time by which its rows are selected."""
 
 

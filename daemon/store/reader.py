@@ -16,13 +16,14 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
-from daemon.store.clips import INFO_COLUMNS, StoredClip, clip_of
-from daemon.store.codec import Per, checksum, decode_column, unpack_array
+from daemon.store.chunks import decoded, join, join_wide, of_particles
+from daemon.store.clips import StoredClip, clip_of
+from daemon.store.codec import checksum, unpack_array
 from daemon.store.faults import translated
-from daemon.store.rows import CALIBRATION_JSON, CHUNK_FIELDS, FRONT_COLUMNS, event_of, front_series, run_summary
+from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
 from daemon.store.sqlite import Database
-from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, CYCLES, HEALTH, RATES
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
 
 FOR_EVER = 2**62
 
@@ -33,6 +34,14 @@ def _understood(path: Path, table: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(StoreReason.CORRUPT, f"a row of '{table}' in {path} makes no sense: {error}") from error
+
+
+@dataclass(frozen=True)
+class RowPage:
+    """Rows of a table, and after which to go on; None when there were no more."""
+
+    rows: list[dict[str, Any]]
+    next_after: int | None
 
 
 @dataclass(frozen=True)
@@ -113,8 +122,7 @@ class RunReader(_Reader):
     def calibrations(self) -> list[dict[str, Any]]:
         """The latest of each particle, as it was put."""
         found = self._query("select * from calibrations order by particle_id")
-        parsed = [_parsed(self.path, row, (*CALIBRATION_JSON, "further")) for row in found]
-        return [row | (row.pop("further") or {}) for row in parsed]
+        return self._parsed_rows("calibrations", found)
 
     def events(
         self, after_event_id: int = 0, limit: int = FOR_EVER, particle_id: int | None = None, kind: str | None = None
@@ -129,36 +137,53 @@ class RunReader(_Reader):
         with _understood(self.path, "events"):
             return [event_of(row, run_id) for row in found]
 
+    def page(
+        self,
+        table: str,
+        after: int = 0,
+        limit: int = FOR_EVER,
+        *,
+        particle_id: int | None = None,
+        cycle: int | None = None,
+        half: str | None = None,
+    ) -> RowPage:
+        """At most `limit` rows of one of `daemon.tables.ROW_TABLES`, with its columns, of those written after `after`.
+
+        Only of the particle, cycle and half where given (the table must have the column). In the order of the table
+        within the page. None in columns that an older file does not have; no rows where it has no such table.
+        """
+        known, stored = ROW_TABLES[table], self._columns_of(table)
+        if not stored:
+            return RowPage([], None)
+        only = {"particle_id": particle_id, "cycle": cycle, "half": half}
+        asked = {name: value for name, value in only.items() if value is not None}
+        where = " and ".join(("rowid > ?", *(f"{name} = ?" for name in asked)))
+        columns = ", ".join(("rowid as _rowid", *(name for name in (*known.columns, "further") if name in stored)))
+        sql = f"select * from (select {columns} from {table} where {where} order by rowid limit ?)"
+        found = self._query(f"{sql} order by {', '.join(known.order)}", (after, *asked.values(), limit))
+        last = max((row["_rowid"] for row in found), default=after)
+        rows = [{name: row.get(name) for name in known.columns} for row in self._parsed_rows(table, found)]
+        return RowPage(rows, last if len(rows) == limit else None)
+
     def cycles(self, particle_id: int | None = None) -> list[dict[str, Any]]:
-        """Rows with the columns of the `cycles` export; None in those that an older file does not have."""
-        sql = "select * from cycles where ? is null or particle_id = ? order by cycle, half, particle_id"
-        found = self._query(sql, (particle_id, particle_id))
-        return [{name: row.get(name) for name in CYCLES} for row in found]
+        """Every half cycle, by cycle."""
+        return self.page("cycles", particle_id=particle_id).rows
 
     def health(self, particle_id: int | None = None) -> list[dict[str, Any]]:
-        """How particles age, cycle by cycle: the columns of `daemon.tables.HEALTH`. None of an older file."""
-        return self._rows_of("health", HEALTH, particle_id)
+        """How particles age, cycle by cycle. None of an older file."""
+        return self.page("health", particle_id=particle_id).rows
 
     def rates(self, particle_id: int | None = None) -> list[dict[str, Any]]:
-        """Reaction rates after potential steps: the columns of `daemon.tables.RATES`. None of an older file."""
-        return self._rows_of("rates", RATES, particle_id)
-
-    def _rows_of(self, table: str, columns: tuple[str, ...], particle_id: int | None) -> list[dict[str, Any]]:
-        if not self._query("select 1 from sqlite_master where type = 'table' and name = ?", (table,)):
-            return []
-        sql = f"select {', '.join(columns)} from {table} where ? is null or particle_id = ? order by rowid"
-        return self._query(sql, (particle_id, particle_id))
+        """Reaction rates after potential steps, by time. None of an older file."""
+        return self.page("rates", particle_id=particle_id).rows
 
     def fronts(self, particle_id: int | None = None) -> list[dict[str, Any]]:
         """Each particle's halves: mode, reason, begin, speed, onset, end; without the series."""
-        if not self._has("fronts"):
-            return []
-        sql = f"select {', '.join(FRONT_COLUMNS)} from fronts where ? is null or particle_id = ?"
-        return self._query(f"{sql} order by cycle, half, particle_id", (particle_id, particle_id))
+        return self.page("fronts", particle_id=particle_id).rows
 
     def front_spans(self) -> list[dict[str, Any]]:
         """Where there are series: rowid, particle_id, cycle, half, mode, t0_s, t1_s, by time."""
-        if not self._has("fronts"):
+        if not self._columns_of("fronts"):
             return []
         sql = (
             "select rowid, particle_id, cycle, half, mode, t0_s, t1_s from fronts where points > 0 order by t0_s, rowid"
@@ -187,8 +212,7 @@ class RunReader(_Reader):
 
     def clips(self, particle_id: int | None = None) -> list[dict[str, Any]]:
         """What clips there are, by time: `clip_id`, `particle_id`, `onset_frame`, `t0_s`, `t1_s`, place and size."""
-        sql = f"select {', '.join(INFO_COLUMNS)} from clips where ? is null or particle_id = ? order by t0_s, clip_id"
-        return self._query(sql, (particle_id, particle_id))
+        return self.page("clips", particle_id=particle_id).rows
 
     def clip(self, clip_id: int) -> StoredClip | None:
         """One clip with its pixels; None when there is none. Raises `StoreError` (CORRUPT)."""
@@ -251,9 +275,9 @@ class RunReader(_Reader):
                 frames[name].append(array)
             for name, array in chunk.particle_columns.items():
                 values[name].append(array)
-        joined = {name: _join(parts, CHUNK_FRAME_COLUMNS[name]) for name, parts in frames.items()}
+        joined = {name: join(parts, CHUNK_FRAME_COLUMNS[name]) for name, parts in frames.items()}
         width = len(indices) if indices is not None else 0
-        return joined, {name: _join_wide(parts, CHUNK_PARTICLE_COLUMNS[name], width) for name, parts in values.items()}
+        return joined, {name: join_wide(parts, CHUNK_PARTICLE_COLUMNS[name], width) for name, parts in values.items()}
 
     def iter_chunks(
         self,
@@ -272,12 +296,20 @@ class RunReader(_Reader):
             if cut is not None:
                 yield cut
 
-    def iter_rows(self, table: str, page: int = 20_000) -> Iterator[list[dict[str, Any]]]:
-        """Every row of an ordinary table in the order written, a page at a time; nothing stays locked in between."""
-        after = -1
-        while found := self._query(f"select rowid as _rowid, * from {table} where rowid > ? limit ?", (after, page)):
-            after = found[-1].pop("_rowid")
-            yield found
+    def iter_rows(
+        self, table: str, page: int = 20_000, columns: Sequence[str] | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Every row of an ordinary table in the order written, a page at a time; nothing stays locked in between.
+
+        With `columns` only these, as far as the file has them; no rows of a table that an older file does not have.
+        """
+        stored = self._columns_of(table)
+        wanted = [name for name in stored if columns is None or name in (*columns, "further")]
+        names, after = ", ".join(("rowid as _rowid", *(f'"{name}"' for name in wanted))), -1
+        sql = f"select {names} from {table} where rowid > ? order by rowid limit ?"
+        while stored and (found := self._query(sql, (after, page))):
+            after = [row.pop("_rowid") for row in found][-1]
+            yield self._parsed_rows(table, found)
 
     def last_chunk_id(self) -> int:
         """Number of the newest chunk; they count from 1."""
@@ -292,9 +324,16 @@ class RunReader(_Reader):
         row = self._query("select min(t0_s) as first, max(t1_s) as last from chunks")[0]
         return None if row["first"] is None else (row["first"], row["last"])
 
-    def _has(self, table: str) -> bool:
-        """False in a file from before the table was."""
-        return bool(self._query("select 1 from sqlite_master where type = 'table' and name = ?", (table,)))
+    def _columns_of(self, table: str) -> list[str]:
+        """Empty in a file from before the table was."""
+        return [row["name"] for row in self._query("select name from pragma_table_info(?)", (table,))]
+
+    def _parsed_rows(self, table: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of `calibrations` with their JSON as values, those of other tables as they are."""
+        if table != "calibrations":
+            return found
+        with _understood(self.path, table):
+            return [calibration_of(row) for row in found]
 
     def _chunk_rows(self, from_s: float | None, to_s: float | None) -> list[dict[str, Any]]:
         """Sound rows of the range and of a chunk either side: a damaged time cannot hide a chunk between two others."""
@@ -323,8 +362,8 @@ class RunReader(_Reader):
             stored = {
                 (each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], "frame", *columns))
             }
-            frame = {name: _decoded(row, "frame", name, stored) for name in CHUNK_FRAME_COLUMNS}
-            particle = {name: _decoded(row, "particle", name, stored) for name in columns}
+            frame = {name: decoded(row, "frame", name, stored) for name in CHUNK_FRAME_COLUMNS}
+            particle = {name: decoded(row, "particle", name, stored) for name in columns}
         except StoreError as error:
             if error.reason is not StoreReason.CORRUPT:
                 raise
@@ -419,48 +458,11 @@ def _parsed(path: Path, row: dict[str, Any], names: Sequence[str]) -> dict[str, 
         return row | {name: json.loads(row[name]) for name in names if row[name] is not None}
 
 
-def _decoded(row: dict[str, Any], per: Per, name: str, stored: dict[tuple[str, str], dict[str, Any]]) -> np.ndarray:
-    chunk_id = row["chunk_id"]
-    if (per, name) not in stored:
-        raise StoreError(StoreReason.CORRUPT, f"chunk {chunk_id} has no column '{name}'")
-    column = stored[per, name]
-    codec, blob = column["codec"], column["blob"]
-    if not isinstance(blob, bytes) or checksum(blob, chunk_id, per, name, codec) != column["crc32"]:
-        raise StoreError(StoreReason.CORRUPT, f"column '{name}' of chunk {chunk_id} does not match its check sum")
-    return decode_column(per, name, codec, blob, (row["frames"], row["particles"]))
-
-
 def _cut(chunk: ChunkData, bounds: tuple[float, float], indices: Sequence[int] | np.ndarray | None) -> ChunkData | None:
     t_s = chunk.frame_columns["t_s"]
     keep = (t_s >= bounds[0]) & (t_s <= bounds[1])
     if not keep.any():
         return None
     frames = {name: values[keep] for name, values in chunk.frame_columns.items()}
-    values = {name: _of_particles(array[keep], indices) for name, array in chunk.particle_columns.items()}
+    values = {name: of_particles(array[keep], indices) for name, array in chunk.particle_columns.items()}
     return ChunkData(chunk.chunk_id, frames, values)
-
-
-def _of_particles(array: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
-    """(N, K) columns at `indices`; those beyond the chunk's particles are unknown."""
-    if indices is None:
-        return array
-    wanted = np.asarray(indices, dtype=np.int64)
-    out = _unknown((len(array), len(wanted)), array.dtype)
-    present = wanted < array.shape[1]
-    out[:, present] = array[:, wanted[present]]
-    return out
-
-
-def _unknown(shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
-    return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
-
-
-def _join(parts: list[np.ndarray], dtype: str) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, dtype)
-
-
-def _join_wide(parts: list[np.ndarray], dtype: str, width: int) -> np.ndarray:
-    if not parts:
-        return np.empty((0, width), dtype)
-    width = max(part.shape[1] for part in parts)
-    return np.concatenate([_of_particles(part, None if part.shape[1] == width else range(width)) for part in parts])

@@ -20,7 +20,7 @@ from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
 from daemon.store.assemble import EncodedChunk
 from daemon.store.codec import checksum, pack_array, unpack_array
-from daemon.tables import CYCLES, ENSEMBLE, EVENTS, HEALTH, PARTICLES, RATES
+from daemon.tables import CYCLES, ENSEMBLE, EVENTS, FRONTS, HEALTH, PARTICLES, RATES
 
 PARTICLE_COLUMNS = (*PARTICLES, "particle_index", "layer_sigma_ratio")
 EVENT_COLUMNS = (*EVENTS, "seq", "detail")
@@ -29,10 +29,6 @@ CALIBRATION_JSON = ("contrast_knots", "soc_knots", "soc_sigma", "layer_sigma_rat
 CELL_COLUMNS = ("t_s", "voltage_v", "current_ma", "cycle", "step", "step_kind", "charge_mah", "host_t_s")
 RUN_FIELDS = (
     "run_id", "name", "state", "started_utc", "ended_utc", "path", "recipe", "frames", "particles", "reason", "detail",
-)  # fmt: skip
-FRONT_COLUMNS = (
-    "particle_id", "cycle", "half", "mode", "reason", "begin", "explained", "speed_px_per_s", "speed_sigma_px_per_s",
-    "speed_nm_per_s", "speed_sigma_nm_per_s", "onset_t_s", "end_t_s",
 )  # fmt: skip
 FRONT_SERIES = ("t_s", "front_px", "front_sigma_px", "fraction")
 """Arrays of a front's row, kept as one of float64, (4, points)."""
@@ -53,6 +49,11 @@ def plain(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """Compact JSON; NaN and infinities become null, so that every JSON reader can read it."""
     return json.dumps(_json_ready(value), separators=(",", ":"), allow_nan=False)
+
+
+def json_text(value: Any) -> str | None:
+    """`value` as JSON text for a cell that holds one value; None stays None."""
+    return None if value is None else to_json(value)
 
 
 def _json_ready(value: Any) -> Any:
@@ -118,6 +119,15 @@ def insert_calibrations(conn: sqlite3.Connection, rows: list[dict[str, Any]]) ->
     replace_rows(conn, "calibrations", (*CALIBRATION_COLUMNS, "further"), stored)
 
 
+def calibration_of(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `calibrations` as it was put. Raises `ValueError` for damaged JSON."""
+    own = dict(row)
+    for name in (*CALIBRATION_JSON, "further"):
+        if own.get(name) is not None:
+            own[name] = json.loads(own[name])
+    return own | (own.pop("further", None) or {})
+
+
 def insert_cycles(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     """A later row of the same particle, cycle and half replaces the earlier."""
     replace_rows(conn, "cycles", CYCLES, rows)
@@ -137,14 +147,14 @@ def insert_fronts(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     """A later row of the same particle, cycle and half replaces the earlier; its series is bound to it by its CRC."""
     stored = []
     for row in rows:
-        own = {name: row.get(name) for name in FRONT_COLUMNS}
+        own = {name: row.get(name) for name in FRONTS}
         if "t_s" in row:
             series = np.array([row[name] for name in FRONT_SERIES], float)
             blob, t_s = pack_array(series), series[0]
             own |= {"t0_s": float(t_s[0]), "t1_s": float(t_s[-1]), "points": len(t_s), "series": blob}
             own["crc32"] = checksum(blob, *_front_key(own))
         stored.append(own)
-    columns = (*FRONT_COLUMNS, "t0_s", "t1_s", "points", "series", "crc32")
+    columns = (*FRONTS, "t0_s", "t1_s", "points", "series", "crc32")
     replace_rows(conn, "fronts", columns, stored)
 
 

@@ -27,7 +27,7 @@ from daemon.store.loop import WriteLoop
 from daemon.store.queue import Op, OpQueue
 from daemon.store.schema import CATALOGUE
 from daemon.store.session import OpenFile, Session
-from daemon.tables import CYCLES, ENSEMBLE, HEALTH, RATES
+from daemon.tables import CYCLES, ENSEMBLE, FRONTS, HEALTH, RATES
 
 SUBMIT_DEADLINE_S = 5.0  # longer than a slow card's worst sync; a caller that waits longer should say so
 
@@ -163,7 +163,7 @@ class StoreWriter:
 
     def put_fronts(self, fronts: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same (particle_id, cycle, half) replaces the earlier; a front brings its series."""
-        known = rows.known_only(fronts, (*rows.FRONT_COLUMNS, *rows.FRONT_SERIES), "fronts")
+        known = rows.known_only(fronts, (*FRONTS, *rows.FRONT_SERIES), "fronts")
         nbytes = sum(256 + sum(getattr(value, "nbytes", 0) for value in row.values()) for row in known)
         return self._submit(Op("fronts", run=partial(_insert_into_run, rows.insert_fronts, (known,)), nbytes=nbytes))
 

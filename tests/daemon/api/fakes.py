@@ -19,7 +19,7 @@ from daemon.mask_edits import EDITS, MaskChange, MaskVersion
 from daemon.parts import CellState, PartStatus, Preview, RunSummary
 from daemon.recipe import ExperimentSpec, Recipe
 from daemon.store.writer import StoreWriter
-from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
+from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, HALVES
 
 READ, OPERATE, ADMIN = "read-token-0123456789", "operate-token-0123456789", "admin-token-0123456789"
 TOKENS = [
@@ -261,6 +261,7 @@ def make_run(path: Path, frames: int = FRAMES) -> RunSummary:
         }])  # fmt: skip
         writer.put_events([replace(event(seq), seq=0, run_id="") for seq in range(1, 26)])
         writer.put_cycles([_cycle(10), _cycle(11)])
+        put_row_tables(writer)
         writer.put_ensemble([
             {"t_s": float(t), "soc_mean": t / 50, "soc_std": float("nan"), "active_fraction": 1.0, "rate_cv": 0.1}
             for t in range(50)
@@ -272,6 +273,31 @@ def make_run(path: Path, frames: int = FRAMES) -> RunSummary:
     finally:
         writer.stop()
     return summary(path.stem, path)
+
+
+def put_row_tables(writer: StoreWriter) -> None:
+    """Three cycles of two particles in `health`, `rates` and `fronts`, some values unknown."""
+    halves = [(particle_id, cycle, half) for cycle in range(3) for half in HALVES for particle_id in (10, 11)]
+    writer.put_health([_health(particle_id, cycle) for particle_id, cycle, half in halves if half == "charge"])
+    writer.put_rates([
+        {"particle_id": particle_id, "cycle": cycle, "half": half, "step": 2 * cycle, "t_s": 0.4 * cycle + 0.1,
+         "voltage_v": 3.9, "overpotential_v": float("nan"), "rate_per_h": 2.5, "rate_sigma_per_h": 0.1}
+        for particle_id, cycle, half in halves
+    ])  # fmt: skip
+    told = {"t_s": [0.0, 1.0], "front_px": [1.0, 5.0], "front_sigma_px": [0.1, 0.1], "fraction": [0.1, 0.9]}
+    writer.put_fronts([
+        {"particle_id": particle_id, "cycle": cycle, "half": half, "onset_t_s": 0.4 * cycle}
+        | ({"mode": "core", "begin": "edge", "speed_px_per_s": 4.0} | told if particle_id == 10
+           else {"mode": "none", "reason": "too_noisy"})
+        for particle_id, cycle, half in halves
+    ])  # fmt: skip
+
+
+def _health(particle_id: int, cycle: int) -> dict[str, Any]:
+    return {
+        "particle_id": particle_id, "cycle": cycle, "t_s": 0.4 * cycle, "retention": 0.98, "loss": 0.02,
+        "risk_score": 1.5, "risk": 0.1, "lead_cycles": float("nan"), "warned": 0, "failed": int(particle_id == 10),
+    }  # fmt: skip
 
 
 def mask_labels() -> np.ndarray:

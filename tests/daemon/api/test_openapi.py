@@ -12,10 +12,12 @@ from openapi_spec_validator import validate
 from daemon.api.app import ENDPOINTS, build_app
 from daemon.api.models import Answer
 from daemon.api.page import PAGE_PATHS, SCRIPT_PATH
+from daemon.tables import ROW_TABLES
 from tests.daemon.api.conftest import Served
 from tests.daemon.api.fakes import fakes
 
 DOCS = Path(__file__).parents[3] / "docs" / "api.md"
+SCIENCE = DOCS.with_name("science.md")
 
 
 async def test_the_document_is_valid(served: Served) -> None:
@@ -55,6 +57,15 @@ def test_every_endpoint_and_parameter_is_documented(endpoint: Any) -> None:
         assert f"`{field.alias or name}`" in section
     for name in endpoint.body.model_fields if endpoint.body and endpoint.path != "/runs" else ():
         assert f"`{name}`" in section
+
+
+@pytest.mark.parametrize("name", ROW_TABLES)
+def test_every_column_of_a_row_table_is_explained(name: str) -> None:
+    """In the endpoint's section, or in the section of science.md that it leads to; `x_sigma` by what `x` is."""
+    section = sections()[f"GET /runs/{{run_id}}/{name}"]
+    pages = section + (SCIENCE.read_text(encoding="utf-8") if "science.md#" in section else "")
+    for column in set(ROW_TABLES[name].columns) - {"particle_id", "cycle", "half", "t_s"}:
+        assert f"`{column}`" in pages or re.search(r"_(trend|sigma)\b|_sigma_", column), column
 
 
 def sections() -> dict[str, str]:

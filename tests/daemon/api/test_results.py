@@ -18,7 +18,7 @@ import pytest
 from daemon.errors import StoreError, StoreReason
 from daemon.parts import RunSummary
 from daemon.store.export import export_run
-from daemon.tables import CYCLES, ECHEM, ENSEMBLE, EXPORT_TABLES, PARTICLES
+from daemon.tables import ECHEM, ENSEMBLE, EXPORT_TABLES, PARTICLES
 from tests.daemon.api.conftest import Served
 from tests.daemon.api.fakes import FRAMES, RATE_HZ, contrasts
 from tests.daemon.api.fakes import PARTICLES as COUNT
@@ -48,9 +48,7 @@ async def test_particles(with_run: Served) -> None:
     assert tuple((await csv(with_run, "/runs/r1/particles")).column_names) == PARTICLES
 
 
-@pytest.mark.parametrize(
-    ("table", "columns"), [("particles", PARTICLES), ("cycles", CYCLES), ("ensemble", ENSEMBLE), ("echem", ECHEM)]
-)
+@pytest.mark.parametrize(("table", "columns"), [("particles", PARTICLES), ("ensemble", ENSEMBLE), ("echem", ECHEM)])
 async def test_csv_is_that_of_the_export(
     with_run: Served, run_file: RunSummary, tmp_path: Path, table: str, columns: tuple[str, ...]
 ) -> None:
@@ -135,12 +133,6 @@ async def test_events_by_pages(with_run: Served) -> None:
     only = await with_run.json("GET", "/runs/r1/events?particle_id=2&kind=step")
     assert {row["particle_id"] for row in only["events"]} == {2}
     assert (await with_run.json("GET", "/runs/r1/events?kind=crack"))["events"] == []
-
-
-async def test_cycles_of_one_particle(with_run: Served) -> None:
-    body = await with_run.json("GET", "/runs/r1/cycles?particle_id=11")
-    assert [row["particle_id"] for row in body["cycles"]] == [11]
-    assert body["cycles"][0]["lag_s"] is None
 
 
 async def test_series_over_time(with_run: Served) -> None:

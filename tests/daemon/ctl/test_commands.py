@@ -58,6 +58,7 @@ def test_answers_with_less_in_them_are_shown_too(ctl, fake, document, command):
 @pytest.mark.parametrize(
     "command",
     [["status"], ["watch"], ["watch", "--once"], ["runs"], ["stop"], ["events"], ["events", "--follow"], ["particles"],
+     ["table", "rates"],
      ["trace", "4"], ["frame", "--out", "f.png"], ["cell", "off"], ["selftest"]],
 )  # fmt: skip
 def test_without_a_daemon_every_command_says_so(run, tmp_path, monkeypatch, command):
