@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "analyse": ("daemon.ctl.analyse:analyse", "Analyse a recording into a run file, as fast as it goes."),
     "export": ("daemon.ctl.export:export", "Write the tables of a run file as Parquet, CSV or Arrow."),
     "compare": ("daemon.ctl.compare:compare", "Compare run files: batches, cells, protocols."),
+    "drivers": ("daemon.ctl.drivers:drivers", "What goes with failure, cracking, fade, rate and lag, run by run."),
     "report": ("daemon.ctl.report:report", "Write a run file's report: one HTML file that opens with no network."),
     "models": ("daemon.ctl.models:models", "Kinetic models of a run's particles, as PyBaMM parameter sets."),
     "status": ("daemon.ctl.live:status", "Every part of the instrument, and what to do about it."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +79,23 @@ def _named(runs: tuple[Path, ...], groups: dict[str, list[Path]]) -> dict[str, l
 def _compared(named: dict[str, list[Path]], alpha: float, cell_sd: float | None) -> Any:
     from daemon.insight.batches import compare as run
 
-    loaded = {label: [_loaded(path) for path in paths] for label, paths in named.items()}
+    loaded = {label: [loaded_run(path) for path in paths] for label, paths in named.items()}
+    refuse_twins(each for group in loaded.values() for each in group)
+    return run(loaded, alpha, cell_sd)
+
+
+def refuse_twins(runs: Iterable[Any]) -> None:
+    """Raises `ClientError` when two of the loaded runs are one."""
     seen: dict[str, Path] = {}
-    for each in (run_data for group in loaded.values() for run_data in group):
+    for each in runs:
         identity = str(each.metadata.get("run_id") or each.path.resolve())
         if identity in seen:
             sentence = f"'{seen[identity]}' and '{each.path}' are the same run, which cannot stand for two cells"
             raise ClientError(ClientReason.BAD_FILE, sentence)
         seen[identity] = each.path
-    return run(loaded, alpha, cell_sd)
 
 
-def _loaded(path: Path) -> Any:
+def loaded_run(path: Path) -> Any:
     """A run's tables, if they fit each other. Raises `StoreError`."""
     from daemon.insight.run_data import RunData
 

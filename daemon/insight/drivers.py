@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,8 @@ class Fate:
     concordance: float = math.nan
     """Failures with drivers: share of pairs of which the drivers tell who fails first; 0.5 is chance."""
     notes: tuple[str, ...] = ()
+    not_tested: dict[str, str] = field(default_factory=dict)
+    """Properties of the run that could not be tested against this fate, and why."""
 
     @property
     def drivers(self) -> list[Effect]:
@@ -173,14 +175,17 @@ class _Tests:
         self._y, self._x = run.particles["y_px"], run.particles["x_px"]
         base = fate.duration if isinstance(fate, Failure) else fate.values
         self._rows = np.isfinite(base) & np.isfinite(self._y) & np.isfinite(self._x)
-        self._columns = {each.name: each.values for each in properties if self._known_enough(each.values)}
+        self._left_out = {each.name: why for each in properties if (why := self._why_left_out(each.values))}
+        self._columns = {each.name: each.values for each in properties if each.name not in self._left_out}
         self._fields = fields
         self.unknown = self._why_not()
 
-    def _known_enough(self, values: np.ndarray) -> bool:
-        known = self._rows & np.isfinite(values)
-        share = known.sum() / max(1, self._rows.sum())
-        return share >= MIN_KNOWN_SHARE and known.sum() >= MIN_PARTICLES and np.ptp(values[known]) > 0
+    def _why_left_out(self, values: np.ndarray) -> str:
+        """Why a property is not tested; empty when it is."""
+        known, count = self._rows & np.isfinite(values), int(self._rows.sum())
+        if known.sum() < max(MIN_PARTICLES, MIN_KNOWN_SHARE * count):
+            return f"known for {int(known.sum())} of {count} particles"
+        return "the same for all particles" if np.ptp(values[known]) == 0 else ""
 
     def _why_not(self) -> str:
         count = int(self._rows.sum())
@@ -212,9 +217,11 @@ class _Tests:
             model, columns = self._hazard(rows), self._design(chosen, rows)
             concordance = model.concordance(columns)
             effects = self._with_changes(effects, chosen, model.changes_over_time(columns))
+        no_fit = {name: "no fit" for name in self._columns if name not in alone}
+        not_tested = {} if self.unknown else self._left_out | no_fit
         return Fate(
             self._fate.name, self._fate.words, int(self._rows.sum()), failed, self.unknown, effects,
-            *self._by_place(), concordance, notes,
+            *self._by_place(), concordance, notes, not_tested,
         )  # fmt: skip
 
     def _chosen(self, alone: dict[str, tuple[Estimate, float]], alpha: float, fates: int) -> list[str]:
