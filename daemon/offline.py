@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -50,7 +51,8 @@ class AnalysisSummary:
     seconds: float
     faults: list[tuple[str, str]] = field(default_factory=list)
     """(code, detail) of everything that was wrong and survivable."""
-    dropped: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Frames by ``stage.reason``; what the camera counted is these and `frames`."""
     noise: NoiseModel | None = None
     """How DN became electrons, and how that is known."""
 
@@ -118,10 +120,12 @@ class _Analysis:
         pipeline = Pipeline(prepared.operator, self._pipeline_settings(reference))
         recorder = self._recorder(prepared)
         recorder.open(reference.mean_dn)
+        measured = np.zeros(source.frames, bool)
         for start, frames in _read_ahead(source):
+            measured[start : start + len(frames)] = True
             for k, frame in enumerate(frames):
                 t_s = float(source.t_s[start + k])
-                pipeline.add(frame, FrameStamp(int(source.frame_index[start + k]), t_s, t_s))
+                pipeline.add(frame, FrameStamp(int(source.block_id[start + k]), t_s, t_s))
             self._digest(recorder, pipeline)
             progress(start + len(frames), source.frames)
         pipeline.close_baseline()
@@ -130,17 +134,26 @@ class _Analysis:
         recorder.finish()
         for fault in source.faults:
             self._writer.put_fault(fault.code, fault.detail)
+        dropped: Counter[str] = Counter()
+        for stage, reason, count, t_s in losses(source, measured):
+            self._writer.put_drop(stage, reason, count, t_s)
+            dropped[f"{stage}.{reason}"] += count
         self._writer.close_run().result(60.0)
         faults = [(fault.code, fault.detail) for fault in source.faults]
-        lost = source.frames - recorder.frames
-        return AnalysisSummary(recorder.frames, recorder.masks.count, 0.0, faults, lost, prepared.noise)
+        return AnalysisSummary(recorder.frames, recorder.masks.count, 0.0, faults, dict(dropped), prepared.noise)
 
     def _reference(self) -> Reference:
         source, info = self._source, self._source.info
-        count = min(self._recipe.reference_frames, source.frames)
-        sums = TransferSums((info.height_px, info.width_px))
-        for frame in _frames(source, 0, count):
-            sums.add(frame)
+        sums, count, following = TransferSums((info.height_px, info.width_px)), 0, 0
+        for start, frames in source.blocks(frames=BLOCK_FRAMES):
+            if start != following:  # what cannot be read is left out here too
+                sums.begin_stretch()
+            for frame in frames[: self._recipe.reference_frames - count]:
+                sums.add(frame)
+                count += 1
+            following = start + len(frames)
+            if count == self._recipe.reference_frames:
+                break
         taken = sums.result()
         hints = NoiseHints(info.gain_e_per_dn, info.read_noise_e, info.dark_dn).with_dark(info.dark)
         return Reference(
@@ -233,6 +246,27 @@ def stretches(frames: int, most: int) -> list[tuple[int, int]]:
     count = max(most // STRETCH_FRAMES, 1)
     starts = np.linspace(0, frames - STRETCH_FRAMES, count).round().astype(int)
     return [(int(start), int(start) + STRETCH_FRAMES) for start in starts]
+
+
+def losses(source: Recording, measured: np.ndarray) -> list[tuple[str, str, int, float]]:
+    """(stage, reason, count, t_s) of frames that are not measured, (N,) bool `measured`; one a second and reason.
+
+    `camera.lost`: the camera counted it and the recording has no place for it. `recording.unreadable`: it has its place
+    between the first and the last frame, and cannot be used.
+    """
+    places = np.diff(source.frame_index, prepend=source.frame_index[:1] - 1)
+    numbers = np.diff(source.block_id, prepend=source.block_id[:1] - 1)
+    found = []
+    for stage, reason, counts in (
+        ("camera", "lost", numbers - places),
+        ("recording", "unreadable", places - 1 + ~measured),
+    ):
+        at = np.flatnonzero(counts)
+        second = np.floor(source.t_s[at])
+        first = np.flatnonzero(np.diff(second, prepend=-1.0))
+        sums = np.add.reduceat(counts[at], first) if len(at) else counts[:0]
+        found += [(stage, reason, int(n), float(source.t_s[at[k]])) for k, n in zip(first, sums, strict=True)]
+    return sorted(found, key=lambda row: row[3])
 
 
 def cell_rows(source: Recording) -> list[CellRow]:

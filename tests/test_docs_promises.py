@@ -78,8 +78,8 @@ def test_endings_of_settings_and_columns_are_on_the_page() -> None:
 def test_every_reason_for_a_loss_is_on_the_page() -> None:
     source = "".join(
         (Path(__file__).parents[1] / "daemon" / name).read_text(encoding="utf-8")
-        for name in ("engine/acquisition.py", "engine/worker.py", "engine/book.py", "pulse.py")
+        for name in ("engine/acquisition.py", "engine/worker.py", "engine/book.py", "pulse.py", "ctl/analyse.py")
     )
-    reasons = set(re.findall(r'"((?:camera|ring|link|engine|science|store)\.[a-z]+)"', source))
+    reasons = set(re.findall(r'"((?:camera|ring|link|engine|science|store|recording)\.[a-z]+)"', source))
     assert len(reasons) >= 6
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in page("frame-accounting")] == []

@@ -16,6 +16,8 @@ from daemon.ctl.options import json_option
 from daemon.ctl.output import print_json, warn
 from daemon.errors import StoreError, StoreReason
 
+LOST = {"camera.lost": "lost by the camera", "recording.unreadable": "left out"}
+
 
 def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
     """``key=value`` options; a value is JSON where it reads as such, else text."""
@@ -58,8 +60,7 @@ def analyse(
         print_json({"out": str(out)} | json.loads(json.dumps(asdict(summary), default=str)))
         return
     rate = f", {summary.frames / summary.seconds:.0f} frames/s" if summary.seconds > 0 else ""
-    dropped = _count(summary.dropped)
-    lost = f", {dropped} frames left out" if dropped else ""
+    lost = "".join(f", {count} frames {LOST.get(why, why)}" for why, count in summary.dropped.items())
     click.echo(f"{out}: {summary.frames} frames, {summary.particles} particles in {summary.seconds:.1f} s{rate}{lost}")
     if summary.noise is not None:
         click.echo("; ".join(summary.noise.sentences()))
@@ -104,7 +105,3 @@ def _fault_sentence(fault: Any) -> str:
         return fault
     detail = fault.get("detail") if isinstance(fault, dict) else fault[1]
     return str(detail)
-
-
-def _count(dropped: Any) -> int:
-    return sum(dropped.values()) if isinstance(dropped, dict) else int(dropped or 0)

@@ -33,7 +33,7 @@ class ReplaySettings(BaseModel):
 
 
 class ReplayCamera(Camera):
-    """The camera contract over a recording. A block id is the frame's place in the file: gaps there are lost frames."""
+    """The camera contract over a recording. Block ids are the recording's: gaps in them are lost frames."""
 
     Settings = ReplaySettings
 
@@ -73,7 +73,7 @@ class ReplayCamera(Camera):
         payload = frame.reshape(-1).view(np.uint8)
         slot[: len(payload)] = payload
         self._waiting = None
-        block_id = int(recording.frame_index[index]) + loop * (int(recording.frame_index[-1]) + 1)
+        block_id = int(recording.block_id[index]) + loop * int(recording.block_id[-1] - recording.block_id[0] + 1)
         return FrameStamp(block_id, t_s, time.monotonic())
 
     def _peek(self) -> tuple[int, int, np.ndarray]:

@@ -24,6 +24,7 @@ class Contents:
     values: RecordingValues
     t_s: np.ndarray
     frame_index: np.ndarray
+    block_id: np.ndarray
     cell: CellRecord | None
     dark: np.ndarray | None
     flat: np.ndarray | None
@@ -48,6 +49,7 @@ def assemble(contents: Contents) -> Recording:
         _camera_info(contents, bit_depth),
         contents.t_s - contents.t_s[0],
         contents.frame_index,
+        contents.block_id,
         bit_depth=bit_depth,
         cell=_cell_on_camera_clock(contents),
         electrode=values.electrode,

@@ -11,6 +11,7 @@ import numpy as np
 
 from hw.errors import RecordingError, RecordingReason
 from hw.recording.cell_record import CellRecord, find_sidecar, read_sidecar, record_from_rows
+from hw.recording.counter import block_ids
 from hw.recording.describe import Contents, assemble
 from hw.recording.faults import Fault, refused_as
 from hw.recording.recording import Recording, check_frames
@@ -89,12 +90,15 @@ def _read(path: Path, file: h5py.File, given: RecordingValues) -> Recording:
     cell = _cell(file, path, faults, notes)
     times = _times(file, movie.shape[0], values, cell, notes)
     frame_index, t_s = _kept(stored, times, movie.shape[0], values, faults)
+    counter = _counter(file, frame_index, faults)
+    block_id = block_ids(counter, frame_index, None if times is None else t_s, "row 0 of 'camera_timing'", notes)
     contents = Contents(
         path=path,
         source=Hdf5Frames(file, movie),
         values=values,
         t_s=t_s,
         frame_index=frame_index,
+        block_id=block_id,
         cell=cell,
         dark=_map(file, "dark", movie.shape[1:], faults),
         flat=_map(file, "flat", movie.shape[1:], faults),
@@ -195,6 +199,19 @@ def _timing_row(dataset: Any) -> np.ndarray:
     if len(shape) == 2 and shape[0] < 2:
         return _numbers(dataset, "camera_timing", np.s_[0])
     return _numbers(dataset, "camera_timing", np.s_[1] if len(shape) == 2 else np.s_[:])
+
+
+def _counter(file: h5py.File, frame_index: np.ndarray, faults: list[Fault]) -> np.ndarray | None:
+    """Row 0 of a `camera_timing` of several rows at `frame_index`; None without, or when it cannot be read."""
+    dataset = file.get("camera_timing")
+    shape = getattr(dataset, "shape", None)
+    if dataset is None or not shape or len(shape) != 2 or shape[0] < 2 or frame_index[-1] >= shape[1]:
+        return None
+    try:
+        return _numbers(dataset, "camera_timing", np.s_[0])[frame_index]
+    except RecordingError as error:
+        faults.append(Fault(error.code, f"{error.detail}; the camera's counter is left out"))
+        return None
 
 
 def _numbers(dataset: h5py.Dataset, name: str, part: Any = np.s_[...], count: int = 1) -> np.ndarray:

@@ -44,8 +44,9 @@ class Recording:
     """A recording whose frames have rising times. Used by one thread at a time; close it, or use it in a `with`.
 
     `t_s` is (N,) float64, strictly rising from 0; `frame_index` (N,) int64 is each frame's place in the file: a gap is
-    a frame that had to be left out. `faults` says what was wrong and survived, `notes` what was recognised or
-    estimated.
+    a frame that had to be left out. `block_id` (N,) int64 is its number by the camera's own counter, or its place where
+    the file has none: what it rises more than the place are frames that the camera lost. `faults` says what was wrong
+    and survived, `notes` what was recognised or estimated.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Recording:
         info: CameraInfo,
         t_s: np.ndarray,
         frame_index: np.ndarray,
+        block_id: np.ndarray,
         *,
         bit_depth: int,
         cell: CellRecord | None,
@@ -68,6 +70,7 @@ class Recording:
         self.info = info
         self.t_s = t_s
         self.frame_index = frame_index
+        self.block_id = block_id
         self.bit_depth = bit_depth
         self.cell = cell
         self.electrode = electrode

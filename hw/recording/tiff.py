@@ -115,6 +115,7 @@ def _read(path: Path, tif: tifffile.TiffFile, given: RecordingValues) -> Recordi
         values=values,
         t_s=t_s,
         frame_index=frame_index,
+        block_id=frame_index,
         cell=read_sidecar(sidecar, faults, notes) if sidecar else None,
         dark=None,
         flat=None,

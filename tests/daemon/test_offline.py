@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from daemon import offline as module
 from daemon.ctl.app import cli
+from daemon.engine.measures import FrameFlag
 from daemon.engine.transfer import Transfer
 from daemon.errors import InstrumentError, RecordingError, RecordingReason, StoreError, StoreReason
+from daemon.events import EventKind
 from daemon.offline import analyse, cell_rows
 from daemon.photometry import science
 from daemon.store.export import export_run
@@ -66,7 +68,7 @@ def test_every_particle_is_found_once(analysed):
 
 
 def test_every_frame_is_measured_and_told(analysed):
-    assert (analysed.summary.frames, analysed.summary.dropped, analysed.summary.faults) == (FRAMES, 0, [])
+    assert (analysed.summary.frames, analysed.summary.dropped, analysed.summary.faults) == (FRAMES, {}, [])
     assert 0 < analysed.summary.seconds < 60
     np.testing.assert_array_equal(analysed.frames["frame"], range(FRAMES))
     np.testing.assert_allclose(analysed.frames["t_s"], INTERVAL_S * np.arange(FRAMES), atol=1e-2)
@@ -289,6 +291,88 @@ def test_overrides_reach_the_result(short, tmp_path):
     with RunReader(tmp_path / "run.db") as reader:
         metadata = reader.metadata()
     assert metadata["pixel_size_nm"] == 50.0 and metadata["recipe"]["masks"]["threshold_sigma"] == 6.0
+
+
+# --- frames that are missing --------------------------------------------------------------------------------------
+
+
+def without(path, target, lost, dropped_times=()):
+    """A copy from which the frames `lost` are gone as from a recorder that never got them; some have no time."""
+    with h5py.File(path) as source, h5py.File(target, "w") as file:
+        kept = np.setdiff1d(np.arange(len(source["movie"])), lost)
+        timing = source["camera_timing"][:, kept]
+        timing[1, list(dropped_times)] = np.nan
+        file.create_dataset("movie", data=source["movie"][kept, :, :], chunks=(1, *source["movie"].shape[1:]))
+        file["camera_timing"], file["potentiostat_value"] = timing, source["potentiostat_value"][:]
+        file.attrs.update(source.attrs)
+    return target
+
+
+def damaged(path, frame):
+    """Overwrite a frame's chunk so that its check sum or its stream is wrong."""
+    with h5py.File(path, "a") as file:
+        data = file["movie"][:]
+        del file["movie"]
+        movie = file.create_dataset("movie", data=data, chunks=(1, *data.shape[1:]), fletcher32=True)
+        place = movie.id.get_chunk_info(frame)
+    with path.open("r+b") as raw:
+        raw.seek(place.byte_offset + 100)
+        raw.write(b"\x5a" * 64)
+    return path
+
+
+def drops_of(path):
+    with RunReader(path) as reader:
+        frames = reader.frames()
+        rows = [(row["stage"], row["reason"], row["count"], round(row["t_s"], 3)) for row in reader.drops()]
+        events = [(e.t_s, e.magnitude) for e in reader.events() if e.kind is EventKind.FRAMES_DROPPED]
+    return rows, frames, events
+
+
+def test_frames_that_the_camera_lost_are_counted_by_its_own_numbers(short, tmp_path):
+    path = without(short, tmp_path / "r.h5", [10, 11, 12, 30])
+    done = ctl("analyse", path, "--out", tmp_path / "run.db")
+    assert done.exit_code == 0 and ", 4 frames lost by the camera\n" in done.stdout
+    rows, frames, events = drops_of(tmp_path / "run.db")
+    assert rows == [("camera", "lost", 3, 0.65), ("camera", "lost", 1, 1.55)]
+    np.testing.assert_array_equal(
+        frames["block_id"] - frames["block_id"][0], np.setdiff1d(np.arange(40), [10, 11, 12, 30])
+    )
+    assert (np.flatnonzero(frames["flags"] & FrameFlag.GAP_BEFORE) == [10, 27]).all()
+    assert sum(magnitude for _, magnitude in events) == 4
+    captured = int(np.ptp(frames["block_id"])) + 1
+    assert captured == len(frames["frame"]) + sum(count for _, _, count, _ in rows) == 40
+
+
+def test_what_the_camera_lost_is_told_from_what_cannot_be_used(short, tmp_path):
+    path = damaged(without(short, tmp_path / "r.h5", [5, 6], dropped_times=[20, 21, 22]), 8)
+    summary = analyse(path, tmp_path / "run.db")
+    assert (summary.frames, summary.dropped) == (34, {"camera.lost": 2, "recording.unreadable": 4})
+    rows, frames, _ = drops_of(tmp_path / "run.db")
+    assert rows == [
+        ("camera", "lost", 2, 0.35), ("recording", "unreadable", 1, 0.5), ("recording", "unreadable", 3, 1.25)
+    ]  # fmt: skip
+    assert int(np.ptp(frames["block_id"])) + 1 == 40
+
+
+def test_a_recording_without_a_counter_knows_of_no_loss(short, tmp_path):
+    path = without(short, tmp_path / "r.h5", [10, 11])
+    with h5py.File(path, "a") as file:
+        t_s = file["camera_timing"][1]
+        del file["camera_timing"]
+        file["camera_timing"] = t_s
+    assert analyse(path, tmp_path / "run.db").dropped == {}
+    assert drops_of(tmp_path / "run.db")[0] == []
+
+
+def test_many_losses_are_a_row_a_second():
+    lost = np.arange(10_000) % 10 == 9
+    numbers = np.flatnonzero(~lost)
+    source = SimpleNamespace(frame_index=np.arange(9000), block_id=numbers, t_s=numbers / 100)
+    rows = module.losses(source, np.ones(9000, bool))
+    assert len(rows) == 100 and sum(row[2] for row in rows) == 999  # nobody sees one lost after the last frame
+    assert all(row[:2] == ("camera", "lost") for row in rows)
+    assert module.losses(source, np.arange(9000) != 8999)[-1] == ("recording", "unreadable", 1, 99.98)
 
 
 # --- the camera's noise -------------------------------------------------------------------------------------------

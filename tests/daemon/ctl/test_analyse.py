@@ -19,7 +19,7 @@ class Summary:
     particles: int = 12
     seconds: float = 0.5
     faults: list = field(default_factory=list)
-    dropped: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     noise: NoiseModel | None = None
 
 
@@ -70,10 +70,11 @@ def test_values_are_numbers_where_they_read_as_such(run, offline, tmp_path):
 
 
 def test_faults_are_told_and_do_not_fail(run, offline, tmp_path):
-    offline.summary = Summary(faults=[("recording.truncated", "'movie' stores 3 of 5", 3), ("a", "b")], dropped=2)
+    offline.summary = Summary(faults=[("recording.truncated", "'movie' stores 3 of 5", 3), ("a", "b")])
+    offline.summary.dropped = {"camera.lost": 14, "recording.unreadable": 2}
     done = run("analyse", "r.h5", "--out", tmp_path / "r.db")
     assert done.exit_code == 0 and done.stderr == "fault: 'movie' stores 3 of 5\nfault: b\n"
-    assert done.stdout.endswith("2 frames left out\n")
+    assert done.stdout.endswith(", 14 frames lost by the camera, 2 frames left out\n")
 
 
 def test_the_summary_as_json(run, offline, tmp_path):
