@@ -139,3 +139,15 @@ def test_times_in_the_unit_of_the_run(length_s, unit):
 
 def test_contrast_spans_what_was_written(material):
     assert material.traces.contrast[:, :-1].max() == pytest.approx(SPAN, abs=0.01)
+
+
+def test_losses_are_told_once_and_by_their_reason(material):
+    event = Event(EventKind.FRAMES_DROPPED, 1.0, 1.0, magnitude=5.0)
+    older = replace(material, run=replace(material.run, events=[event]), drops=[])
+    assert accuracy._losses(older)[0] == "The camera's own counter misses 5 frames."
+    rows = [{"stage": "camera", "reason": "lost", "count": 2}, {"stage": "camera", "reason": "lost", "count": 1},
+            {"stage": "recording", "reason": "unreadable", "count": 2}]  # fmt: skip
+    table, *words = accuracy._losses(replace(older, drops=rows))
+    assert [list(row) for row in table.rows] == [["camera", "lost", 3], ["recording", "unreadable", 2]]
+    assert not [each for each in words if "counter" in each]
+    assert accuracy._losses(replace(older, run=replace(material.run, events=[])))[0].startswith("No frame was lost")
