@@ -4,7 +4,8 @@ It shares no code with the simulated instrument. Solid solution: Butler-Volmer k
 contact resistances on an open-circuit table, diffusion in spheres by finite volumes on shells of equal volume. Two
 phases: a regular solution, particles that take turns, a sharp boundary that comes in from the edge. Fractions are the
 particle's charge fraction: 0 discharged, 1 charged, charging raises them. A shell's light comes from the same share of
-the particle's image, so that quarters of the area are quarters of the volume.
+the particle's image, so that quarters of the area are quarters of the volume. `Spheres` are simpler to tell and finer
+at the surface: what models of single particles are tried on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ OMEGA = 4.2
 SOLUBLE = 0.016
 """Binodal of `OMEGA`."""
 FLAT_V = 3.42
+VOLT = 0.0256926
+"""RT/F as `Spheres` have it: published figures are of this, and of `RT_F` for the others."""
+THIN_SHELLS = 12
+CAPACITY_MAH = 0.5
+IMAGE = 0.8
+"""Gradient of the image over that of a section: between 1 for a section and 2/3 for all depths seen alike."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,7 @@ class SolidSolution:
             radii = np.cbrt(np.linspace(1.0, 0.0, SHELLS + 1))
             middle = np.cbrt((np.arange(SHELLS, 0, -1) - 0.5) / SHELLS)
             between = 3.0 * radii[1:-1] ** 2 / (middle[:-1] - middle[1:]) * SHELLS
-            laplace = np.zeros((SHELLS, SHELLS))
-            for k, g in enumerate(between):
-                laplace[k, k] -= g
-                laplace[k, k + 1] += g
-                laplace[k + 1, k + 1] -= g
-                laplace[k + 1, k] += g
-            self._inverses[hours] = np.linalg.inv(np.eye(SHELLS) - (hours / self.diffusion)[:, None, None] * laplace)
+            self._inverses[hours] = diffused(exchange(between, np.ones(SHELLS)), hours / self.diffusion)
         return self._inverses[hours]
 
     def step(self, c_rate: float, hours: float, voltage_v: float) -> float:
@@ -208,6 +209,21 @@ class TwoPhase:
         return FLAT_V
 
 
+def exchange(between: np.ndarray, volume: np.ndarray) -> np.ndarray:
+    """(S, S) what diffusion does to S shells in a unit of time: `between` (S - 1,) conducts, `volume` (S,) holds."""
+    flow = np.zeros((len(volume), len(volume)))
+    for k, g in enumerate(between):
+        for i, j in ((k, k + 1), (k + 1, k)):
+            flow[i, j] += g / volume[i]
+            flow[i, i] -= g / volume[i]
+    return flow
+
+
+def diffused(flow: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(P, S, S) implicit step of `flow` over (P,) units of time."""
+    return np.linalg.inv(np.eye(len(flow)) - times[:, None, None] * flow)
+
+
 def ocv(fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Open-circuit voltage and its slope; steep beyond the ends."""
     place = np.clip(np.searchsorted(OCV_FRACTION, fraction) - 1, 0, len(OCV_V) - 2)
@@ -299,3 +315,117 @@ class Optics:
         fall = (np.maximum.accumulate(light, axis=0) - light).max(axis=0)
         rise = (light - np.minimum.accumulate(light, axis=0)).max(axis=0)
         return np.asarray(np.minimum(fall, rise) / np.ptp(light, axis=0))
+
+
+def open_circuit_v(soc):
+    """A voltage with a bend, of no material."""
+    return (
+        3.55
+        + 0.42 * soc
+        + 0.10 * np.tanh((soc - 0.35) / 0.15)
+        - 0.05 * np.exp(-soc / 0.05)
+        + 0.05 * np.exp((soc - 1.0) / 0.03)
+    )
+
+
+def activity(soc):
+    """Slower towards both ends; 1 at SoC 0.5."""
+    inside = np.clip(soc, 1e-4, 1.0 - 1e-4)
+    return 2.0 * np.sqrt(inside * (1.0 - inside)) * np.exp(0.8 * (inside - 0.5))
+
+
+@dataclass
+class Spheres:
+    """P particles told by two numbers each, for models that must find these. `rate_per_h` at SoC 0.5, `tau_s` = R^2/D.
+
+    Shells of equal thickness, a surface read straight on from them, exchange that depends on SoC, an image of all
+    depths, the cell's series resistance.
+    """
+
+    rate_per_h: np.ndarray
+    tau_s: np.ndarray
+    series_ohm: float = 15.0
+
+    def __post_init__(self):
+        edges = np.linspace(0.0, 1.0, THIN_SHELLS + 1)
+        self.volume = np.diff(edges**3)
+        self.radius = 0.5 * (edges[1:] + edges[:-1])
+        self._flow = exchange(3.0 * edges[1:-1] ** 2 * THIN_SHELLS, self.volume)
+        self.shells = np.full((len(self.rate_per_h), THIN_SHELLS), 0.02)
+        self._inverse, self._volts, self._rate = {}, 3.4, np.zeros(len(self.rate_per_h))
+
+    def _step_matrix(self, dt):
+        if dt not in self._inverse:
+            self._inverse[dt] = diffused(self._flow, dt / self.tau_s)
+        return self._inverse[dt]
+
+    def surface(self):
+        """(P,) straight on from the two outermost shells."""
+        return self.shells[:, -1] + 0.5 * (self.shells[:, -1] - self.shells[:, -2])
+
+    def step(self, dt, c_rate):
+        """`dt` seconds at `c_rate` (1/h, positive charging); returns the cell voltage at their end."""
+        matrix = self._step_matrix(dt)
+        top = np.full(THIN_SHELLS, 0.0)
+        top[-1] = 1.0 / self.volume[-1]
+        base = np.einsum("pij,pj->pi", matrix, self.shells)
+        unit = np.einsum("pij,j->pi", matrix, top) * dt
+        kappa = self.rate_per_h / 3600.0
+
+        by = 1.5 * unit[:, -1] - 0.5 * unit[:, -2]
+        ahead = 1.5 * base[:, -1] - 0.5 * base[:, -2]
+        volts = self._volts
+        for _ in range(80):  # the voltage by Newton, the rates at each by a few steps of no more than 0.05 of SoC
+            for _ in range(6):
+                s = ahead + self._rate * by
+                scale = 2 * kappa * activity(s)
+                drive = (volts - open_circuit_v(s)) / (2 * VOLT) - np.arcsinh(self._rate / scale)
+                slope = (open_circuit_v(s + 1e-5) - open_circuit_v(s - 1e-5)) / 2e-5
+                stiff = by * slope / (2 * VOLT) + 1 / np.hypot(self._rate, scale)
+                change = np.clip(drive / stiff, -0.05 / by, 0.05 / by)
+                self._rate = self._rate + change
+                if np.max(np.abs(change)) < 1e-10:
+                    break
+            more = (c_rate / 3600.0 - np.mean(self._rate)) / np.mean(1 / stiff / (2 * VOLT))
+            volts += np.clip(more, -0.03, 0.03)
+            if abs(more) < 1e-9:
+                break
+        else:
+            raise ArithmeticError("no voltage takes this current")
+        self._volts = volts
+        self.shells = base + self._rate[:, None] * unit
+        return volts + self.series_ohm * 1e-3 * c_rate * CAPACITY_MAH
+
+
+@dataclass
+class Record:
+    """What was seen: (N,) times, voltage, current; (N, P) charges and their surfaces less their cores."""
+
+    t_s: np.ndarray
+    voltage_v: np.ndarray
+    current_ma: np.ndarray
+    soc: np.ndarray
+    gradient: np.ndarray
+
+
+PROGRAM = ((0.05, 19.0), (0.0, 0.5), (-0.05, 18.5), (0.0, 0.5), (1.0, 0.9), (0.0, 0.4), (-1.0, 0.9), (0.0, 0.4),
+           (2.0, 0.42), (0.0, 0.4), (-2.0, 0.42), (0.0, 0.4))  # fmt: skip
+"""(C-rate, hours)."""
+
+
+def cycled(spheres: Spheres, program=PROGRAM, steps: int = 240) -> Record:
+    """`spheres` through `program`, `steps` a piece."""
+    rows, t_s = [], 0.0
+    outer, inner = spheres.radius**2 > 0.75, spheres.radius**2 < 0.25
+    area = spheres.radius.copy()
+    for part in (outer, inner):
+        area[part] /= area[part].sum()
+    for c_rate, hours in program:
+        for k in range(steps):
+            dt = 0.01 if k == 0 else (hours * 3600.0 - 0.01) / (steps - 1)  # a record has a sample right after a switch
+            volts = spheres.step(dt, c_rate)
+            t_s += dt
+            seen = IMAGE * (spheres.shells[:, outer] @ area[outer] - spheres.shells[:, inner] @ area[inner])
+            rows.append((t_s, volts, c_rate * CAPACITY_MAH, spheres.shells @ spheres.volume, seen))
+    columns = zip(*rows, strict=True)
+    return Record(*(np.array(column) for column in columns))

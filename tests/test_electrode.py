@@ -5,7 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.electrode import FLAT_V, SHELLS, Leg, Optics, SolidSolution, TwoPhase, drive, ocv
+from tests.electrode import (
+    CAPACITY_MAH,
+    FLAT_V,
+    SHELLS,
+    Leg,
+    Optics,
+    SolidSolution,
+    Spheres,
+    TwoPhase,
+    cycled,
+    diffused,
+    drive,
+    exchange,
+    ocv,
+    open_circuit_v,
+)  # fmt: skip
 
 CYCLE = (Leg(1, 1.1, 20, 4.25), Leg(0, 1.0, 60), Leg(-1, 0.5, 20), Leg(0, 1.0, 60))
 
@@ -71,3 +86,32 @@ def test_layers_are_the_light_of_their_shells():
     np.testing.assert_allclose(optics.layers(shells, dead).sum(axis=2), light.mean(axis=2))
     assert np.ptp(light[:, 4].mean(axis=1)) < 1e-12
     np.testing.assert_allclose(optics.shells(np.zeros((1, 10, SHELLS)), dead).mean(axis=2), 1.0)
+
+
+@pytest.fixture(scope="module")
+def spheres():
+    some = Spheres(np.array([2.0, 5.0, 9.0]), np.array([900.0, 500.0, 1200.0]), series_ohm=20.0)
+    return cycled(some, ((0.5, 1.2), (0.0, 1.5), (-0.5, 0.8)), steps=60)
+
+
+def test_spheres_share_the_charge_and_their_surfaces_lead(spheres):
+    passed = np.cumsum(spheres.current_ma * np.diff(spheres.t_s, prepend=0.0)) / 3600.0 / CAPACITY_MAH
+    np.testing.assert_allclose(spheres.soc.mean(axis=1), 0.02 + passed, atol=1e-6)
+    assert (spheres.gradient[5:60] > 0).all() and (spheres.gradient[125:] < 0).all()
+
+
+def test_spheres_at_rest_come_to_the_open_voltage_and_current_drops_over_the_resistance(spheres):
+    assert np.ptp(spheres.soc[119]) < 2e-3 < np.ptp(spheres.soc[59])
+    assert spheres.voltage_v[119] == pytest.approx(open_circuit_v(spheres.soc[119].mean()), abs=1e-3)
+    # ten milliseconds after the current ended, before anything has diffused
+    assert spheres.voltage_v[59] - spheres.voltage_v[60] > 0.02 * 0.5 * CAPACITY_MAH
+
+
+def test_diffusion_between_shells_loses_nothing_and_evens_out():
+    volume = np.array([0.5, 0.3, 0.2])
+    flow = exchange(np.array([0.4, 0.7]), volume)
+    np.testing.assert_allclose(volume @ flow, 0.0, atol=1e-15)
+    start = np.array([1.0, 0.0, 0.0])
+    late, soon = diffused(flow, np.array([1e6, 0.1]))
+    np.testing.assert_allclose(late @ start, 0.5, atol=1e-5)
+    assert volume @ soon @ start == pytest.approx(0.5) and (np.diff(soon @ start) < 0).all()

@@ -15,7 +15,8 @@ from hw.twin.sample import make_sample
 from hw.twin.settings import SampleOptions
 from tests.accuracy.effort import Effort
 from tests.bench.figures import Figure, at_most, between
-from tests.electrodes import PROGRAM, Record, Spheres, cycled, write_run
+from tests.electrode import PROGRAM, Record, Spheres, cycled
+from tests.electrode_run import write_run
 
 TITLE = "Kinetic models of particles"
 INTRO = """\

@@ -1,4 +1,4 @@
-"""Models against an electrode whose physics is written anew (`tests/electrodes.py`)."""
+"""Models against an electrode whose physics is written anew (`tests/electrode.py`)."""
 
 import json
 import sys
@@ -12,7 +12,8 @@ from daemon.errors import InsightError, InsightReason
 from daemon.insight import pybamm_sets
 from daemon.insight.models import FitResult, Models, fit_models, rate_spread
 from daemon.insight.run_data import RunData
-from tests.electrodes import Record, Spheres, activity, cycled, open_circuit_v, write_run
+from tests.electrode import Record, Spheres, activity, cycled, open_circuit_v
+from tests.electrode_run import write_run
 
 RATE_PER_H = np.array([1.5, 2.5, 3.0, 4.0, 5.0, 8.0])
 TAU_S = np.array([900.0, 700.0, 1200.0, 600.0, 800.0, 1000.0])
@@ -22,7 +23,7 @@ RADIUS_M = 1.5e-6
 
 @pytest.fixture(scope="module")
 def record():
-    return cycled(Spheres(np.append(RATE_PER_H, TOO_FAST_PER_H), np.append(TAU_S, 900.0)), steps=240)
+    return cycled(Spheres(np.append(RATE_PER_H, TOO_FAST_PER_H), np.append(TAU_S, 900.0)), steps=120)
 
 
 @pytest.fixture(scope="module")
