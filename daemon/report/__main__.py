@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from daemon.errors import InstrumentError
-from daemon.report.build import report_run
+from daemon.store.reader import RunReader
 
 NICENESS = 10  # frames come first
 
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
         print(json.dumps({"share": round(share, 4)}), flush=True)
 
     try:
+        with RunReader(Path(run)):  # a file that is no run is refused before the libraries are there
+            from daemon.report.build import report_run
         report_run(Path(run), Path(out), [int(each) for each in particles] or None, tell)
     except InstrumentError as error:
         print(json.dumps({"code": error.code, "detail": error.detail}), flush=True)

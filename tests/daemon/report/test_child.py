@@ -12,7 +12,7 @@ from tests.daemon.report.synthetic_run import SyntheticRun
 
 
 def test_the_childs_report_is_the_same(tmp_path):
-    path, told = SyntheticRun(frames=200).write(tmp_path / "r.db"), []
+    path, told = SyntheticRun(particles=4, frames=200, cell=False).write(tmp_path / "r.db"), []
     report_in_child(path, tmp_path / "r.html", (2,), told.append)
     assert (tmp_path / "r.html").read_text() == report_html(path, [2], lambda share: None)
     assert told == sorted(told) and told[-1] == 1.0
