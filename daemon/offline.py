@@ -27,7 +27,7 @@ from daemon.photometry.transfer import inactive_pixels
 from daemon.recipe import MaskSettings, Recipe
 from daemon.runs.baseline import baseline_seconds
 from daemon.runs.metadata import run_metadata
-from daemon.runs.prepare import Prepared, Reference, prepare
+from daemon.runs.prepare import Prepared, Reference, level, prepare
 from daemon.runs.recorder import Recorder
 from daemon.store.writer import StoreWriter
 from hw.camera.contract import FrameStamp
@@ -119,7 +119,7 @@ class _Analysis:
         prepared = prepare(reference, self._recipe.masks)
         pipeline = Pipeline(prepared.operator, self._pipeline_settings(reference))
         recorder = self._recorder(prepared)
-        recorder.open(reference.mean_dn)
+        recorder.open(reference.mean_dn, level(reference, prepared.noise))
         measured = np.zeros(source.frames, bool)
         for start, frames in _read_ahead(source):
             measured[start : start + len(frames)] = True

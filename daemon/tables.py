@@ -9,10 +9,13 @@ PARTICLES = (
     "aspect_ratio", "solidity", "nearest_neighbour_um", "neighbours_within_10um", "brightness_e", "front_mode",
     "calibration", "state",
 )  # fmt: skip
+AXIS = ("axis_deg", "axial_unknown_why", "shift_unknown_why")
+"""Further columns of the `particles` export: of the table `axes`."""
 FRAMES = ("frame", "t_s", "drift_y_px", "drift_x_px", "drift_sigma_px", "illumination", "focus", "flags")
 TRACES = (
     "particle_id", "frame", "t_s", "contrast", "contrast_sigma", "soc", "soc_lo", "soc_hi", "gradient",
-    "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px", "flags",
+    "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px", "flags", "axial_gradient",
+    "axial_gradient_sigma", "centroid_shift_px", "centroid_shift_sigma_px", "centroid_shift_nm", "dipole_px",
 )  # fmt: skip
 EVENTS = ("event_id", "particle_id", "kind", "t_s", "detected_t_s", "magnitude", "magnitude_sigma", "score")
 CYCLES = (
@@ -71,7 +74,7 @@ ROW_TABLES: dict[str, RowTable] = {
 }
 
 EXPORT_TABLES: dict[str, tuple[str, ...]] = {
-    "particles": PARTICLES,
+    "particles": (*PARTICLES, *AXIS),
     "frames": FRAMES,
     "traces": TRACES,
     "events": EVENTS,
@@ -87,12 +90,15 @@ INT_COLUMNS = frozenset({
 })  # fmt: skip
 TEXT_COLUMNS = frozenset({
     "front_mode", "calibration", "state", "kind", "half", "unknown_why", "mode", "reason", "begin",
+    "axial_unknown_why", "shift_unknown_why",
 })  # fmt: skip
 JSON_COLUMNS = frozenset({"contrast_knots", "soc_knots", "soc_sigma_knots", "layer_sigma_ratio", "layers"})
 """Lists and mappings; JSON text where a cell holds one value only."""
 SINGLE_COLUMNS = frozenset({
     "drift_y_px", "drift_x_px", "drift_sigma_px", "illumination", "focus", "contrast", "contrast_sigma", "soc",
     "soc_lo", "soc_hi", "gradient", "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px",
+    "axial_gradient", "axial_gradient_sigma", "centroid_shift_px", "centroid_shift_sigma_px", "centroid_shift_nm",
+    "dipole_px",
 })  # fmt: skip
 """Columns measured in single precision; every other number is float64."""
 

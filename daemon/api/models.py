@@ -204,6 +204,12 @@ class ParticleRow(Answer):
     front_mode: Literal["core", "axial", "none"]
     calibration: Literal["monotone", "end_members", "folded", "none"]
     state: Literal["active", "partial", "dead", "lost"]
+    axis_deg: Number
+    """Of the long axis, from the image's x axis downwards; null for round particles."""
+    axial_unknown_why: Literal["", "round", "short", "not_measured", "no_calibration"] | None
+    """Why there is no axial gradient; empty where there is one, null in files of an earlier version."""
+    shift_unknown_why: Literal["", "round", "short", "not_measured"] | None
+    """Why there is no centroid shift."""
 
 
 class ParticleList(Answer):

@@ -22,7 +22,7 @@ from daemon.api.runs import RunPath
 from daemon.api.traces import Traces, Wanted, read_traces
 from daemon.events import EventKind
 from daemon.store.reader import RunReader
-from daemon.tables import ECHEM, ENSEMBLE, EVENTS, PARTICLES, TRACES
+from daemon.tables import AXIS, ECHEM, ENSEMBLE, EVENTS, PARTICLES, TRACES
 
 TABLE_TYPES = (accept.JSON, accept.CSV, accept.ARROW)
 MAX_TRACE_VALUES = 2_000_000  # about 20 MB of JSON
@@ -69,7 +69,7 @@ class TraceQuery(Span):
 
 async def particles(call: Call) -> web.Response:
     """Every particle of the run."""
-    return await _rows(call, "particles", PARTICLES, lambda reader: reader.particles())
+    return await _rows(call, "particles", (*PARTICLES, *AXIS), lambda reader: reader.particles())
 
 
 async def events(call: Call) -> web.Response:

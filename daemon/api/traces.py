@@ -11,6 +11,8 @@ import numpy as np
 from daemon.api.problems import NamedFieldsError
 from daemon.api.reduce import bucket_starts, bucket_width_s, extreme_rows
 from daemon.photometry.derive import TRACE_COLUMNS, derive_traces
+from daemon.store.axial_traces import CENTROIDS
+from daemon.store.axial_traces import COLUMNS as AXIAL_COLUMNS
 from daemon.store.export_tables import LAYER_COLUMNS, Selection, WantedParticles
 from daemon.store.reader import RunReader
 
@@ -63,12 +65,15 @@ def _particles(reader: RunReader, particle_ids: Sequence[int]) -> WantedParticle
 def _windows(reader: RunReader, particles: WantedParticles, wanted: Wanted) -> Iterator[Series]:
     """Chunk by chunk `frame` and `t_s` (N,) and every wanted column (N, P)."""
     derives = any(name in TRACE_COLUMNS for name in wanted.columns)
-    stored = [name for name in STORED if name in wanted.columns or (derives and name != "flags")]
-    read = [*stored, *(LAYER_COLUMNS if derives else ())]
+    axial = any(name in AXIAL_COLUMNS for name in wanted.columns)
+    stored = [name for name in STORED if name in wanted.columns or ((derives or axial) and name != "flags")]
+    read = [*stored, *(LAYER_COLUMNS if derives else ()), *(CENTROIDS if axial else ())]
     for chunk in reader.iter_chunks(wanted.from_s, wanted.to_s, read, particles.indices):
         columns = chunk.particle_columns
         if derives:
             columns = columns | _derived(columns, chunk.frame_columns["t_s"], particles)
+        if axial:
+            columns = columns | particles.axial.of(chunk.frame_columns["t_s"], chunk.particle_columns)
         frames = {name: chunk.frame_columns[name] for name in ("frame", "t_s")}
         yield frames | {name: columns[name] for name in wanted.columns}
 

@@ -65,6 +65,8 @@ class ContrastMaker:
         """F0, (P,); NaN where it cannot divide."""
         self.truncated = False
         """F0 is the mean of a baseline cut short by memory or by the end of the run."""
+        self.baseline_frames = MIN_BASELINE_FRAMES
+        """How many F0 is the mean of, where the source says so."""
         self._layer_flux_e = np.zeros((particles, len(LAYERS)))
         self._late: np.ndarray | None = None
         self._late_frame = 0
@@ -82,6 +84,8 @@ class ContrastMaker:
         self._held_bytes += _nbytes(batch)
         if self.flux_e is None and batch.baseline_flux_e is not None:
             self._set(batch.baseline_flux_e, batch.baseline_layer_flux_e)
+            first = next((int(held.frame[0]) for held in self._held if len(held)), 0)
+            self.baseline_frames = max(batch.baseline_end_frame - first, MIN_BASELINE_FRAMES)
         elif self.flux_e is not None and batch.baseline_flux_e is not None:
             self._set_late(batch)
         if self.flux_e is None and self._held_bytes > self._buffer_bytes:

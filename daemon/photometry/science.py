@@ -14,6 +14,7 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MaskSet, MeasureBatch
 from daemon.photometry.activity import ACTIVE, DEAD, LOST, MIN_CHARGE_SHARE, Activity
+from daemon.photometry.axial_book import AxialBook
 from daemon.photometry.balance import Balance, balance
 from daemon.photometry.blocks import Block, BlockMeans, History, all_grown, finite_mean, grown
 from daemon.photometry.contrast import ContrastMaker, Contrasts
@@ -79,6 +80,7 @@ class Science:
         self._book = CycleBook(self._particle_id, self._weights)
         self._events = EventReader(masks, settings.lost_after_s)
         self.fronts = FrontFinder(masks)
+        self._axial = AxialBook(masks)
         self._table = SocTable({}, count)
         self._balance = Balance()
         self._kinds = np.zeros(count, np.int8) + CALIBRATIONS.index("none")
@@ -109,6 +111,12 @@ class Science:
         """(P,) int8 indices into `PARTICLE_STATES`. Until a half has ended `active` means not shown otherwise."""
         return np.where(self._events.lost | self._removed, LOST, self._activity.states).astype(np.int8)
 
+    def see(self, reference_dn: np.ndarray, level_dn: np.ndarray | None = None) -> None:
+        """The (H, W) frame the masks were found in, and the same above its dark level, the flat field divided out."""
+        self.fronts.see(reference_dn)
+        if level_dn is not None:
+            self._axial.see(level_dn)
+
     def change_masks(self, masks: MaskSet) -> ScienceUpdate:
         """Go on with the next version of the masks: removed particles are lost, new ones are appended.
 
@@ -135,6 +143,7 @@ class Science:
         self._told_brightness = grown(self._told_brightness, count, False)
         self._told_modes = grown(self._told_modes, count, FRONT_MODES.index("none"))
         self.soc_now = grown(self.soc_now, count, np.nan)
+        update.axial += self._axial.change_masks(masks)
         self._tell_particles(update)
         return update
 
@@ -148,6 +157,7 @@ class Science:
         with np.errstate(all="ignore"):  # what cannot be computed is NaN
             self._measure(self._contrasts.add(batch), update)
             self.fronts.work()
+        update.axial += self._axial.ready()
         self._tell_particles(update)
         return update
 
@@ -162,6 +172,7 @@ class Science:
             self._end()
         update.events += self._events.finish()
         update.fragments = self._events.fragments()
+        update.axial += self._axial.finish()
         self._tell_particles(update)
         return update
 
@@ -187,6 +198,7 @@ class Science:
             "two_phase": self._calibrator.two_phase,
             **self._outlook.summary(),
             **self._balance.told(),
+            **self._axial.summary(self._table),
             "baseline_known": self._contrasts.flux_e is not None,
             "baseline_truncated": self._contrasts.truncated,
             "events_suppressed": self._events.suppressed,
@@ -215,11 +227,13 @@ class Science:
         rest_px = self.fronts.rest_px(part.batch.drift_y_px, part.batch.drift_x_px)
         axial = part.axial
         self._events.begin(part.batch)
+        self._axial.begin(part, self._contrasts.baseline_frames)
         for k, t_s in enumerate(times):
             binned = None if axial is None else axial[k]
             block = self._blocks.add(t_s, values[k], measured[k], noise[k], binned, rest_px[k])
             if block is not None:
                 self._on_block(block)
+            self._axial.frame(k)
             self._work(t_s)
             self._ratio_sums[:, 0] += noise[k]
             self._ratio_sums[:, 1:] += layer_noise[k]
@@ -228,6 +242,7 @@ class Science:
             update.events += events
 
     def _on_block(self, block: Block) -> None:
+        self._axial.close(block)
         self._waiting.append(block)
         self._block_t_s = block.t_s
         if len(self._waiting) > MOST_WAITING:
@@ -293,6 +308,7 @@ class Science:
         if curves is None:
             return
         self._calibrator.add(curves)
+        self._axial.end_half(curves, self._history)
         if not half.sign:
             return
         yield
@@ -361,6 +377,7 @@ class Science:
         spans = np.array([_span(row) for row in rows])
         self._events.phases.calibrate(self._table.two_phase, spans)
         self._update.calibrations = rows
+        self._axial.changed = True
 
     def _layer_sigma_ratio(self) -> np.ndarray:
         """(P, 4) sigma of each layer's contrast over that of the particle, over the whole run."""
@@ -372,6 +389,8 @@ class Science:
         flux_e = self._contrasts.flux_e
         if flux_e is None:
             return
+        if self._axial.changed:
+            update.axes = self._axial.rows(self._table.usable & ~self._table.open_interior)
         states, kinds, modes = self.states, self._kinds, self.fronts.modes
         fresh = self._told_states < 0
         bright = ~self._told_brightness & (fresh | np.isfinite(flux_e))

@@ -36,5 +36,9 @@ class ScienceUpdate:
     """particle_id, kind, contrast_knots (list), soc_knots (list), soc_sigma (float), layer_sigma_ratio (list of 4);
     further soc_sigma_knots (list) and layers: weights (4 x 4), tilt, and the knots of surface and core, or None.
     """
+    axes: list[dict[str, Any]] = field(default_factory=list)
+    """What is known of each particle's axis, as `daemon.photometry.axial_book` makes them; later replace earlier."""
+    axial: list[dict[str, Any]] = field(default_factory=list)
+    """Arrays of consecutive blocks: `t_s` (n,), `drift` (n, 5), `bins` (n, P, 8), `sigma` (n, P)."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the end of the run adds to its metadata."""

@@ -65,7 +65,7 @@ def prepare(reference: Reference, settings: MaskSettings) -> Prepared:
 
     hints = reference.hints.with_dark(reference.dark_map)
     noise = resolve_noise(hints, reference.statistics(), reference.bit_depth)
-    level_dn = _level(reference, noise)
+    level_dn = level(reference, noise)
     defects = find_defects(level_dn * np.float32(noise.gain_e_per_dn), noise, reference.frames)
     if reference.dark_map is not None:
         defects = np.union1d(defects, find_hot(reference.dark_map, noise)).astype(np.int32)
@@ -94,7 +94,7 @@ def edit(
     from daemon.photometry.defects import repair
     from daemon.photometry.edits import edit_masks
 
-    level_dn = _level(reference, noise)
+    level_dn = level(reference, noise)
     repair(level_dn, defects)
     edited, made = edit_masks(masks, edits, level_dn + np.float32(noise.dark_dn), noise, settings)
     level_e = level_dn * np.float32(noise.gain_e_per_dn)
@@ -102,7 +102,7 @@ def edit(
     return Prepared(edited, operator, noise), made
 
 
-def _level(reference: Reference, noise: NoiseModel) -> np.ndarray:
+def level(reference: Reference, noise: NoiseModel) -> np.ndarray:
     """(H, W) float32 DN above the dark level, the flat field divided out."""
     dark = noise.dark_dn if reference.dark_map is None else reference.dark_map
     flat = 1.0 if reference.flat_map is None else reference.flat_map

@@ -59,13 +59,15 @@ class Recorder:
         self._clips_left = MAX_CLIPS
         self._clips_of: Counter[int] = Counter()
 
-    def open(self, reference_dn: np.ndarray) -> None:
-        """Store what the run starts from: particles and masks."""
+    def open(self, reference_dn: np.ndarray, level_dn: np.ndarray | None = None) -> None:
+        """Store what the run starts from: particles and masks. `level_dn` is the reference above its dark level, the
+        flat field divided out.
+        """
         masks = self.masks
         self._about = MaskVersion(masks.version, 0, utc_now(), particles=len(masks.positions))
         self._writer.put_particles(particle_rows(masks))
         self._masks_stored = self._writer.put_masks(self._about, masks.labels, reference_dn)
-        self.science.fronts.see(reference_dn)
+        self.science.see(reference_dn, level_dn)
 
     @property
     def about_masks(self) -> MaskVersion:
@@ -130,6 +132,8 @@ class Recorder:
             (update.health, writer.put_health),
             (update.rates, writer.put_rates),
             (update.fronts, writer.put_fronts),
+            (update.axes, writer.put_axes),
+            (update.axial, writer.put_axial),
             (update.ensemble, writer.put_ensemble),
             (update.calibrations, writer.put_calibrations),
             (update.particles, writer.update_particles),

@@ -45,6 +45,7 @@ from daemon.runs.prepare import (
     Reference,
     edit_message,
     edited_from,
+    level,
     prepared_from,
     reference_message,
 )
@@ -139,7 +140,7 @@ class RunSetup:
         await stored(self._writer.create_run(active.summary.path, metadata, active.summary))
         science = ScienceSettings(electrode=electrode, capacity_mah=capacity_mah)
         recorder = Recorder(active.summary.run_id, prepared.masks, science, self._writer, self._publish)
-        await active.in_thread(recorder.open, reference.mean_dn)
+        await active.in_thread(recorder.open, reference.mean_dn, level(reference, prepared.noise))
         active.clock = ClockRelation(
             info.clock_id,
             cell.clock_id if cell is not None else "",

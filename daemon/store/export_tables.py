@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daemon.photometry.derive import derive_traces
+from daemon.store.axial_traces import CENTROIDS, AxialTraces
 from daemon.store.front_traces import FrontTraces
 from daemon.store.reader import ChunkData, RunReader
 from daemon.store.rows import json_text
@@ -54,12 +55,15 @@ def source(reader: RunReader, table: str, selection: Selection, progress: Progre
 def _rows(reader: RunReader, table: str, selection: Selection) -> Iterator[Columns]:
     stored, when = STORED_AS[table]
     columns = EXPORT_TABLES[table] if table in ROW_TABLES else None
+    axes = {row["particle_id"]: row for row in reader.axes()} if table == "particles" else {}
     for page in reader.iter_rows(stored, columns=columns):
         kept = [
             row
             for row in page
             if selection.has_particle(row.get("particle_id")) and (when is None or selection.has_time(row[when]))
         ]
+        if table == "particles":
+            kept = [axes.get(row["particle_id"], {}) | row for row in kept]
         if table == "echem":
             kept = [_battery_data_format(row) for row in kept]
         yield {name: [_cell(name, row.get(name)) for row in kept] for name in EXPORT_TABLES[table]}
@@ -101,7 +105,7 @@ def _frames(reader: RunReader, selection: Selection, progress: Progress | None) 
 
 def _traces(reader: RunReader, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
     wanted = WantedParticles.of(reader, selection)
-    columns = ("contrast", "contrast_sigma", *LAYER_COLUMNS, "flags")
+    columns = ("contrast", "contrast_sigma", *LAYER_COLUMNS, *CENTROIDS, "flags")
     for chunk in reader.iter_chunks(selection.from_s, selection.to_s, columns, indices=wanted.indices):
         yield _trace_rows(chunk, wanted)
         _report(progress, reader, chunk)
@@ -118,6 +122,7 @@ class WantedParticles:
     layer_sigma_ratio: np.ndarray
     """(K, 4), NaN where unknown."""
     fronts: FrontTraces
+    axial: AxialTraces
 
     @classmethod
     def of(cls, reader: RunReader, selection: Selection) -> WantedParticles:
@@ -132,7 +137,8 @@ class WantedParticles:
                 ratio[i] = np.array(known, dtype=float)
         ids = np.array([row["particle_id"] for row in rows], dtype=np.int64)
         indices = np.array([row["particle_index"] for row in rows], dtype=np.int64)
-        return cls(ids, indices, found, ratio, FrontTraces(reader, ids))
+        axial = AxialTraces(reader, ids, indices, found)
+        return cls(ids, indices, found, ratio, FrontTraces(reader, ids), axial)
 
 
 def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
@@ -143,6 +149,7 @@ def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
         stored["contrast"], stored["contrast_sigma"], layers, wanted.calibrations, wanted.layer_sigma_ratio
     )
     wanted.fronts.fill(chunk.frame_columns["t_s"], derived)
+    derived |= wanted.axial.of(chunk.frame_columns["t_s"], stored)
     frames, count = stored["contrast"].shape
     columns: Columns = {name: values.ravel() for name, values in derived.items()}
     columns |= {name: stored[name].ravel() for name in ("contrast", "contrast_sigma", "flags")}

@@ -16,6 +16,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
+from daemon.store.axial import AxialBlocks, axial_blocks
 from daemon.store.chunks import decoded, join, join_wide, of_particles
 from daemon.store.clips import StoredClip, clip_of
 from daemon.store.codec import checksum, unpack_array
@@ -23,7 +24,7 @@ from daemon.store.faults import translated
 from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
 from daemon.store.sqlite import Database
-from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
+from daemon.tables import AXIS, CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
 
 FOR_EVER = 2**62
 
@@ -116,7 +117,9 @@ class RunReader(_Reader):
 
     def particles(self) -> list[dict[str, Any]]:
         """Every column of the `particles` export, `particle_index` and `layer_sigma_ratio` (list of 4), by index."""
+        axes = {row["particle_id"]: row for row in self.axes()}
         found = self._query("select * from particles order by particle_index")
+        found = [row | {name: axes.get(row["particle_id"], {}).get(name) for name in AXIS} for row in found]
         return [_parsed(self.path, row, ("layer_sigma_ratio",)) for row in found]
 
     def calibrations(self) -> list[dict[str, Any]]:
@@ -200,6 +203,29 @@ class RunReader(_Reader):
                 if series is not None:
                     found[rowid] = series
         return found
+
+    def axes(self) -> list[dict[str, Any]]:
+        """What is known of each particle's long axis: `particle_id`, `axis_deg` (from the image's x axis, downwards),
+        `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further` (what values are made of). None
+        of an older file.
+        """
+        if not self._has("axes"):
+            return []
+        return [_parsed(self.path, row, ("further",)) for row in self._query("select * from axes order by particle_id")]
+
+    def axial(
+        self, from_s: float | None = None, to_s: float | None = None, indices: Sequence[int] | np.ndarray | None = None
+    ) -> AxialBlocks:
+        """Means over blocks (0.25 s) of the axial bins of the particles at `indices` (all by default), NaN but for
+        rods, with a block beyond either end of the range. Damaged rows are left out. Empty of an older file.
+        """
+        low, high = _bounds(from_s, to_s)
+        before = "select ifnull(max(t0_s), ?) from axial where t0_s < ?"
+        after = "select ifnull(min(t0_s), ?) from axial where t0_s > ?"
+        sql = f"select * from axial where t0_s between ({before}) and ({after}) order by block_id"
+        found = self._query(sql, (low, low, high, high)) if self._has("axial") else []
+        with _understood(self.path, "axial"):
+            return axial_blocks(found, indices)
 
     def ensemble(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
         """Rows with the columns of the `ensemble` export, by time."""

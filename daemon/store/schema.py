@@ -174,6 +174,21 @@ def _run_clips(db: Database) -> None:
     db.table("clips").create_index(["particle_id"])
 
 
+@run_steps(name="0024_axial")
+def _run_axial(db: Database) -> None:
+    columns = {
+        "particle_id": int, "axis_deg": float, "length_px": float, "axial_unknown_why": str, "shift_unknown_why": str,
+        "further": str,
+    }  # fmt: skip
+    db.table("axes").create(columns, pk="particle_id")
+    columns = {
+        "block_id": int, "t0_s": float, "t1_s": float, "blocks": int, "particles": int, "t_s": bytes, "drift": bytes,
+        "sigma": bytes, "bins": bytes, "crc32": int,
+    }  # fmt: skip
+    db.table("axial").create(columns, pk="block_id")
+    db.table("axial").create_index(["t0_s"])
+
+
 @catalogue_steps(name="0001_meta")
 def _catalogue_meta(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")

@@ -22,6 +22,7 @@ from daemon.mask_edits import MaskVersion
 from daemon.parts import PartStatus, RunSummary
 from daemon.store import operations, rows
 from daemon.store.assemble import checked_batch
+from daemon.store.axial import insert_axes, insert_axial
 from daemon.store.clips import insert_clips
 from daemon.store.loop import WriteLoop
 from daemon.store.queue import Op, OpQueue
@@ -170,6 +171,17 @@ class StoreWriter:
     def put_ensemble(self, ensemble: Iterable[dict[str, Any]]) -> Future[None]:
         """A later row of the same `t_s` replaces the earlier."""
         return self._run_rows("ensemble", rows.insert_ensemble, rows.known_only(ensemble, ENSEMBLE, "ensemble"))
+
+    def put_axes(self, axes: Iterable[dict[str, Any]]) -> Future[None]:
+        """A later row of the same particle replaces the earlier."""
+        return self._run_rows("axes", insert_axes, [dict(row) for row in axes])
+
+    def put_axial(self, axial: Iterable[dict[str, Any]]) -> Future[None]:
+        """Axial bins of consecutive blocks: arrays as of `ScienceUpdate.axial`."""
+        given = list(axial)
+        nbytes = sum(value.nbytes for row in given for value in row.values())
+        step = partial(_insert_into_run, insert_axial, (given,))
+        return self._submit(Op("axial", run=step, nbytes=max(nbytes, 256)))
 
     def put_clips(self, clips: Iterable[tuple[int, Clip]]) -> Future[None]:
         """Raw pixels around steps, each with the id of its particle."""

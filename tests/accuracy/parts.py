@@ -15,6 +15,7 @@ PARTS = (
     "optics",
     "neighbours",
     "charge",
+    "axial",
     "fronts",
     "steps",
     "delay",

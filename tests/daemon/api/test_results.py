@@ -18,7 +18,7 @@ import pytest
 from daemon.errors import StoreError, StoreReason
 from daemon.parts import RunSummary
 from daemon.store.export import export_run
-from daemon.tables import ECHEM, ENSEMBLE, EXPORT_TABLES, PARTICLES
+from daemon.tables import AXIS, ECHEM, ENSEMBLE, EXPORT_TABLES, PARTICLES
 from tests.daemon.api.conftest import Served
 from tests.daemon.api.fakes import FRAMES, RATE_HZ, contrasts
 from tests.daemon.api.fakes import PARTICLES as COUNT
@@ -43,12 +43,14 @@ async def test_particles(with_run: Served) -> None:
     body = await with_run.json("GET", "/runs/r1/particles")
     assert body["run_id"] == "r1"
     assert [row["particle_id"] for row in body["particles"]] == [10, 11, 12, 13]
-    assert tuple(body["particles"][0]) == PARTICLES
+    assert tuple(body["particles"][0]) == (*PARTICLES, *AXIS)
     assert body["particles"][0]["equivalent_diameter_um"] is None
-    assert tuple((await csv(with_run, "/runs/r1/particles")).column_names) == PARTICLES
+    assert tuple((await csv(with_run, "/runs/r1/particles")).column_names) == (*PARTICLES, *AXIS)
 
 
-@pytest.mark.parametrize(("table", "columns"), [("particles", PARTICLES), ("ensemble", ENSEMBLE), ("echem", ECHEM)])
+@pytest.mark.parametrize(
+    ("table", "columns"), [("particles", (*PARTICLES, *AXIS)), ("ensemble", ENSEMBLE), ("echem", ECHEM)]
+)
 async def test_csv_is_that_of_the_export(
     with_run: Served, run_file: RunSummary, tmp_path: Path, table: str, columns: tuple[str, ...]
 ) -> None:
