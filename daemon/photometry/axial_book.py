@@ -42,7 +42,10 @@ class Alike:
 
     contrast: np.ndarray
     difference: np.ndarray
-    variance: np.ndarray
+    sigma: np.ndarray
+    """Of the contrast, from noise."""
+    other: np.ndarray
+    """Standard deviation of the difference beside noise."""
 
     def grown(self, particles: int) -> Alike:
         """The same with more particles, unknown."""
@@ -123,10 +126,13 @@ class AxialBook:
         self._now_bins = np.full((*shape, AXIAL_BINS), np.nan) if part.axial is None else np.asarray(part.axial, float)
         place = np.stack([batch.centroid_y_px, batch.centroid_x_px], axis=2)
         self._now_place = np.where(np.isfinite(part.sigma)[:, :, None], np.asarray(place, float), np.nan)
-        self._learn_noise(part)
+        self._bent_parts, self._bent_place = self._second_differences(part)
 
-    def _learn_noise(self, part: Contrasts) -> None:
-        """Second differences: blind to whatever changes evenly. Where the contrast bends, real changes do too."""
+    def _second_differences(self, part: Contrasts) -> tuple[np.ndarray, np.ndarray]:
+        """(m, rods, 17) and (m, P, 5), of the last m frames begun with: what each adds to `_noise`, `_place_noise`.
+
+        They are blind to whatever changes evenly. Where the contrast bends, real changes do too: those are left out.
+        """
         series = (quarters(self._now_bins), self._now_place, part.values[:, :, 0])
         parts, place, contrast = (
             np.concatenate([*(each[j][None] for each in self._last), own]) for j, own in enumerate(series)
@@ -135,22 +141,25 @@ class AxialBook:
         rods = np.flatnonzero(self._axes.rods)
         sigma2 = np.asarray(part.sigma, float)[-max(len(parts) - 2, 0) :] ** 2 if len(parts) > 2 else np.empty((0, 1))
         if not len(sigma2):
-            return
+            return np.empty((0, len(rods), QUARTERS * QUARTERS + 1)), np.empty((0, self.count, 5))
         even = (contrast[2:] - 2.0 * contrast[1:-1] + contrast[:-2]) ** 2 < BENT**2 * SECOND_DIFFERENCE * sigma2
         bent = (parts[2:] - 2.0 * parts[1:-1] + parts[:-2])[:, rods]
         known = np.isfinite(bent).all(axis=2) & even[:, rods]
         square = (bent[..., None] * bent[..., None, :]).reshape(*bent.shape[:2], QUARTERS * QUARTERS)
-        added = np.concatenate([square, sigma2[:, rods, None]], axis=2)
-        self._noise[rods] = _summed(self._noise[rods], np.where(known[..., None], added, 0.0))
+        of_parts = np.where(known[..., None], np.concatenate([square, sigma2[:, rods, None]], axis=2), 0.0)
         bent = place[2:] - 2.0 * place[1:-1] + place[:-2]
         own = sigma2 / (1.0 + contrast[2:]) ** 2
         known = np.isfinite(bent).all(axis=2) & even
         y, x = bent[..., 0], bent[..., 1]
         added = np.stack([y * y, y * x, x * x, own, np.ones(own.shape)], axis=2)
-        self._place_noise = _summed(self._place_noise, np.where(known[..., None], added, 0.0))
+        return of_parts, np.where(known[..., None], added, 0.0)
 
     def frame(self, k: int) -> None:
         """Frame `k` of those begun with."""
+        bent = k - (len(self._now_place) - len(self._bent_place))
+        if bent >= 0:
+            self._noise[self._axes.rods] += self._bent_parts[bent]
+            self._place_noise += self._bent_place[bent]
         place = self._now_place[k]
         known = np.isfinite(place).all(axis=1)
         place = np.where(known[:, None], place, 0.0)
@@ -250,16 +259,16 @@ class AxialBook:
         parts[:, ~self._axes.rods] = np.nan
         own = replace(curves, layers=parts)
         self._span = np.fmax(self._span, np.where(curves.known, np.abs(curves.contrast).max(axis=0), np.nan))
-        ratio2 = self._ratio() ** 2
         for rest in curves.half.rests:
             anchor = rest_anchor(own, rest)
             if anchor is not None:
                 difference = self._difference(anchor.layers[None])
-                self._rests.append(Alike(anchor.contrast[None], difference, (anchor.sigma**2 * ratio2)[None]))
+                none = np.zeros(difference.shape)
+                self._rests.append(Alike(anchor.contrast[None], difference, anchor.sigma[None], none))
         drive = driven(own) if curves.half.sign else None
         before, self._drive = self._drive, drive if drive is not None else self._drive
         if drive is not None and before is not None and alike(before, drive) and drive.source == before.source + 1:
-            self._pairs.append(self._pair(drive, before, ratio2))
+            self._pairs.append(self._pair(drive, before))
         self.changed, self._rows = True, None
 
     def _difference(self, parts: np.ndarray) -> np.ndarray:
@@ -267,13 +276,13 @@ class AxialBook:
         ends = np.einsum("pek,npk->npe", self._weights, parts)
         return np.asarray(ends[:, :, 1] - ends[:, :, 0])
 
-    def _pair(self, one: Drive, other: Drive, ratio2: np.ndarray) -> Alike:
+    def _pair(self, one: Drive, other: Drive) -> Alike:
         """What is ahead in one direction is behind in the other; how little alike it is, is one error of all points."""
         values, others = one.values, other.at(one.charge_mah)
         differences = [self._difference(each[:, :, 1:]) for each in (values, others)]
         lag = LAG_SHARE * np.abs(differences[0] - differences[1]) / 2.0
-        variance = one.sigma**2 * ratio2 / 2.0 + lag**2 * len(lag)
-        return Alike((values[:, :, 0] + others[:, :, 0]) / 2.0, (differences[0] + differences[1]) / 2.0, variance)
+        contrast, difference = (values[:, :, 0] + others[:, :, 0]) / 2.0, (differences[0] + differences[1]) / 2.0
+        return Alike(contrast, difference, one.sigma / np.sqrt(2.0), lag * np.sqrt(len(lag)))
 
     def _ratio(self) -> np.ndarray:
         """(P,) noise of the ends' difference over that of the contrast."""
@@ -289,8 +298,9 @@ class AxialBook:
         """(P, 2) offset and slope of what even ends differ by over the contrast, and (P, 3) their covariance."""
         points = [*self._rests, *self._pairs]
         none = np.zeros((0, self.count))
-        names = ("contrast", "difference", "variance")
-        x, y, variance = (np.concatenate([none, *(getattr(each, name) for each in points)]) for name in names)
+        names = ("contrast", "difference", "sigma", "other")
+        x, y, sigma, other = (np.concatenate([none, *(getattr(each, name) for each in points)]) for name in names)
+        variance = sigma**2 * self._ratio() ** 2 + other**2
         known = np.isfinite(x) & np.isfinite(y) & (variance > 0)
         with np.errstate(all="ignore"):
             weight = np.where(known, 1.0 / variance, 0.0)
@@ -361,11 +371,6 @@ class AxialBook:
             gradient = self._rows.gradient(table, bins, sigma, drift)[0]
             shift = self._rows.shift(moved, contrast, sigma, drift)[0]
         return told | {"axial_gradient_rms": _rms(gradient), "centroid_shift_rms_px": _rms(shift)}
-
-
-def _summed(sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`sums` with `rows` (n, ...) added one after the other, so that how they were batched changes no bit."""
-    return np.asarray(np.add.reduce(np.concatenate([sums[None], rows]), axis=0))
 
 
 def _rms(values: np.ndarray) -> float:

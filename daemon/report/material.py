@@ -16,6 +16,7 @@ from daemon.insight.cell_halves import CellHalf, capacity_mah, cell_halves
 from daemon.insight.run_data import Columns, RunData, Traces
 from daemon.mask_edits import MaskVersion
 from daemon.report.choice import Choice, choose, named, standing_cycle
+from daemon.report.rods import Rod, rods_of
 from daemon.report.style import TimeAxis
 from daemon.store.clips import StoredClip
 from daemon.store.reader import RunReader
@@ -74,6 +75,10 @@ class Material:
     """Rows of the `fronts` table, without their series."""
     front_series: list[tuple[str, str, dict[str, np.ndarray]]]
     """(mode, half, series) of fronts in the standing cycle, spread over its particles."""
+    axes: list[dict[str, Any]]
+    """Rows of the `axes` table."""
+    rods: list[Rod]
+    """Those with the largest axial gradients."""
     health: list[dict[str, Any]]
     drops: list[dict[str, Any]]
     faults: list[dict[str, Any]]
@@ -118,6 +123,8 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
         clips = [_clips(reader, run, index) for index in indices]
         fronts, health = reader.fronts(), reader.health()
         front_series = _front_series(reader, cycle)
+        axes = reader.axes()
+        rods = rods_of(run, reader, axes)
     columns = ("contrast", "contrast_sigma")
     traces = run.traces(POINTS, progress=lambda share: progress(OVERVIEW_SHARE * share), columns=columns)
 
@@ -129,7 +136,7 @@ def gather(path: Path, particles: Sequence[int] | None, progress: Progress) -> M
     return Material(
         run, frames, traces, details, looks, chosen, cycle,
         halves, capacity, origin, clips, labels, reference_dn, versions, fronts,
-        front_series, health, drops, faults, _sha256(path), time,
+        front_series, axes, rods, health, drops, faults, _sha256(path), time,
     )  # fmt: skip
 
 
