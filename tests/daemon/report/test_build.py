@@ -12,7 +12,7 @@ from daemon.report.build import SECTIONS, report_html, report_run
 from daemon.report.material import gather
 from tests.daemon.report.synthetic_run import SyntheticRun
 
-TITLES = 16
+TITLES = 17
 
 
 def quiet(share):
