@@ -96,7 +96,7 @@ async def test_a_span_of_a_trace(with_run: Served) -> None:
 
 
 async def test_derived_columns_are_null_without_a_calibration(with_run: Served) -> None:
-    columns = "soc,soc_lo,soc_hi,gradient,front_px"
+    columns = "soc,soc_lo,soc_hi,gradient,front_px,axial_gradient,centroid_shift_px"
     body = await with_run.json("GET", f"/runs/r1/traces?points={FRAMES}&columns={columns}")
     uncalibrated, calibrated = body["traces"][0], body["traces"][1]
     assert set(uncalibrated["soc"]) == {None}
@@ -106,7 +106,8 @@ async def test_derived_columns_are_null_without_a_calibration(with_run: Served) 
     np.testing.assert_allclose(soc[inside], expected[inside], atol=2e-3)
     assert (np.array(calibrated["soc_lo"], float)[inside] < soc[inside]).all()
     assert np.nanmax(np.abs(np.array(calibrated["gradient"], float))) < 1e-6
-    assert set(calibrated["front_px"]) == {None}
+    for name in ("front_px", "axial_gradient", "centroid_shift_px"):
+        assert set(calibrated[name]) == {None}, name
 
 
 async def test_traces_as_tables(with_run: Served) -> None:

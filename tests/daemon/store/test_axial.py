@@ -1,6 +1,7 @@
 """Axial bins and axes in a run's file, and what older files say."""
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_a_range_has_a_row_beyond_either_end(path):
 
 
 def test_a_damaged_row_is_left_out(path):
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute(
             "update axial set bins = cast(substr(bins, 1, length(bins) - 1) || x'00' as blob) where block_id = 2"
         )
@@ -86,7 +87,7 @@ def test_a_damaged_row_is_left_out(path):
 
 def test_bytes_a_value(path):
     """Long runs of blocks with the noise of real ones."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         size = db.execute("select sum(length(bins)) from axial where block_id <= 3").fetchone()[0]
     assert size / (3 * BLOCKS * (PARTICLES - 1) * 8) < 2.5  # 4 as they are
 
@@ -129,7 +130,7 @@ def test_gaps_are_not_bridged(path):
 
 
 def test_a_file_from_before_opens_and_knows_nothing(path):
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("drop table axes")
         db.execute("drop table axial")
         db.execute("delete from _sqlite_migrations where name = '0024_axial'")
@@ -143,7 +144,7 @@ def test_a_file_from_before_opens_and_knows_nothing(path):
     open_writing(path, RUN).close()  # opened for writing, the tables come
     with RunReader(path) as reader:
         assert len(reader.axial().t_s) == 0
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("select count(*) from axes").fetchone() == (0,)
 
 
@@ -155,4 +156,5 @@ def test_blocks_of_no_particles():
     cursor = db.execute("select * from axial")
     names = [each[0] for each in cursor.description]
     got = axial_blocks([dict(zip(names, each, strict=True)) for each in cursor], None)
+    db.close()
     assert got.bins.shape == (4, 0, 8)
