@@ -209,7 +209,7 @@ class RunReader(_Reader):
         `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further` (what values are made of). None
         of an older file.
         """
-        if not self._has("axes"):
+        if not self._columns_of("axes"):
             return []
         return [_parsed(self.path, row, ("further",)) for row in self._query("select * from axes order by particle_id")]
 
@@ -223,7 +223,7 @@ class RunReader(_Reader):
         before = "select ifnull(max(t0_s), ?) from axial where t0_s < ?"
         after = "select ifnull(min(t0_s), ?) from axial where t0_s > ?"
         sql = f"select * from axial where t0_s between ({before}) and ({after}) order by block_id"
-        found = self._query(sql, (low, low, high, high)) if self._has("axial") else []
+        found = self._query(sql, (low, low, high, high)) if self._columns_of("axial") else []
         with _understood(self.path, "axial"):
             return axial_blocks(found, indices)
 
