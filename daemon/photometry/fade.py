@@ -14,38 +14,40 @@ from typing import Any
 import numpy as np
 
 from daemon.photometry.blocks import grown
-from daemon.photometry.curves import SECOND_DIFFERENCE
 from daemon.photometry.cycles import HalfMeasures
+from daemon.photometry.departure import Scale, departures, median
+from daemon.photometry.likeness import Likeness
+from daemon.photometry.rescaled import Scales, rescaled_within
 
 FADE, LAG, ASYMMETRY = range(3)
 FEATURES = 3
 """Loss as -ln of the curve's size; lag in swings; discharge's lag minus charge's, as a share of the charge time."""
-ONE_SIDED = np.array([True, True, False])
+SCALE = Scale(
+    one_sided=np.array([True, True, False]),
+    no_matter=np.array([0.004, 0.002, 0.03]),
+    pace=np.array([0.001, 0.0005, 0.001]),
+    slope=np.array([5e-4, 2e-4, 1e-3]),
+)
 """Loss and lag alarm as they grow, asymmetry either way."""
 WINDOWS = (5, 8, 12)
-"""Cycles over which trends are fitted; the one that tells most counts."""
-KEPT = 24
+"""Cycles over which trends are fitted: the last loss, what is told, and what the loss was before."""
+KEPT = 40
+"""Cycles in which departures are sought."""
 BASE_CYCLES = 4
 """The first levels, that later ones are held against."""
 LAST_CYCLES = 2
-"""The last ones, whose mean counts."""
-GUARD_CYCLES = 4
-"""Cycles before the last ones that do not count as before: what fails has begun to by then."""
-NO_MATTER = np.array([0.004, 0.002, 0.03])
-"""Changes of loss, lag and asymmetry as large as this never alarm, however well they are known."""
-TREND_WEIGHT = 4.0
-"""A change counts as it grows: the surer its trend, up to this many times its own score, the more."""
+"""The last ones, whose mean counts,"""
+ANCHOR_CYCLES = 3
+"""and those at which another rate goes on."""
 MIN_CYCLES = 4
 MIN_POPULATION = 8
 """Fewer particles do not tell one's fate from the cell's."""
 PRIOR_CYCLES = 8.0
 """The scatter of a particle's levels about its trend is weighed against the typical one of as many cycles more."""
-MAD_TO_SIGMA = 1.4826
+MOST_RATES = 10_000
 ABRUPT_SIGMAS = 5.0
-ABRUPT_LEAST = 0.012
-"""A loss from one cycle to the next this large beside noise is a step (a crack changes brightness), not a trend."""
-ABRUPT_SHARE = 4.0
-"""... unless it is less than this many times what was lost in the cycle before."""
+ABRUPT_LAG = 0.05
+"""A lag that jumps by this share of the swing beside noise is a half that was disturbed: its cycle is left out."""
 FAILED_RETENTION = 0.8
 """A particle has failed when it is dead or keeps less of its swing than this, beside the median particle."""
 Z90 = 1.645
@@ -64,9 +66,11 @@ class Health:
     """(P, 3) change a cycle of loss, lag share, asymmetry and lag asymmetry, beside the median particle."""
     trend_sigmas: np.ndarray
     scores: np.ndarray
-    """(P, 3) trends in standard deviations of their own noise and of what differs between particles anyway."""
+    """(P, 3) departures in standard deviations of noise and of what differs between particles anyway."""
     risk_score: np.ndarray
     """Root of the squares of `scores` that alarm."""
+    departed: np.ndarray
+    """(P,) cycles ago that was, of the break that tells most."""
     levels: np.ndarray
     """(P, 3) the last levels, beside the median particle."""
     lead_cycles: np.ndarray
@@ -100,17 +104,22 @@ class Health:
 
 
 class HealthBook:
-    """Follows the particles over completed cycles. Memory: twelve cycles, and an offset for each pair of rates."""
+    """Follows the particles over completed cycles. Memory: `KEPT` cycles, and an offset for each pair of rates."""
 
     def __init__(self, particles: int) -> None:
         self._first: HalfMeasures | None = None
         self._stepped = np.zeros(particles, bool)
-        self._reanchor = np.zeros((particles, FEATURES), bool)
+        self._segment = np.zeros(particles, int)
+        """Steps so far."""
+        self._jumped = np.zeros(particles, bool)
+        self._scales = Scales(particles)
+        self._cycles: deque[int] = deque(maxlen=KEPT)
         self._levels: deque[np.ndarray] = deque(maxlen=KEPT)
         self._sigmas: deque[np.ndarray] = deque(maxlen=KEPT)
+        self._groups: deque[np.ndarray] = deque(maxlen=KEPT)
         self._offsets: dict[tuple[int, int], np.ndarray] = {}
-        self._last = np.full((particles, FEATURES), np.nan)
-        self._changed = np.full((particles, FEATURES), np.nan)
+        self._offset_segment: dict[tuple[int, int], np.ndarray] = {}
+        self._last = np.full((ANCHOR_CYCLES, particles, FEATURES), np.nan)
         self._base = np.full((BASE_CYCLES, particles, FEATURES), np.nan)
         """The first levels of each, what later ones are held against."""
 
@@ -118,12 +127,15 @@ class HealthBook:
         """Go on with more particles, unknown in the cycles so far."""
         if self._first is not None:
             self._first = None  # its cycle is not whole for them; one cycle without trends is no loss
-        self._stepped, self._reanchor = grown(self._stepped, particles, False), grown(self._reanchor, particles, False)
-        for kept in (self._levels, self._sigmas):
+        self._stepped, self._segment = grown(self._stepped, particles, False), grown(self._segment, particles, 0)
+        self._jumped = grown(self._jumped, particles, False)
+        self._scales.grow(particles)
+        for kept, unknown in ((self._levels, np.nan), (self._sigmas, np.nan), (self._groups, -1)):
             for place, each in enumerate(kept):
-                kept[place] = grown(each, particles, np.nan)
+                kept[place] = grown(each, particles, unknown)
         self._offsets = {key: grown(offset, particles, np.nan) for key, offset in self._offsets.items()}
-        self._last, self._changed = grown(self._last, particles, np.nan), grown(self._changed, particles, np.nan)
+        self._offset_segment = {key: grown(segment, particles, 0) for key, segment in self._offset_segment.items()}
+        self._last = grown(self._last, particles, np.nan, axis=1)
         self._base = grown(self._base, particles, np.nan, axis=1)
 
     def step(self, index: int) -> None:
@@ -136,36 +148,47 @@ class HealthBook:
         first, self._first = self._first, measures
         if first is None or first.cycle != measures.cycle or min(first.reference, measures.reference) < 0:
             return None
+        halves = _likes(first, measures)
         raw, sigma = _levels(first, measures)
-        stepped, self._stepped = self._stepped, np.zeros(len(alive), bool)
+        stepped, self._stepped = self._stepped | rescaled_within(*halves), np.zeros(len(alive), bool)
         raw[stepped | ~alive] = np.nan
-        judged = np.isfinite(raw[:, FADE])
-        if judged.sum() < MIN_POPULATION:
+        if np.isfinite(raw[:, FADE]).sum() < MIN_POPULATION:
+            self._segment = self._segment + stepped
             return None
-        raw -= _median(raw)
-        self._reanchor[:, FADE] |= stepped
-        levels = self._anchored(raw, sigma, (first.reference, measures.reference))
+        raw -= median(raw)
+        key = (first.reference, measures.reference)
+        self._segment = self._segment + stepped
+        self._segment = self._segment + self._scales.stepped(key, raw[:, FADE], halves, self._segment)
+        levels = self._anchored(raw, sigma, key)
+        self._cycles.append(measures.cycle)
         self._levels.append(levels)
         self._sigmas.append(sigma)
+        self._groups.append(self._group(key))
         return self._judge(measures, levels, alive)
+
+    def _group(self, key: tuple[int, int]) -> np.ndarray:
+        """(P, 3) int: levels of one number share an offset; steps of brightness change that of the loss alone."""
+        rate = list(self._offsets).index(key)
+        group = np.full((len(self._segment), FEATURES), rate)
+        group[:, FADE] += MOST_RATES * self._segment
+        return group
 
     def _anchored(self, raw: np.ndarray, sigma: np.ndarray, key: tuple[int, int]) -> np.ndarray:
         """Levels that go on where they were after another rate and after steps."""
-        offset = self._offsets.get(key)
-        unknown = np.full(raw.shape, np.nan)
-        offset = unknown if offset is None else offset
-        known, last = np.isfinite(raw), self._last
-        fresh = known & (np.isnan(offset) | self._reanchor)
-        offset = np.where(fresh, raw - np.where(np.isfinite(last), last, 0.0 * raw if self._offsets else raw), offset)
+        last, known = median(self._last), np.isfinite(raw)
+        offset = self._offsets.get(key, np.full(raw.shape, np.nan))
+        again = np.zeros(raw.shape, bool)
+        again[:, FADE] = self._offset_segment.get(key, self._segment) != self._segment
+        fresh = known & (np.isnan(offset) | again)
+        start = np.where(np.isfinite(last), last, 0.0 * raw if self._offsets else raw)
+        offset = np.where(fresh, raw - start, offset)
         levels = raw - offset
-        change = levels - last
-        bound = np.maximum(ABRUPT_LEAST, ABRUPT_SIGMAS * np.sqrt(2.0) * sigma)
-        abrupt = (np.abs(change) > bound) & (np.abs(change) > ABRUPT_SHARE * np.abs(np.nan_to_num(self._changed)))
-        abrupt = np.repeat(abrupt[:, [FADE, LAG]].any(axis=1, keepdims=True), FEATURES, axis=1)
-        levels = np.where(abrupt, np.nan, levels)
-        self._changed = np.where(np.isfinite(change) & ~abrupt, change, self._changed)
-        self._reanchor = (self._reanchor & ~known) | (abrupt & (np.arange(FEATURES) == FADE))
-        self._last = np.where(np.isfinite(levels), levels, last)
+        jumped = np.abs(levels - last)[:, LAG] > np.maximum(ABRUPT_LAG, ABRUPT_SIGMAS * np.sqrt(2.0) * sigma[:, LAG])
+        levels = np.where((jumped & ~self._jumped)[:, None], np.nan, levels)  # what lasts was no disturbance
+        self._jumped = np.where(known[:, LAG], jumped, self._jumped)
+        self._last = np.where(np.isfinite(levels), np.concatenate((self._last[1:], levels[None])), self._last)
+        before = self._offset_segment.get(key, self._segment)
+        self._offset_segment[key] = np.where(known[:, FADE], self._segment, before)
         self._offsets[key] = offset
         self._keep_base(levels)
         return levels
@@ -179,80 +202,22 @@ class HealthBook:
 
     def _judge(self, measures: HalfMeasures, levels: np.ndarray, alive: np.ndarray) -> Health:
         series, sigmas = np.stack(self._levels), np.stack(self._sigmas)
-        sigmas = sigmas * noise_ratio(series, sigmas)
-        excess, change_score = self._excess(series, sigmas)
-        departure = _departures(series, sigmas)
-        # what grows from below its first levels only comes back
-        change_score = np.where((departure > change_score) & (change_score > 0), departure, change_score)
-        best = np.full(len(alive), np.nan)
-        trends, trend_sigmas, scores = (np.full(levels.shape, np.nan) for _ in range(3))
-        slopes = {}
-        for window in WINDOWS:
-            slope, own = fitted_slopes(series[-window:], sigmas[-window:])
-            score = _together(_beside_others(slope, own), change_score)
-            risk = _alarm(score)
-            slopes[window] = slope[:, FADE], own[:, FADE]
-            better = np.isfinite(risk) & ~(risk <= best)
-            best = np.where(better, risk, best)
-            trends, trend_sigmas = (
-                np.where(better[:, None], slope, trends),
-                np.where(better[:, None], own, trend_sigmas),
-            )
-            scores = np.where(better[:, None], score, scores)
-        lost = excess[:, FADE]
-        lead, lo, hi = lead_cycles(lost, *slopes[WINDOWS[0]], slopes[WINDOWS[-1]][0])
+        left = departures(np.array(self._cycles), series, sigmas, np.stack(self._groups), SCALE)
+        slopes = [fitted_slopes(series[-window:], sigmas[-window:]) for window in WINDOWS]
+        excess = self._excess(series)
+        lost, (last, own), before = excess[:, FADE], slopes[0], slopes[-1][0]
+        lead, lo, hi = lead_cycles(lost, last[:, FADE], own[:, FADE], before[:, FADE])
         failed = ~alive | (np.exp(-lost) < FAILED_RETENTION)
         return Health(
-            measures.cycle, measures.end_t_s, np.exp(-lost), trends, trend_sigmas, scores, best, excess, lead, lo, hi,
-            failed, np.isfinite(levels[:, FADE]),
+            measures.cycle, measures.end_t_s, np.exp(-lost), *slopes[1], left.scores, left.score, left.age_cycles,
+            excess, lead, lo, hi, failed, np.isfinite(levels[:, FADE]),
         )  # fmt: skip
 
-    def _excess(self, series: np.ndarray, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(P, F) the last levels over the first ones, and that in standard deviations.
-
-        Of noise, of what differs between particles anyway, and of what is of no matter.
-        """
-        last, last_count = _mean_known(series[-LAST_CYCLES:])
+    def _excess(self, series: np.ndarray) -> np.ndarray:
+        """(P, F) the last levels over the first ones."""
+        last, _ = _mean_known(series[-LAST_CYCLES:])
         base, base_count = _mean_known(self._base)
-        excess = np.where(base_count >= BASE_CYCLES, last - base, np.nan)
-        noise = np.square(_median(sigmas)) * (1.0 / last_count + 1.0 / base_count)
-        spread = np.square(MAD_TO_SIGMA * _median(np.abs(excess - _median(excess))))
-        natural = np.maximum(spread - _median(noise), 0.0)
-        return excess, (excess - _median(excess)) / np.sqrt(noise + natural + np.square(NO_MATTER))
-
-
-def noise_ratio(series: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
-    """(F,) scatter from cycle to cycle of the typical particle over what its noise makes, at least 1."""
-    if len(series) < MIN_CYCLES + 2:
-        return np.ones(series.shape[2])
-    second = np.abs(series[2:] - 2.0 * series[1:-1] + series[:-2]) / sigmas[1:-1]
-    ratio = _median(_median(second)) / SECOND_DIFFERENCE
-    return np.fmax(ratio, 1.0)
-
-
-def _departures(series: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
-    """(P, F) how far the last levels left each particle's own straight line of before, in standard deviations.
-
-    Slopes of before are drawn towards the typical one by how well they are known.
-    """
-    if len(series) < LAST_CYCLES + GUARD_CYCLES + MIN_CYCLES:
-        return np.full(series.shape[1:], np.nan)
-    before = series[: -LAST_CYCLES - GUARD_CYCLES]
-    slope, own = fitted_slopes(before, sigmas[: len(before)])
-    typical = _median(slope)
-    natural = np.maximum(np.square(MAD_TO_SIGMA * _median(np.abs(slope - typical))) - np.square(_median(own)), 1e-12)
-    weight = natural / (natural + np.square(own))
-    slope = typical + weight * (slope - typical)
-    known = np.isfinite(before)
-    level, count = _mean_known(before)
-    place = np.where(known, np.arange(len(before))[:, None, None], 0).sum(axis=0) / count
-    ahead = len(series) - (LAST_CYCLES + 1) / 2.0 - place
-    last, last_count = _mean_known(series[-LAST_CYCLES:])
-    left = last - level - slope * ahead
-    noise = np.square(_median(sigmas)) * (1.0 / count + 1.0 / last_count) + weight * np.square(own * ahead)
-    spread = np.square(MAD_TO_SIGMA * _median(np.abs(left - _median(left))))
-    differs = np.maximum(spread - _median(noise), 0.0)
-    return (left - _median(left)) / np.sqrt(noise + differs + np.square(NO_MATTER))
+        return np.where(base_count >= BASE_CYCLES, last - base, np.nan)
 
 
 def _mean_known(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,16 +227,16 @@ def _mean_known(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(known.any(axis=0), np.where(known, values, 0.0).sum(axis=0) / count, np.nan), count
 
 
-def _together(trend: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Geometric mean of scores that agree in sign, the trend's at most `TREND_WEIGHT` times the change's; else 0."""
-    mean = np.sqrt(np.minimum(np.abs(trend), TREND_WEIGHT * np.abs(change)) * np.abs(change))
-    return np.where(np.isnan(trend + change), np.nan, np.where(trend * change > 0, np.sign(change) * mean, 0.0))
+def _likes(first: HalfMeasures, second: HalfMeasures) -> tuple[Likeness, Likeness]:
+    """Of charge and of discharge."""
+    charge, discharge = (first, second) if first.half == "charge" else (second, first)
+    return charge.likeness, discharge.likeness
 
 
 def _levels(first: HalfMeasures, second: HalfMeasures) -> tuple[np.ndarray, np.ndarray]:
     """(P, 3) levels of one cycle and their standard deviations from contrast noise."""
     charge, discharge = (first, second) if first.half == "charge" else (second, first)
-    likes = [charge.likeness, discharge.likeness]
+    likes = _likes(first, second)
     with np.errstate(all="ignore"):
         loss = -np.mean([np.log(each.gain) for each in likes], axis=0)
         loss_sigma = np.hypot(*(each.gain_sigma / each.gain for each in likes)) / 2.0
@@ -307,23 +272,9 @@ def fitted_slopes(series: np.ndarray, sigmas: np.ndarray) -> tuple[np.ndarray, n
     formal = np.sqrt(np.square(formal).sum(axis=0) / safe)
     freedom = np.maximum(count - 2, 1)
     ratio = np.where(enough & (formal > 0), left / freedom / np.where(formal > 0, formal, 1.0) ** 2, np.nan)
-    typical = np.square(formal) * _median(ratio)
+    typical = np.square(formal) * median(ratio)
     scatter = (PRIOR_CYCLES * typical + left) / (PRIOR_CYCLES + freedom)
     return slope, np.sqrt(scatter / np.where(enough, sxx, np.nan))
-
-
-def _beside_others(slope: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """(P, F) distance from the median slope in standard deviations: of the fit, and of what differs anyway."""
-    away = slope - _median(slope)
-    spread = np.square(MAD_TO_SIGMA * _median(np.abs(away)))
-    natural = np.maximum(spread - np.square(_median(sigma)), 0.0)
-    return away / np.sqrt(np.square(sigma) + natural)
-
-
-def _alarm(score: np.ndarray) -> np.ndarray:
-    """(P,) root of the sum of squares of what alarms; NaN where nothing is known."""
-    size = np.where(ONE_SIDED, np.maximum(score, 0.0), np.abs(score))
-    return np.where(np.isfinite(score).any(axis=1), np.sqrt(np.nansum(np.square(size), axis=1)), np.nan)
 
 
 def lead_cycles(
@@ -350,13 +301,6 @@ def _reach(left: np.ndarray, slope: np.ndarray, growth: np.ndarray) -> np.ndarra
         cycles = np.where(growth > 1e-9, (root - slope) / growth, linear)
     cycles = np.where(left <= 0, 0.0, cycles)
     return np.where(np.isnan(slope), np.nan, np.where(cycles > FAR_CYCLES, np.inf, cycles))
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Median along the first axis over what is known; NaN where nothing is, without warnings."""
-    known = np.isfinite(values)
-    filled = np.where(known.any(axis=0), values, 0.0)
-    return np.where(known.any(axis=0), np.nanmedian(filled, axis=0), np.nan)
 
 
 def _finite(values: np.ndarray) -> list[float]:

@@ -55,6 +55,8 @@ class Electrode:
     discharge_gain: np.ndarray | float = 1.0
     """Rate constant on discharge over that on charge."""
     ohm_v_per_c: float = 0.0
+    shift_v: np.ndarray | float = 0.0
+    """Each particle's own equilibrium potential over that of its charge."""
 
     def advance(self, dt_s: float, c_rate: float | None, hold_v: float | None) -> tuple[float, float]:
         """One step of time under a current (`c_rate`) or a voltage: (voltage, C-rate that flowed)."""
@@ -73,7 +75,7 @@ class Electrode:
         return volts, passed * 3600.0 / dt_s
 
     def _rates(self, c_rate: float | None, hold_v: float | None) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        u = F_2RT * open_v(self.x)
+        u = F_2RT * (open_v(self.x) + self.shift_v)
         k = self.k_per_h * exchange(self.x)
         if hold_v is not None:
             current = 0.0
@@ -286,24 +288,26 @@ class Outcome:
         return np.array([self.cycles[key][name] for key in keys], float)
 
 
-def science_of(recorder: Recorder, capacity_mah: float | None = CAPACITY_MAH) -> Outcome:
+def science_of(
+    recorder: Recorder, capacity_mah: float | None = CAPACITY_MAH, science: type[Science] = Science
+) -> Outcome:
     """The run through the product's science, cell and frames in step."""
-    science = Science(recorder.masks(), ScienceSettings(capacity_mah=capacity_mah))
+    running = science(recorder.masks(), ScienceSettings(capacity_mah=capacity_mah))
     updates: list[ScienceUpdate] = []
     place, rows, judged = 0, recorder.rows, 0
     for batch in recorder.batches():
         upto = place
         while upto < len(rows) and rows[upto].t_s <= batch.t_s[-1]:
             upto += 1
-        science.add_cell(rows[place:upto])
+        running.add_cell(rows[place:upto])
         place = upto
-        updates.append(science.add(batch))
-        if not judged and science.summary()["active_fraction"] == science.summary()["active_fraction"]:
+        updates.append(running.add(batch))
+        if not judged and running.summary()["active_fraction"] == running.summary()["active_fraction"]:
             judged = len(updates)
-    science.add_cell(rows[place:])
-    updates.append(science.finish())
+    running.add_cell(rows[place:])
+    updates.append(running.finish())
     return Outcome(
-        science,
+        running,
         {(row["particle_id"], row["cycle"], row["half"]): row for update in updates for row in update.cycles},
         {(row["particle_id"], row["cycle"]): row for update in updates for row in update.health},
         [event for update in updates for event in update.events],

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.events import EventKind
+from daemon.photometry.science import Science
+from daemon.photometry.update import ScienceUpdate
 from tests.accuracy.effort import Effort
 from tests.accuracy.electrode import Electrode, Optics, Recorder, Step, drive, science_of
+from tests.accuracy.precursors import C_RATES, Focus, Precursors
 from tests.bench.figures import Figure, at_least, at_most
 
 TITLE = "Fade, and warnings before failure"
@@ -91,13 +94,24 @@ class Fate:
         return np.where(self.fails, np.clip((cycle - self.onset) / self.lasts, 0.0, 1.0), 0.0)
 
 
+class Uncalibrated(Science):
+    """Ageing asks for no charge states, whose calibrations take most of a run's time."""
+
+    def _calibrate(self, update: ScienceUpdate) -> None:
+        pass
+
+
 class Aged:
     """One seed's run."""
 
-    def __init__(self, seed: int, failing: float = 0.10) -> None:
+    def __init__(self, seed: int, failing: float = 0.10, *, still: bool = False) -> None:
+        """`still`: nothing but fates, without noise, jitter and cracks."""
         rng = np.random.default_rng([seed, 33])
-        self.optics, self.fate = Optics.draw(rng, COUNT), Fate.draw(rng, failing)
-        self.recorder = Recorder(self.optics, rng)
+        self.optics, self._unrest = Optics.draw(rng, COUNT), 0.0 if still else 1.0
+        self.recorder = self._prepare(rng, failing)
+        if still:
+            self.fate.crack_cycle[:] = CYCLES
+            self.optics.flux0_e = self.optics.flux0_e * 1e4
         self._scale = np.ones(COUNT)
         self._k = 3.0 * np.exp(rng.normal(0, 0.4, COUNT))
         share = self.optics.area_px**1.5
@@ -110,15 +124,22 @@ class Aged:
         self.fails, self.cracked = self.fate.fails, self.fate.crack_cycle < CYCLES
         self._read()
 
+    def _prepare(self, rng: np.random.Generator, failing: float) -> Recorder:
+        self.fate: Fate | Precursors = Fate.draw(rng, failing)
+        return Recorder(self.optics, rng)
+
+    def _jitter(self, rng: np.random.Generator, sigma: float) -> np.ndarray:
+        return np.exp(self._unrest * rng.normal(0, sigma, COUNT))
+
     def _cycle(self, electrode: Electrode, cycle: int, rng: np.random.Generator) -> None:
         fate, way = self.fate, self.fate.way(cycle)
         gone = cycle >= fate.failure
-        gain = (1.0 - fate.fade) ** cycle * (1.0 - fate.loss * way**2.5) * np.exp(rng.normal(0, 0.002, COUNT))
+        gain = (1.0 - fate.fade) ** cycle * (1.0 - fate.loss * way**2.5) * self._jitter(rng, 0.002)
         gain = np.where(gone, 0.0, gain)
         since = cycle - fate.crack_cycle
         boost = 1.0 + 0.5 * np.where(since >= 0, np.exp(-np.maximum(since, 0) / 4.0), 0.0)
         electrode.k_per_h = self._k * 0.997**cycle * np.exp(-fate.slowing * way**1.5) * boost
-        electrode.k_per_h = electrode.k_per_h * np.exp(rng.normal(0, 0.01, COUNT))
+        electrode.k_per_h = electrode.k_per_h * self._jitter(rng, 0.01)
         electrode.discharge_gain = 1.0 - fate.lopsided * way**1.5
         electrode.share = np.where(gone, 0.0, self._share * gain)
         self._true_gain.append(gain * self._scale)
@@ -137,7 +158,7 @@ class Aged:
             self._scale[index] *= 1.0 + self.fate.crack_step[index]
 
     def _read(self) -> None:
-        self.outcome = outcome = science_of(self.recorder)
+        self.outcome = outcome = science_of(self.recorder, science=Uncalibrated)
         ends = sorted({(row["t_s"], cycle) for (_, cycle), row in outcome.health.items()})
         self.first_told = np.full(COUNT, 10**6)
         self.events = [event for event in outcome.events if event.kind is EventKind.WARNING]
@@ -155,6 +176,34 @@ class Aged:
         self.plain_lead = np.where(self.plain_first < 10**6, failure - self.plain_first, -(10**6))
         self.retention = np.array([outcome.column("retention", cycle, "charge") for cycle in range(20)])
         self.true_retention = np.array(self._true_gain[:20]) / self._true_gain[0]
+
+
+class Harder(Aged):
+    """One seed's run of failures that announce themselves otherwise, for a shorter time, seen less steadily."""
+
+    def _prepare(self, rng: np.random.Generator, failing: float) -> Recorder:
+        self.fate = Precursors.draw(rng, COUNT, CYCLES, failing)
+        self._focus, self._c_rate = Focus.draw(rng, COUNT), rng.choice(C_RATES, CYCLES)
+        drift = rng.normal(0, 2e-5, COUNT)
+        return Recorder(self.optics, rng, residual=3e-4 * self._unrest, drift_per_h=drift * self._unrest)
+
+    def _cycle(self, electrode: Electrode, cycle: int, rng: np.random.Generator) -> None:
+        fate = self.fate
+        gone = cycle >= fate.failure
+        gain = (1.0 - fate.fade) ** cycle * fate.gain(cycle) * self._jitter(rng, 0.002)
+        gain = np.where(gone, 0.0, gain)
+        electrode.k_per_h = self._k * 0.997**cycle * np.exp(-fate.slowing(cycle)) * self._jitter(rng, 0.01)
+        electrode.discharge_gain = fate.discharge_gain(cycle)
+        electrode.share = np.where(gone, 0.0, self._share * gain)
+        self._true_gain.append(gain * self._scale)
+        c_rate, capacity = float(self._c_rate[cycle]), electrode.share.sum()
+        seen = gain * (1.0 + self._unrest * self._focus.wander())
+        for sign in (1, -1):
+            electrode.shift_v = sign * fate.hysteresis_v(cycle)
+            step = Step(c_rate=sign * c_rate * capacity, until_v=4.15 if sign > 0 else 3.5, frame_s=60 / c_rate)
+            if sign < 0:
+                self._crack(cycle)
+            drive(electrode, self.recorder, step, cycle, None, seen)
 
 
 def _quartiles(values: np.ndarray, unit: str) -> str:
