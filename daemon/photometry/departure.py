@@ -13,8 +13,8 @@ import numpy as np
 
 AGES = (3, 4, 6, 9, 13)
 """Cycles since the line may have broken."""
-POWERS = (1, 2)
-"""What departs goes by the age or by its square."""
+POWERS = (1, 3)
+"""What departs goes by the age or by its third power."""
 MIN_CYCLES = 6
 BEFORE_CYCLES = 3
 """Cycles before a break that are asked for."""
@@ -165,9 +165,7 @@ def _without(x: np.ndarray, nuisance: np.ndarray, stiffness: np.ndarray | float)
     return x - nuisance[..., None] * (taken[:, None] * np.einsum("pn,pnr->pr", nuisance, x))[:, None, :]
 
 
-def _in_turn(
-    nuisances: list[np.ndarray], stiffness: Sequence[np.ndarray | float]
-) -> Iterator[np.ndarray]:
+def _in_turn(nuisances: list[np.ndarray], stiffness: Sequence[np.ndarray | float]) -> Iterator[np.ndarray]:
     """The nuisances, each whitened for those before it."""
     first, second = nuisances
     yield first

@@ -24,13 +24,13 @@ FEATURES = 3
 """Loss as -ln of the curve's size; lag in swings; discharge's lag minus charge's, as a share of the charge time."""
 SCALE = Scale(
     one_sided=np.array([True, True, False]),
-    no_matter=np.array([0.004, 0.002, 0.03]),
-    pace=np.array([0.001, 0.0005, 0.001]),
+    no_matter=np.array([0.003, 0.0005, 0.015]),
+    pace=np.array([0.0012, 0.0002, 0.003]),
     slope=np.array([5e-4, 2e-4, 1e-3]),
 )
 """Loss and lag alarm as they grow, asymmetry either way."""
-WINDOWS = (5, 8, 12)
-"""Cycles over which trends are fitted: the last loss, what is told, and what the loss was before."""
+TREND_CYCLES = 8
+"""Over which the trends told are fitted."""
 KEPT = 40
 """Cycles in which departures are sought."""
 BASE_CYCLES = 4
@@ -50,8 +50,6 @@ ABRUPT_LAG = 0.05
 """A lag that jumps by this share of the swing beside noise is a half that was disturbed: its cycle is left out."""
 FAILED_RETENTION = 0.8
 """A particle has failed when it is dead or keeps less of its swing than this, beside the median particle."""
-Z90 = 1.645
-FAR_CYCLES = 1000.0
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,16 @@ class Health:
     """(P,) cycles ago that was, of the break that tells most."""
     levels: np.ndarray
     """(P, 3) the last levels, beside the median particle."""
-    lead_cycles: np.ndarray
-    """Cycles until `FAILED_RETENTION` if the loss goes on as it does; infinite or NaN where that tells none."""
-    lead_lo: np.ndarray
-    lead_hi: np.ndarray
     failed: np.ndarray
     """(P,) bool"""
     fresh: np.ndarray
     """(P,) bool: measured in this cycle, and it did not step."""
 
-    def rows(self, particle_id: np.ndarray, probability: np.ndarray, warned: np.ndarray) -> list[dict[str, Any]]:
-        """Rows of the `health` table."""
+    def rows(
+        self, particle_id: np.ndarray, probability: np.ndarray, warned: np.ndarray, left: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Rows of the `health` table; `left` (3, P) are the cycles left: lower bound, median, upper bound."""
+        lead_lo, lead, lead_hi = left.tolist()
         names = ("loss", "lag", "asymmetry")
         columns: dict[str, list[Any]] = {"retention": self.retention.tolist()}
         for place, name in enumerate(names):
@@ -92,8 +89,8 @@ class Health:
             columns[f"{name}_trend_sigma"] = self.trend_sigmas[:, place].tolist()
         columns |= {
             "risk_score": self.risk_score.tolist(), "risk": probability.tolist(),
-            "lead_cycles": _finite(self.lead_cycles), "lead_lo_cycles": _finite(self.lead_lo),
-            "lead_hi_cycles": _finite(self.lead_hi), "warned": warned.astype(int).tolist(),
+            "lead_cycles": lead, "lead_lo_cycles": lead_lo, "lead_hi_cycles": lead_hi,
+            "warned": warned.astype(int).tolist(),
             "failed": self.failed.astype(int).tolist(),
         }  # fmt: skip
         keys = tuple(columns)
@@ -203,14 +200,13 @@ class HealthBook:
     def _judge(self, measures: HalfMeasures, levels: np.ndarray, alive: np.ndarray) -> Health:
         series, sigmas = np.stack(self._levels), np.stack(self._sigmas)
         left = departures(np.array(self._cycles), series, sigmas, np.stack(self._groups), SCALE)
-        slopes = [fitted_slopes(series[-window:], sigmas[-window:]) for window in WINDOWS]
+        trends, trend_sigmas = fitted_slopes(series[-TREND_CYCLES:], sigmas[-TREND_CYCLES:])
         excess = self._excess(series)
-        lost, (last, own), before = excess[:, FADE], slopes[0], slopes[-1][0]
-        lead, lo, hi = lead_cycles(lost, last[:, FADE], own[:, FADE], before[:, FADE])
-        failed = ~alive | (np.exp(-lost) < FAILED_RETENTION)
+        retention = np.exp(-excess[:, FADE])
+        failed = ~alive | (retention < FAILED_RETENTION)
         return Health(
-            measures.cycle, measures.end_t_s, np.exp(-lost), *slopes[1], left.scores, left.score, left.age_cycles,
-            excess, lead, lo, hi, failed, np.isfinite(levels[:, FADE]),
+            measures.cycle, measures.end_t_s, retention, trends, trend_sigmas, left.scores, left.score,
+            left.age_cycles, excess, failed, np.isfinite(levels[:, FADE]),
         )  # fmt: skip
 
     def _excess(self, series: np.ndarray) -> np.ndarray:
@@ -275,33 +271,3 @@ def fitted_slopes(series: np.ndarray, sigmas: np.ndarray) -> tuple[np.ndarray, n
     typical = np.square(formal) * median(ratio)
     scatter = (PRIOR_CYCLES * typical + left) / (PRIOR_CYCLES + freedom)
     return slope, np.sqrt(scatter / np.where(enough, sxx, np.nan))
-
-
-def lead_cycles(
-    lost: np.ndarray, slope: np.ndarray, sigma: np.ndarray, slow_slope: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cycles until the loss reaches that of a failed particle, and the bounds of 90 %; (P,) each, inf for never.
-
-    The loss goes on by its slope of the last five cycles, which itself grows as it did against that of twelve.
-    """
-    left = -np.log(FAILED_RETENTION) - lost
-    apart = (WINDOWS[-1] - WINDOWS[0]) / 2.0
-    growth = np.where(np.isfinite(slow_slope), np.maximum(slope - slow_slope, 0.0) / apart, 0.0)
-    middle = _reach(left, slope, growth)
-    sooner = _reach(left, slope + Z90 * sigma, growth + Z90 * sigma / apart)
-    later = _reach(left, slope - Z90 * sigma, np.maximum(growth - Z90 * sigma / apart, 0.0))
-    return middle, sooner, later
-
-
-def _reach(left: np.ndarray, slope: np.ndarray, growth: np.ndarray) -> np.ndarray:
-    """Smallest L > 0 with slope L + growth L**2 / 2 = left."""
-    with np.errstate(all="ignore"):
-        linear = np.where(slope > 0, left / slope, np.inf)
-        root = np.sqrt(np.square(slope) + 2.0 * growth * left)
-        cycles = np.where(growth > 1e-9, (root - slope) / growth, linear)
-    cycles = np.where(left <= 0, 0.0, cycles)
-    return np.where(np.isnan(slope), np.nan, np.where(cycles > FAR_CYCLES, np.inf, cycles))
-
-
-def _finite(values: np.ndarray) -> list[float]:
-    return np.where(np.isfinite(values), values, np.nan).tolist()

@@ -8,16 +8,17 @@ import numpy as np
 
 from daemon.events import Event, EventKind
 from daemon.photometry.blocks import grown
-from daemon.photometry.fade import ASYMMETRY, FADE, FAILED_RETENTION, LAG, Health
+from daemon.photometry.fade import ASYMMETRY, FADE, LAG, Health
+from daemon.photometry.lead import LeadBook
 
-WARN_SCORE = 3.8
+WARN_SCORE = 3.45
 """Risk score that is a warning."""
 WORSE = 1.5
 """A particle is told again when its score has grown by this factor."""
-RISK_SCORE, RISK_WIDTH = 3.5, 0.8
+RISK_SCORE, RISK_WIDTH = 3.1, 0.45
 """The share of particles with a score that fail: a logistic curve, fitted to simulated electrodes (docs/science.md)."""
 TELLING_SCORE = 2.5
-"""A trend is named as a reason from here on."""
+"""A departure is named as a reason from here on, and below it nothing is told of the cycles left."""
 
 
 def probability(risk_score: np.ndarray) -> np.ndarray:
@@ -31,11 +32,16 @@ class WarningBook:
     def __init__(self, particle_id: np.ndarray) -> None:
         self._particle_id = particle_id
         self._told = np.full(len(particle_id), np.nan)
+        self._first = np.full(len(particle_id), np.nan)
+        """Scores with the first warnings: as these grow, less is left."""
+        self._leads = LeadBook(len(particle_id))
 
     def grow(self, particle_id: np.ndarray) -> None:
         """Go on with more particles."""
         self._particle_id = particle_id
         self._told = grown(self._told, len(particle_id), np.nan)
+        self._first = grown(self._first, len(particle_id), np.nan)
+        self._leads.grow(len(particle_id))
 
     @property
     def warned(self) -> np.ndarray:
@@ -47,24 +53,28 @@ class WarningBook:
         due = (health.risk_score >= WARN_SCORE) & health.fresh & ~health.failed
         due &= np.isnan(self._told) | (health.risk_score >= WORSE * self._told)
         self._told = np.where(due, health.risk_score, self._told)
+        self._leads.add(health.cycle, due, health.failed)
+        self._first = np.where(due & np.isnan(self._first), health.risk_score, self._first)
+        worse = np.fmax(health.risk_score / self._first, 1.0)
+        left = np.where(health.risk_score >= TELLING_SCORE, self._leads.left(health.cycle) / worse, np.nan)
         risk = probability(health.risk_score)
         events = [
             Event(
                 EventKind.WARNING, health.t_s, detected_t_s, particle_id=int(self._particle_id[index]),
                 magnitude=float(risk[index]), score=float(health.risk_score[index]),
-                detail=warning_words(health, index, int(self._particle_id[index])),
+                detail=warning_words(health, index, int(self._particle_id[index]), left[:, index]),
             )
             for index in np.flatnonzero(due).tolist()
         ]  # fmt: skip
-        return events, health.rows(self._particle_id, risk, self.warned)
+        return events, health.rows(self._particle_id, risk, self.warned, left)
 
     def summary(self) -> dict[str, Any]:
         """For the status."""
         return {"particles_warned": int(self.warned.sum())}
 
 
-def warning_words(health: Health, index: int, particle_id: int) -> str:
-    """Why a particle is expected to fail and how soon its loss alone gets there, as a sentence."""
+def warning_words(health: Health, index: int, particle_id: int, left: np.ndarray) -> str:
+    """Why a particle is expected to fail and how soon, as a sentence; `left` (3,) cycles: bound, median, bound."""
     trend, score = health.trends[index], health.scores[index]
     reasons = []
     if score[FADE] >= TELLING_SCORE:
@@ -75,12 +85,8 @@ def warning_words(health: Health, index: int, particle_id: int) -> str:
         reasons.append("its charge and discharge grow apart")
     if not reasons:
         reasons.append("loses swing, lags and grows asymmetric a little each")
-    lead, lo, hi = health.lead_cycles[index], health.lead_lo[index], health.lead_hi[index]
-    left = f"{100 * FAILED_RETENTION:.0f} % is left"
-    when = "how soon cannot be told"
+    lo, lead, hi = left.tolist()
+    when = "it outlived what particles warned of have left, so how soon cannot be told"
     if np.isfinite(lead):
-        until = f"{hi:.0f}" if np.isfinite(hi) else "many"
-        when = f"at this pace {left} in about {lead:.0f} cycles ({lo:.0f} to {until}); contact may be lost before"
-    elif np.isfinite(lo):
-        when = f"at this pace {left} not before {lo:.0f} cycles; contact may be lost before"
+        when = f"such particles have about {lead:.0f} cycles left ({lo:.0f} to {hi:.0f})"
     return f"particle {particle_id} {' and '.join(reasons)}; {when}"

@@ -33,8 +33,8 @@ def section(material: Material) -> Section:
         f"{counted(len(warned), 'particle')} of {len(last)} warned of, {len(failed)} failed"
         + (f"; {ahead} of these were warned of in an earlier cycle." if failed else "."),
         "Loss is what a particle's swing lost beside the median particle since the first cycle of the kind; a particle"
-        " counts as failed when it is dead or less than 80 % is left beside the median. Lead times reckon with the loss"
-        " going on as it does; contact may be lost before.",
+        " counts as failed when it is dead or less than 80 % is left beside the median. Lead times are how long"
+        " particles warned of have lasted.",
         _losses(by_particle, warned),
     ]
     if warned:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from daemon.photometry.cycles import CycleBook, HalfMeasures
-from daemon.photometry.fade import FADE, LAG, MIN_POPULATION, HealthBook, fitted_slopes, lead_cycles
+from daemon.photometry.fade import FADE, LAG, MIN_POPULATION, HealthBook, fitted_slopes
 from daemon.photometry.likeness import Likeness
 from tests.daemon.photometry.shapes_of_halves import make_curves, make_half, ramp
 
 COUNT = 20
+LEFT = np.repeat([[2.0], [6.0], [13.0]], COUNT, axis=1)
 
 
 def template() -> tuple[HalfMeasures, HalfMeasures]:
@@ -21,14 +22,17 @@ def template() -> tuple[HalfMeasures, HalfMeasures]:
 CHARGE, DISCHARGE = template()
 
 
-def feed(book: HealthBook, cycle: int, gain: np.ndarray, lag: np.ndarray, alive: np.ndarray | None = None):
-    """One cycle whose curves are known to 2e-3: (P,) sizes and lags in swings."""
+def feed(book: HealthBook, cycle: int, gain: np.ndarray, lag: np.ndarray, alive: np.ndarray | None = None,
+         light: np.ndarray | float = 0.0, only_second: bool = False):  # fmt: skip
+    """One cycle whose curves are known to 2e-3: (P,) sizes, lags in swings, and moves of contrast."""
     rng = np.random.default_rng(cycle)
     last = None
     for half, sign in ((CHARGE, 1.0), (DISCHARGE, -1.0)):
         noise, way = rng.normal(0, 2e-3, (2, COUNT)), np.full(COUNT, 0.2 * sign)
+        before = only_second and half is CHARGE
+        size, moved = (1.0, 0.0) if before else (gain, light)
         likeness = Likeness(
-            gain + noise[0], np.full(COUNT, 2e-3), 0.2 * (noise[1] - sign * lag), np.full(COUNT, 4e-4), way
+            size + noise[0], np.full(COUNT, 2e-3), moved + 0.2 * (noise[1] - sign * lag), np.full(COUNT, 4e-4), way
         )
         measures = replace(half, cycle=cycle, likeness=likeness, end_t_s=7200.0 * cycle)
         with np.errstate(all="ignore"):
@@ -64,7 +68,7 @@ def test_the_particle_that_loses_more_stands_out_with_its_loss() -> None:
     assert health.scores[3, FADE] > abs(health.scores[3, LAG])
     assert health.trends[3, FADE] == pytest.approx(0.011, rel=0.2)
     assert health.retention[3] == pytest.approx(0.9, abs=0.02)
-    assert 3 < health.lead_lo[3] <= health.lead_cycles[3] <= health.lead_hi[3]
+    assert 5 < health.departed[3] <= 13
 
 
 def test_a_growing_lag_stands_out_alone() -> None:
@@ -87,14 +91,40 @@ def test_a_crack_is_a_step_and_no_trend() -> None:
     assert not health.failed[2]
 
 
-def test_a_step_that_nobody_saw_is_none_either() -> None:
-    book = HealthBook(COUNT)
-    worst = 0.0
+def stepped(light: float) -> float:
+    """The worst score of a particle that loses 15 % of its curve at once, its contrasts moving by `light`."""
+    book, worst = HealthBook(COUNT), 0.0
     for cycle in range(20):
-        gain = np.where((np.arange(COUNT) == 2) & (cycle > 10), 0.85, 1.0)
-        health = feed(book, cycle, gain, np.zeros(COUNT))
+        after = (np.arange(COUNT) == 2) & (cycle > 10)
+        health = feed(book, cycle, np.where(after, 0.85, 1.0), np.zeros(COUNT), light=np.where(after, light, 0.0))
         worst = max(worst, np.nan_to_num(health.risk_score[2]))
-    assert worst < 3.5
+    return worst
+
+
+def test_a_step_that_nobody_saw_is_none_either() -> None:
+    assert stepped(-0.15) < 3.4
+
+
+def test_a_part_that_follows_no_more_is_a_loss() -> None:
+    assert stepped(-0.15 * 0.1) > 5
+
+
+def test_a_step_between_charge_and_discharge_leaves_its_cycle_out() -> None:
+    book = HealthBook(COUNT)
+    for cycle in range(20):
+        light = np.where((np.arange(COUNT) == 2) & (cycle > 10), -0.1, 0.0)
+        health = feed(book, cycle, 1.0 + light, np.zeros(COUNT), light=light, only_second=cycle == 11)
+        assert health.fresh[2] == (cycle != 11)
+    assert health.risk_score[2] < 3.4
+    assert health.retention[2] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_lag_that_jumps_is_left_out_once_and_believed_when_it_lasts() -> None:
+    book, fresh = HealthBook(COUNT), []
+    for cycle in range(20):
+        lag = np.where((np.arange(COUNT) == 2) & ((cycle == 9) | (cycle >= 14)), 0.2, 0.0)
+        fresh.append(bool(feed(book, cycle, np.ones(COUNT), lag).fresh[2]))
+    assert [cycle for cycle, known in enumerate(fresh) if not known] == [9, 14]
 
 
 def test_dead_particles_have_failed_and_are_not_judged() -> None:
@@ -121,8 +151,9 @@ def test_particles_that_came_later_begin_their_own_history() -> None:
 
 
 def test_rows_hold_what_is_known() -> None:
-    row = aged(12, {3: 0.01}).rows(np.arange(COUNT), np.full(COUNT, 0.1), np.zeros(COUNT, bool))[3]
+    row = aged(12, {3: 0.01}).rows(np.arange(COUNT), np.full(COUNT, 0.1), np.zeros(COUNT, bool), LEFT)[3]
     assert (row["particle_id"], row["cycle"], row["warned"], row["failed"]) == (3, 11, 0, 0)
+    assert (row["lead_lo_cycles"], row["lead_cycles"], row["lead_hi_cycles"]) == (2.0, 6.0, 13.0)
     assert row["loss_trend"] > 3 * row["loss_trend_sigma"] > 0
 
 
@@ -133,13 +164,3 @@ def test_slopes_of_gaps_and_of_too_few() -> None:
     slope, sigma = fitted_slopes(x, np.full(x.shape, 0.01))
     assert slope[:2, 0] == pytest.approx([0.1, 0.2])
     assert np.isnan(slope[2, 0]) and np.isnan(sigma[2, 0])
-
-
-def test_lead_is_when_the_loss_reaches_that_of_a_failed_particle() -> None:
-    lost, slope = np.array([0.0, 0.0, 0.3, 0.0]), np.array([0.0223, 0.0223, 0.01, -0.01])
-    middle, sooner, later = lead_cycles(lost, slope, np.full(4, 0.005), np.array([0.0223, 0.0, 0.01, 0.0]))
-    assert middle[0] == pytest.approx(10, rel=0.01)
-    assert middle[1] < middle[0]
-    assert middle[2] == 0
-    assert np.isinf(middle[3])
-    assert (sooner <= middle).all() and (middle <= later).all()

@@ -10,13 +10,13 @@ from daemon.photometry.warnings import WARN_SCORE, WarningBook, probability, war
 IDS = np.array([11, 12, 13])
 
 
-def health(risk: list[float], failed: tuple[bool, ...] = (False, False, False), lead: float = 9.0) -> Health:
+def health(risk: list[float], failed: tuple[bool, ...] = (False, False, False), cycle: int = 20) -> Health:
     score = np.array(risk)
     scores = np.zeros((3, 3))
     scores[:, FADE] = score
     return Health(
-        20, 1000.0, np.full(3, 0.9), np.full((3, 3), 0.01), np.full((3, 3), 0.001), scores, score, np.zeros((3, 3)),
-        np.full(3, lead), np.full(3, 6.0), np.full(3, 14.0), np.array(failed), np.ones(3, bool),
+        cycle, 1000.0, np.full(3, 0.9), np.full((3, 3), 0.01), np.full((3, 3), 0.001), scores, score, np.full(3, 6.0),
+        np.zeros((3, 3)), np.array(failed), np.ones(3, bool),
     )  # fmt: skip
 
 
@@ -28,8 +28,11 @@ def test_a_warning_has_probability_time_and_words() -> None:
     assert 0.5 < event.magnitude < 1
     assert (event.t_s, event.detected_t_s, event.score) == (1000.0, 1010.0, WARN_SCORE + 2)
     assert "loses 1 % of its swing a cycle more than the others" in event.detail
-    assert "in about 9 cycles (6 to 14)" in event.detail
     assert [row["warned"] for row in rows] == [0, 1, 0]
+    left = [rows[1][name] for name in ("lead_lo_cycles", "lead_cycles", "lead_hi_cycles")]
+    assert 0 < left[0] < left[1] < left[2]
+    assert f"about {left[1]:.0f} cycles left ({left[0]:.0f} to {left[2]:.0f})" in event.detail
+    assert np.isnan(rows[0]["lead_cycles"])
 
 
 def test_it_is_told_once_and_again_only_when_distinctly_worse() -> None:
@@ -47,12 +50,21 @@ def test_what_has_failed_or_was_not_measured_is_not_warned_of() -> None:
 
 
 def test_words_when_no_time_can_be_told() -> None:
-    never = replace(health([5.0, 5.0, 5.0]), lead_cycles=np.full(3, np.inf), lead_lo=np.full(3, np.inf))
-    assert "how soon cannot be told" in warning_words(never, 0, 11)
+    assert "how soon cannot be told" in warning_words(health([5.0, 5.0, 5.0]), 0, 11, np.full(3, np.nan))
     lagging = health([5.0, 5.0, 5.0])
     lagging.scores[0] = 0.0
     lagging.scores[0, LAG] = 6.0
-    assert "lags more" in warning_words(lagging, 0, 11)
+    assert "lags more" in warning_words(lagging, 0, 11, np.array([2.0, 6.0, 13.0]))
+
+
+def test_the_worse_a_particle_gets_the_less_is_left_and_nothing_is_told_when_it_recovers() -> None:
+    leads = []
+    for score in (WARN_SCORE, 2 * WARN_SCORE, 1.0):
+        book = WarningBook(IDS)
+        book.add(health([0.0, WARN_SCORE, 0.0]), 0.0)
+        leads.append(book.add(health([0.0, score, 0.0], cycle=21), 0.0)[1][1]["lead_cycles"])
+    assert leads[1] == pytest.approx(leads[0] / 2)
+    assert np.isnan(leads[2])
 
 
 def test_probability_rises_with_the_score() -> None:
