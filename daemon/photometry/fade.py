@@ -45,6 +45,7 @@ MIN_POPULATION = 8
 PRIOR_CYCLES = 8.0
 """The scatter of a particle's levels about its trend is weighed against the typical one of as many cycles more."""
 MOST_RATES = 10_000
+"""More than there are pairs of rates."""
 ABRUPT_SIGMAS = 5.0
 ABRUPT_LAG = 0.05
 """A lag that jumps by this share of the swing beside noise is a half that was disturbed: its cycle is left out."""
