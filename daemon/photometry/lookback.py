@@ -43,6 +43,7 @@ class Lookback:
         self._contrast = np.full((FRAMES, particles), np.nan, np.float32)
         self._parts = np.full((PART_FRAMES, particles, FEATURES), np.nan, np.float32)
         self._t_s = np.full(FRAMES, np.nan)
+        self._scene = np.ones(FRAMES)
         self._count = 0
         self._last = np.full(particles, np.nan)
         self._common = 1.0
@@ -59,7 +60,7 @@ class Lookback:
         relative = 1.0 + part.values[k, :, 0]
         self._follow_common(relative, part.sigma[k])
         self._contrast[row] = relative / self._common
-        self._t_s[row] = t_s
+        self._t_s[row], self._scene[row] = t_s, self._common
         parts = self._parts[self._count % PART_FRAMES]
         parts[:] = np.nan
         if batch.axial_flux_e is not None:
@@ -83,6 +84,12 @@ class Lookback:
         change, most = change[known], LEAP_SIGMAS * sigma[known]
         middle = float(np.median(change))
         self._common *= 1.0 + middle + float(np.mean(np.clip(change - middle, -most, most)))
+
+    @property
+    def last(self) -> tuple[np.ndarray, float]:
+        """(P,) brightness in the last frame without what all share, NaN where unknown; and what they share."""
+        row = (self._count - 1) % FRAMES
+        return self._contrast[row], float(self._scene[row])
 
     def _rows(self, frames: int) -> np.ndarray:
         """(n,) numbers of the last frames kept, oldest first."""
@@ -132,17 +139,25 @@ class Lookback:
         are kept.
         """
         t_s, values = self.trace(index)
-        found = None
+        found, scene = None, self._scene_at(onset_t_s)
         for window_s in WINDOWS_S:
             inside = np.abs(t_s - onset_t_s) <= window_s
             for power in (1, 2):
                 fitted = _step_of(t_s[inside], values[inside], onset_t_s, others_t_s, power)
                 if fitted is None:
                     continue
-                found, bend = fitted
+                step, bend = fitted
+                # of F0, as contrasts are: all of them may be far brighter by now than they were
+                found = Step(step.t_s, step.size * scene, step.sigma * scene)
                 if abs(bend) <= BEND_SIGMAS:
                     return found
         return found
+
+    def _scene_at(self, t_s: float) -> float:
+        """The brightness that all shared then, relative to when the run began."""
+        rows = self._rows(FRAMES) % FRAMES
+        place = int(np.searchsorted(self._t_s[rows], t_s - 1e-9))
+        return float(self._scene[rows[min(place, len(rows) - 1)]]) if len(rows) else 1.0
 
     def spread(self, onset_t_s: float, frames: int) -> tuple[np.ndarray, float]:
         """(P,) change of each particle's contrast over that instant, of means over `frames` on either side, and how

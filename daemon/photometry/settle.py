@@ -15,14 +15,15 @@ from daemon.engine.measures import Detection, MaskSet
 from daemon.photometry.classify import FrameFacts
 from daemon.photometry.fracture import Anatomy, Leftover, anatomy
 from daemon.photometry.lookback import Lookback, Step
+from daemon.photometry.secondlook import SecondLook
 
 TYPED_AFTER_S = 0.7
 """After the onset: late enough to see a passing object's neighbours follow, and well within a second."""
-SIZED_AFTER_S = 3.0
+SIZED_AFTER_S = 5.0
 """At most; a small step's size needs long means."""
 SIZE_SHARE = 0.03
 """A size known this well is good enough."""
-SIZE_FRAMES = 300
+SIZE_FRAMES = 500
 CRACK_CONTRAST = -0.03
 LARGE_CONTRAST = 0.01
 """Beyond this an object that passes is looked for."""
@@ -82,6 +83,7 @@ class Settling:
 
     def __init__(self, masks: MaskSet) -> None:
         self.lookback = Lookback(masks.count)
+        self._second = SecondLook(masks.count)
         self._suspects: list[Suspect] = []
         self._passings: deque[Suspect] = deque(maxlen=256)
         self._recent: deque[Suspect] = deque(maxlen=4096)
@@ -94,6 +96,7 @@ class Settling:
         self._anatomies: dict[int, Anatomy | None] = {}
         self._near_px = NEAR_SPACINGS * _spacing_px(masks)
         self.lookback.grow(masks.count)
+        self._second.grow(masks.count)
 
     def places(self, index: int) -> tuple[float, float]:
         """y and x of a particle's centre, px."""
@@ -104,6 +107,13 @@ class Settling:
         if index not in self._anatomies:
             self._anatomies[index] = anatomy(self._masks, index)
         return self._anatomies[index]
+
+    def look_again(self, facts: FrameFacts) -> list[tuple[Detection, float]]:
+        """Weak steps that the detector did not see, and their onsets; by the frame that the lookback has just taken."""
+        relative, scene = self.lookback.last
+        if not self._second.add(facts.frame, facts.t_s, relative):
+            return []
+        return self._second.look(facts.frame, scene, self._onsets)
 
     def add(self, detection: Detection, onset_t_s: float, facts: FrameFacts) -> None:
         """Hold a particle's own detection until enough is known."""

@@ -48,6 +48,13 @@ def test_what_all_share_is_taken_off_but_not_what_one_does():
     assert quiet[600:].mean() - quiet[:400].mean() == pytest.approx(0.0, abs=6e-4)
 
 
+def test_a_step_is_sized_in_contrast_however_bright_all_are_by_then():
+    contrast = np.zeros((1200, 40)) + np.linspace(0, 0.5, 1200)[:, None]
+    contrast[900:, 3] += 20 * SIGMA
+    step = filled(contrast).step(3, 9.0, [])
+    assert step is not None and step.size == pytest.approx(20 * SIGMA, abs=4 * step.sigma)
+
+
 def test_earlier_steps_are_fitted_beside():
     contrast = np.zeros((1200, 25))
     contrast[700:, 3] += 8 * SIGMA
