@@ -23,6 +23,8 @@ BEND_SIGMAS = 1.5
 """A fit whose next power of time stands out by more spans too much."""
 DATING_FRAMES = 16
 """How far from where the detector saw it an onset is looked for."""
+SETTLED_FRAMES = 2
+"""After an onset that is dated a frame too early, or is half-way in one."""
 LEAST_SIDE = 3
 """Frames on either side of a step."""
 
@@ -116,6 +118,25 @@ class Lookback:
         found = (after.mean(axis=0) - level) / level[:AXIAL_BINS].sum()
         found[-2:] /= radius_px
         return found
+
+    def going_on(self, index: int, onset_t_s: float, frames: int, radius_px: float) -> tuple[np.ndarray, float]:
+        """(2, FEATURES) changes of a particle's parts in the last `frames` until `onset_t_s` and since soon after it,
+        one half to the other, as `change` has them; and the square that noise alone gives them. NaN when too few
+        frames are there.
+        """
+        rows = self._rows(PART_FRAMES)
+        t_s, parts = self._t_s[rows % FRAMES], self._parts[rows % PART_FRAMES, index].astype(float)
+        known = np.isfinite(parts).all(axis=1)
+        before, after = parts[known & (t_s < onset_t_s)], parts[known & (t_s >= onset_t_s)]
+        sides = [before[-frames - SETTLED_FRAMES : len(before) - SETTLED_FRAMES], after[SETTLED_FRAMES:]]
+        many = min(len(side) // 2 for side in sides)
+        if many < LEAST_SIDE:
+            return np.full((2, FEATURES), np.nan), np.nan
+        scale = before[-frames:].mean(axis=0)[:AXIAL_BINS].sum() * np.r_[np.ones(FEATURES - 2), radius_px, radius_px]
+        halves = [(side[-many:].mean(axis=0) - side[:many].mean(axis=0)) / scale for side in sides]
+        # successive frames differ by noise alone, and by more where something leapt: the calmer side counts
+        noise = min(float((np.diff(side, axis=0) / scale).var(axis=0).sum()) for side in sides) / many
+        return np.array(halves), noise
 
     def before(self, index: int, onset_t_s: float) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts in the last frames before `onset_t_s`; NaN without any."""

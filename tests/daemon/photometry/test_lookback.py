@@ -77,6 +77,22 @@ def test_changes_of_parts_and_the_spread_of_all():
     assert np.isfinite(lookback.before(2, 3.0)).all() and np.isfinite(lookback.latest(2, 3.9)).all()
 
 
+def test_parts_that_go_on_changing_are_told_from_such_that_came_and_stayed():
+    contrast = np.zeros((400, 25))
+    contrast[300:, 2] -= 0.1
+    contrast[260:300, 3] -= np.linspace(0, 0.1, 40)
+    contrast[300:, 3] -= 0.1
+    contrast[300:340, 4] -= np.linspace(0, 0.1, 40)
+    lookback = filled(contrast)
+    sizes = {}
+    for index in (2, 3, 4):
+        halves, noise = lookback.going_on(index, 3.0, 20, 10.0)
+        assert halves.shape == (2, FEATURES) and 0 < noise < 1e-4
+        sizes[index] = np.abs(halves[:, :8].sum(axis=1))
+    assert sizes[2].max() < 3e-3 and sizes[3][0] > 0.015 > sizes[3][1] and sizes[4][1] > 0.015 > sizes[4][0]
+    assert np.isnan(lookback.going_on(2, 3.98, 20, 10.0)[1]), "too few frames since"
+
+
 def test_what_is_not_known_is_nan_or_none():
     contrast = np.zeros((FRAMES + 200, 3))
     contrast[:, 1] = np.nan
