@@ -95,6 +95,18 @@ def _explained(columns: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, flo
     return amount, float(left @ left / max(change @ change, 1e-30))
 
 
+def closing_detail(sign: int, electrode: str) -> str:
+    """How a closing crack goes with the cell's current: `sign` 1 while it charges, -1 while it discharges, 0 unknown.
+
+    Cracks close when the particle takes lithium up (Parks 2025), a cathode's on discharge, an anode's on charge.
+    """
+    if not sign:
+        return "the current's direction is not known"
+    if sign == (-1 if electrode == "cathode" else 1):
+        return "while the particle takes up lithium, as cracks close"
+    return "while the particle gives up lithium, when cracks do not close by themselves: doubtful"
+
+
 class Aftermath:
     """All cracked particles of a run."""
 

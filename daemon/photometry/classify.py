@@ -28,6 +28,8 @@ BUBBLE_S = 3.0
 """An object that passes touches one particle after another: what it does within this long of the last is one event."""
 LEVEL_FRAMES = 10
 KEPT_FRAMES = 2048
+KEPT_JUMPS = 64
+"""Of focus, light and drift: a weak step is seen seconds after its onset."""
 SATURATED_GAP_S = 10.0
 """An episode of saturation ends after this long without."""
 LOST_FRAMES = 10
@@ -67,6 +69,7 @@ class InstrumentEvents:
     def __init__(self) -> None:
         self._frames: deque[FrameFacts] = deque(maxlen=KEPT_FRAMES)
         self._said: dict[EventKind, FrameFacts] = {}
+        self._jumps: deque[FrameFacts] = deque(maxlen=KEPT_JUMPS)
         self._dropped = 0
         self._dropped_since: FrameFacts | None = None
         self._drops_said_t_s = -np.inf
@@ -100,8 +103,7 @@ class InstrumentEvents:
         """Whether focus, illumination or drift jumped around that instant."""
         return any(
             abs(said.t_s - onset_t_s) <= TOGETHER_S or abs(said.frame - onset_frame) <= TOGETHER_FRAMES
-            for kind, said in self._said.items()
-            if kind in FLAG_KINDS.values()
+            for said in self._jumps
         )
 
     def common(self, detection: Detection, facts: FrameFacts, onset_t_s: float) -> list[Event]:
@@ -142,6 +144,8 @@ class InstrumentEvents:
     ) -> list[Event]:
         said = self._said.get(kind)
         self._said[kind] = facts
+        if kind in FLAG_KINDS.values():
+            self._jumps.append(facts)
         if said and (facts.t_s - said.t_s <= together_s or facts.frame - said.frame <= TOGETHER_FRAMES):
             return []
         return [Event(kind, onset_t_s, facts.t_s, magnitude=magnitude, score=score, detected_host_t_s=facts.host_t_s)]

@@ -84,6 +84,8 @@ class EventReader:
                 events += self._instrument.common(detection, facts, onset_t_s)
             self._settling.add(detection, onset_t_s, facts)
         self._settling.lookback.add(part, k, facts.t_s)
+        for detection, onset_t_s in self._settling.look_again(facts):
+            self._settling.add(detection, onset_t_s, facts)
         told, passing = self._told(self._settling.due(facts))
         events, own = events + passing, own + told
         own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)

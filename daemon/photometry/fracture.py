@@ -57,6 +57,8 @@ class Anatomy:
         self._whole = self._weights @ self._inside
         self._total = self._whole[:AXIAL_BINS].sum()
         self._whole /= self._total
+        # what the ring takes for background wrongly is missing in each part by its area
+        self._ground, _ = np.linalg.qr(np.column_stack([self._whole, self._weights.sum(axis=1) / self._total]))
         self._bands, self._shells = self._domains(inside)
 
     def _planes(self, inside: np.ndarray, psf_sigma_px: float) -> list[np.ndarray]:
@@ -97,13 +99,18 @@ class Anatomy:
         """What each kind of shape leaves of a `change` (FEATURES,), which must not be zero."""
         square = float(change @ change)
         uniform = 1.0 - (change @ self._whole) ** 2 / (self._whole @ self._whole) / square
-        domain = 1.0 - max(float(((shape @ change) ** 2).max()) for shape in (self._bands, self._shells)) / square
+        best = max(float(((shape @ change) ** 2).max()) for shape in (self._bands, self._shells))
+        domain = 1.0 - max(best, float(((change @ self._ground) ** 2).sum())) / square
         left, direction, cut = self._cracked(change)
         normal = self._normals[direction]
         return Leftover(
             float(uniform), domain, left / square, (float(normal[0]), float(normal[1])),
             float(self._limits[direction, cut]),
         )  # fmt: skip
+
+    def uneven(self, change: np.ndarray) -> float:
+        """Square of what a `change` (FEATURES,) is beside a change of all of the particle alike."""
+        return float(change @ change - (change @ self._whole) ** 2 / (self._whole @ self._whole))
 
     def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond

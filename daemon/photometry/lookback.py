@@ -23,6 +23,8 @@ BEND_SIGMAS = 1.5
 """A fit whose next power of time stands out by more spans too much."""
 DATING_FRAMES = 16
 """How far from where the detector saw it an onset is looked for."""
+SETTLED_FRAMES = 2
+"""After an onset that is dated a frame too early, or is half-way in one."""
 LEAST_SIDE = 3
 """Frames on either side of a step."""
 
@@ -43,6 +45,7 @@ class Lookback:
         self._contrast = np.full((FRAMES, particles), np.nan, np.float32)
         self._parts = np.full((PART_FRAMES, particles, FEATURES), np.nan, np.float32)
         self._t_s = np.full(FRAMES, np.nan)
+        self._scene = np.ones(FRAMES)
         self._count = 0
         self._last = np.full(particles, np.nan)
         self._common = 1.0
@@ -59,7 +62,7 @@ class Lookback:
         relative = 1.0 + part.values[k, :, 0]
         self._follow_common(relative, part.sigma[k])
         self._contrast[row] = relative / self._common
-        self._t_s[row] = t_s
+        self._t_s[row], self._scene[row] = t_s, self._common
         parts = self._parts[self._count % PART_FRAMES]
         parts[:] = np.nan
         if batch.axial_flux_e is not None:
@@ -83,6 +86,12 @@ class Lookback:
         change, most = change[known], LEAP_SIGMAS * sigma[known]
         middle = float(np.median(change))
         self._common *= 1.0 + middle + float(np.mean(np.clip(change - middle, -most, most)))
+
+    @property
+    def last(self) -> tuple[np.ndarray, float]:
+        """(P,) brightness in the last frame without what all share, NaN where unknown; and what they share."""
+        row = (self._count - 1) % FRAMES
+        return self._contrast[row], float(self._scene[row])
 
     def _rows(self, frames: int) -> np.ndarray:
         """(n,) numbers of the last frames kept, oldest first."""
@@ -110,6 +119,25 @@ class Lookback:
         found[-2:] /= radius_px
         return found
 
+    def going_on(self, index: int, onset_t_s: float, frames: int, radius_px: float) -> tuple[np.ndarray, float]:
+        """(2, FEATURES) changes of a particle's parts in the last `frames` until `onset_t_s` and since soon after it,
+        one half to the other, as `change` has them; and the square that noise alone gives them. NaN when too few
+        frames are there.
+        """
+        rows = self._rows(PART_FRAMES)
+        t_s, parts = self._t_s[rows % FRAMES], self._parts[rows % PART_FRAMES, index].astype(float)
+        known = np.isfinite(parts).all(axis=1)
+        before, after = parts[known & (t_s < onset_t_s)], parts[known & (t_s >= onset_t_s)]
+        sides = [before[-frames - SETTLED_FRAMES : len(before) - SETTLED_FRAMES], after[SETTLED_FRAMES:]]
+        many = min(len(side) // 2 for side in sides)
+        if many < LEAST_SIDE:
+            return np.full((2, FEATURES), np.nan), np.nan
+        scale = before[-frames:].mean(axis=0)[:AXIAL_BINS].sum() * np.r_[np.ones(FEATURES - 2), radius_px, radius_px]
+        halves = [(side[-many:].mean(axis=0) - side[:many].mean(axis=0)) / scale for side in sides]
+        # successive frames differ by noise alone, and by more where something leapt: the calmer side counts
+        noise = min(float((np.diff(side, axis=0) / scale).var(axis=0).sum()) for side in sides) / many
+        return np.array(halves), noise
+
     def before(self, index: int, onset_t_s: float) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts in the last frames before `onset_t_s`; NaN without any."""
         rows = self._rows(PART_FRAMES)
@@ -132,17 +160,25 @@ class Lookback:
         are kept.
         """
         t_s, values = self.trace(index)
-        found = None
+        found, scene = None, self._scene_at(onset_t_s)
         for window_s in WINDOWS_S:
             inside = np.abs(t_s - onset_t_s) <= window_s
             for power in (1, 2):
                 fitted = _step_of(t_s[inside], values[inside], onset_t_s, others_t_s, power)
                 if fitted is None:
                     continue
-                found, bend = fitted
+                step, bend = fitted
+                # of F0, as contrasts are: all of them may be far brighter by now than they were
+                found = Step(step.t_s, step.size * scene, step.sigma * scene)
                 if abs(bend) <= BEND_SIGMAS:
                     return found
         return found
+
+    def _scene_at(self, t_s: float) -> float:
+        """The brightness that all shared then, relative to when the run began."""
+        rows = self._rows(FRAMES) % FRAMES
+        place = int(np.searchsorted(self._t_s[rows], t_s - 1e-9))
+        return float(self._scene[rows[min(place, len(rows) - 1)]]) if len(rows) else 1.0
 
     def spread(self, onset_t_s: float, frames: int) -> tuple[np.ndarray, float]:
         """(P,) change of each particle's contrast over that instant, of means over `frames` on either side, and how

@@ -6,14 +6,16 @@ Live and offline use the same object; what it gives depends on frames and sample
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MaskSet, MeasureBatch
+from daemon.events import Event, EventKind
 from daemon.photometry.activity import ACTIVE, DEAD, LOST, MIN_CHARGE_SHARE, Activity
+from daemon.photometry.aftermath import closing_detail
 from daemon.photometry.axial_book import AxialBook
 from daemon.photometry.balance import Balance, balance
 from daemon.photometry.blocks import Block, BlockMeans, History, all_grown, finite_mean, grown
@@ -237,9 +239,16 @@ class Science:
             self._work(t_s)
             self._ratio_sums[:, 0] += noise[k]
             self._ratio_sums[:, 1:] += layer_noise[k]
-            events = self._events.frame(part, k, self._table)
+            events = [self._with_direction(event) for event in self._events.frame(part, k, self._table)]
             self._outlook.note(events)
             update.events += events
+
+    def _with_direction(self, event: Event) -> Event:
+        """A closed crack with what the current says to it: not gated, since halves are known late, but said."""
+        if event.kind is not EventKind.CRACK_CLOSED:
+            return event
+        detail = closing_detail(self._track.current.sign, self._settings.electrode)
+        return replace(event, detail="; ".join(filter(None, [event.detail, detail])))
 
     def _on_block(self, block: Block) -> None:
         self._axial.close(block)

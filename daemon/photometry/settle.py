@@ -15,14 +15,17 @@ from daemon.engine.measures import Detection, MaskSet
 from daemon.photometry.classify import FrameFacts
 from daemon.photometry.fracture import Anatomy, Leftover, anatomy
 from daemon.photometry.lookback import Lookback, Step
+from daemon.photometry.secondlook import SecondLook
 
 TYPED_AFTER_S = 0.7
 """After the onset: late enough to see a passing object's neighbours follow, and well within a second."""
-SIZED_AFTER_S = 3.0
+TYPED_FRAMES = 14
+"""Or so many frames, where they are fewer a second: a plateau must have its frames."""
+SIZED_AFTER_S = 5.0
 """At most; a small step's size needs long means."""
 SIZE_SHARE = 0.03
 """A size known this well is good enough."""
-SIZE_FRAMES = 300
+SIZE_FRAMES = 500
 CRACK_CONTRAST = -0.03
 LARGE_CONTRAST = 0.01
 """Beyond this an object that passes is looked for."""
@@ -42,6 +45,8 @@ APART_SPREADS = 8.0
 PART_FRAMES = 20
 DOMAIN_LEFT, DOMAIN_OF_UNIFORM, DOMAIN_LEAST = 0.02, 0.04, 3e-5
 CRACK_BETTER = 2.0
+MOVING_SHARE = 0.15
+"""Of the square of what is uneven in a change: what the parts go on changing by, when it is something that passes."""
 KEPT_ONSETS = 12
 
 
@@ -82,6 +87,7 @@ class Settling:
 
     def __init__(self, masks: MaskSet) -> None:
         self.lookback = Lookback(masks.count)
+        self._second = SecondLook(masks.count)
         self._suspects: list[Suspect] = []
         self._passings: deque[Suspect] = deque(maxlen=256)
         self._recent: deque[Suspect] = deque(maxlen=4096)
@@ -94,6 +100,7 @@ class Settling:
         self._anatomies: dict[int, Anatomy | None] = {}
         self._near_px = NEAR_SPACINGS * _spacing_px(masks)
         self.lookback.grow(masks.count)
+        self._second.grow(masks.count)
 
     def places(self, index: int) -> tuple[float, float]:
         """y and x of a particle's centre, px."""
@@ -105,14 +112,22 @@ class Settling:
             self._anatomies[index] = anatomy(self._masks, index)
         return self._anatomies[index]
 
+    def look_again(self, facts: FrameFacts) -> list[tuple[Detection, float]]:
+        """Weak steps that the detector did not see, and their onsets; by the frame that the lookback has just taken."""
+        relative, scene = self.lookback.last
+        if not self._second.add(facts.frame, facts.t_s, relative):
+            return []
+        return self._second.look(facts.frame, scene, self._onsets)
+
     def add(self, detection: Detection, onset_t_s: float, facts: FrameFacts) -> None:
         """Hold a particle's own detection until enough is known."""
         frame_s = (facts.t_s - onset_t_s) / max(detection.detected_frame - detection.onset_frame, 1)
         sigma = detection.magnitude_sigma * np.sqrt(max(detection.detected_frame - detection.onset_frame + 1, 1))
         wanted = min(2.0 * (sigma / (SIZE_SHARE * max(abs(detection.magnitude), 1e-12))) ** 2, SIZE_FRAMES)
-        wait_s = max(TYPED_AFTER_S, min(wanted * frame_s, SIZED_AFTER_S))
+        typed_s = max(TYPED_AFTER_S, TYPED_FRAMES * frame_s)
+        wait_s = max(typed_s, min(wanted * frame_s, SIZED_AFTER_S))
         if detection.magnitude <= CRACK_CONTRAST / 2:
-            wait_s = TYPED_AFTER_S
+            wait_s = typed_s
         due_t_s = onset_t_s + wait_s - 0.5 * frame_s
         suspect = Suspect(detection, onset_t_s, facts, due_t_s if frame_s < TYPED_AFTER_S / 2 else facts.t_s)
         self._suspects.append(suspect)
@@ -147,16 +162,25 @@ class Settling:
         frame_s = (facts.t_s - suspect.onset_t_s) / max(facts.frame - found.onset_frame, 1)
         slow = not sharp or frame_s > SLOW_FRAME_S
         passing = large and (left < BACK_SHARE or (slow and self._follow_each_other(suspect, sharp)))
-        if passing:
-            self._passings.append(suspect)
         change = np.full(1, np.nan)
         shapes = None
         if large and (body := self.anatomy(found.index)) is not None:
             change = self.lookback.change(found.index, step.t_s, PART_FRAMES, body.radius_px)
             told = size <= CRACK_CONTRAST / 2 and np.isfinite(change).all() and change.any()
             shapes = body.explain(change) if told else None
+            if shapes is not None and looks_cracked(shapes, change):
+                passing = passing or self._moves_on(body, found.index, step.t_s, change)
+        if passing:
+            self._passings.append(suspect)
         near, apart = self._near_passing(suspect), self._apart(found.index, step)
         return Settled(suspect, facts, step, passing, near, apart, sharp, shapes, change)
+
+    def _moves_on(self, body: Anatomy, index: int, onset_t_s: float, change: np.ndarray) -> bool:
+        """Whether the parts change before and after as they do under an edge that passes: a crack comes and stays."""
+        halves, noise = self.lookback.going_on(index, onset_t_s, PART_FRAMES, body.radius_px)
+        if not np.isfinite(noise):
+            return False
+        return max(map(body.uneven, halves)) - noise > MOVING_SHARE * body.uneven(change)
 
     def _apart(self, index: int, step: Step) -> bool:
         """Whether the particle changed by far more than the others differ in what they did at that instant."""
@@ -211,7 +235,12 @@ def is_crack(settled: Settled, expected_sign: int) -> bool:
     left = settled.shapes
     if left is None:
         return expected_sign >= 0
-    square = float(settled.change @ settled.change)
+    return looks_cracked(left, settled.change)
+
+
+def looks_cracked(left: Leftover, change: np.ndarray) -> bool:
+    """Whether a line and a moved piece explain a `change` (FEATURES,) of parts, and nothing else does."""
+    square = float(change @ change)
     unlike_domain = left.domain > min(DOMAIN_LEFT, DOMAIN_OF_UNIFORM * left.uniform)
     return unlike_domain and left.domain * square > DOMAIN_LEAST and left.domain > CRACK_BETTER * left.crack
 

@@ -20,6 +20,7 @@ PARTS = (
     "steps",
     "delay",
     "fractures",
+    "watch",
     "activity",
     "rates",
     "fade",

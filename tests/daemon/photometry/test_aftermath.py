@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daemon.events import Event, EventKind
-from daemon.photometry.aftermath import Aftermath
+from daemon.photometry.aftermath import Aftermath, closing_detail
 from daemon.photometry.fracture import Anatomy
 from daemon.photometry.lookback import Step
 from daemon.photometry.settle import Settled
@@ -123,3 +123,12 @@ def test_without_shapes_nothing_is_followed(body):
     aftermath.add(crack, 12, body, parts)
     aftermath.add(crack, 12, None, parts)
     assert aftermath.wounds == [] and aftermath.look(20.0, 0.0, parts) == []
+
+
+@pytest.mark.parametrize(
+    ("sign", "electrode", "word"),
+    [(-1, "cathode", "takes up"), (1, "cathode", "doubtful"), (1, "anode", "takes up"), (-1, "anode", "doubtful"),
+     (0, "anode", "not known")],
+)  # fmt: skip
+def test_a_closing_crack_is_held_against_the_current(sign, electrode, word):
+    assert word in closing_detail(sign, electrode)

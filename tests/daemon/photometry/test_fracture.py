@@ -98,3 +98,11 @@ def test_without_an_outline_there_is_nothing_to_tell_by():
     labels[10:28, 10:28] = 2
     found = anatomy(masks, 1)
     assert found is not None and found.radius_px == pytest.approx(np.sqrt(18 * 18 / np.pi))
+
+
+def test_a_wrong_background_is_no_crack_and_even_change_is_not_uneven():
+    body = Anatomy(DISC, PSF)
+    ground = body._weights.sum(axis=1) / body._total
+    left = body.explain(-0.01 * ground - 0.03 * body._whole)
+    assert left.domain < 1e-9
+    assert body.uneven(0.1 * body._whole) == pytest.approx(0.0, abs=1e-15) and body.uneven(ground) > 0

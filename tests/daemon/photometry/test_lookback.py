@@ -48,6 +48,13 @@ def test_what_all_share_is_taken_off_but_not_what_one_does():
     assert quiet[600:].mean() - quiet[:400].mean() == pytest.approx(0.0, abs=6e-4)
 
 
+def test_a_step_is_sized_in_contrast_however_bright_all_are_by_then():
+    contrast = np.zeros((1200, 40)) + np.linspace(0, 0.5, 1200)[:, None]
+    contrast[900:, 3] += 20 * SIGMA
+    step = filled(contrast).step(3, 9.0, [])
+    assert step is not None and step.size == pytest.approx(20 * SIGMA, abs=4 * step.sigma)
+
+
 def test_earlier_steps_are_fitted_beside():
     contrast = np.zeros((1200, 25))
     contrast[700:, 3] += 8 * SIGMA
@@ -68,6 +75,22 @@ def test_changes_of_parts_and_the_spread_of_all():
     each, spread = lookback.spread(3.0, 10)
     assert each[2] == pytest.approx(-0.1, abs=2e-3) and spread < SIGMA
     assert np.isfinite(lookback.before(2, 3.0)).all() and np.isfinite(lookback.latest(2, 3.9)).all()
+
+
+def test_parts_that_go_on_changing_are_told_from_such_that_came_and_stayed():
+    contrast = np.zeros((400, 25))
+    contrast[300:, 2] -= 0.1
+    contrast[260:300, 3] -= np.linspace(0, 0.1, 40)
+    contrast[300:, 3] -= 0.1
+    contrast[300:340, 4] -= np.linspace(0, 0.1, 40)
+    lookback = filled(contrast)
+    sizes = {}
+    for index in (2, 3, 4):
+        halves, noise = lookback.going_on(index, 3.0, 20, 10.0)
+        assert halves.shape == (2, FEATURES) and 0 < noise < 1e-4
+        sizes[index] = np.abs(halves[:, :8].sum(axis=1))
+    assert sizes[2].max() < 3e-3 and sizes[3][0] > 0.015 > sizes[3][1] and sizes[4][1] > 0.015 > sizes[4][0]
+    assert np.isnan(lookback.going_on(2, 3.98, 20, 10.0)[1]), "too few frames since"
 
 
 def test_what_is_not_known_is_nan_or_none():
