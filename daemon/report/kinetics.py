@@ -13,8 +13,6 @@ from daemon.report.style import BLUE, ORANGE, figure, line
 
 TITLE = "Kinetic models"
 DRAWN = 6
-LARGEST = 20_000_000
-"""Frames times particles: of a larger run the fit alone reads longer than a report may take."""
 POINTS = 800
 
 
@@ -23,10 +21,6 @@ def section(material: Material) -> Section:
     wanted = [int(material.run.particle_id[choice.index]) for choice in material.chosen]
     if not wanted:
         return Section("kinetics", TITLE, ["No particle was chosen to be modelled."])
-    if len(material.frames["t_s"]) * len(material.run.particle_id) > LARGEST:
-        return Section(
-            "kinetics", TITLE, ["The run is too long to be fitted here; the command photometryctl models does."]
-        )
     try:
         with np.errstate(all="ignore"):
             found = fit_models(material.run, wanted)

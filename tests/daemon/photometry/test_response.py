@@ -64,7 +64,7 @@ def test_folded_responses_do_not_make_the_others_less_sure() -> None:
     contrast += np.random.default_rng(4).normal(0, 1e-3, contrast.shape)
     column = np.ones((14, P))
     anchors = Anchors(f, contrast, 1e-3 * column, 0 * column, -1 - np.arange(14))
-    with_them, without = finished(responding(anchors, P)), finished(responding(anchors, P, alike=~folded))
+    with_them, without = completed(responding(anchors, P)), completed(responding(anchors, P, alike=~folded))
     error = (without.mean - truth(GRID).T)[~folded] / without.sigma[~folded]
     assert np.median(without.sigma[~folded]) < 0.9 * np.median(with_them.sigma[~folded])
     assert np.sqrt(np.mean(error[:, 4:-4] ** 2)) == pytest.approx(1.0, abs=0.3)

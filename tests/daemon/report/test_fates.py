@@ -134,11 +134,6 @@ def test_predictions_lie_over_traces_and_bounds_in_the_table(material, monkeypat
     assert "known to 10%" in sentences(told)
 
 
-def test_a_long_run_is_left_to_the_command(material, monkeypatch):
-    monkeypatch.setattr(kinetics, "LARGEST", 40 * 400 - 1)
-    assert "photometryctl models" in sentences(kinetics.section(material))
-
-
 def test_why_there_are_no_kinetics(material, monkeypatch):
     def refuse(run, wanted):
         raise InsightError(InsightReason.NO_RECORD, "r.db holds no current")
