@@ -413,8 +413,12 @@ PROGRAM = ((0.05, 19.0), (0.0, 0.5), (-0.05, 18.5), (0.0, 0.5), (1.0, 0.9), (0.0
 """(C-rate, hours)."""
 
 
+PARTS = 8
+"""Of a step: in one, implicit steps as long as those between samples lag by as much as a millivolt tells."""
+
+
 def cycled(spheres: Spheres, program=PROGRAM, steps: int = 240) -> Record:
-    """`spheres` through `program`, `steps` a piece."""
+    """`spheres` through `program`, `steps` samples a piece."""
     rows, t_s = [], 0.0
     outer, inner = spheres.radius**2 > 0.75, spheres.radius**2 < 0.25
     area = spheres.radius.copy()
@@ -423,7 +427,8 @@ def cycled(spheres: Spheres, program=PROGRAM, steps: int = 240) -> Record:
     for c_rate, hours in program:
         for k in range(steps):
             dt = 0.01 if k == 0 else (hours * 3600.0 - 0.01) / (steps - 1)  # a record has a sample right after a switch
-            volts = spheres.step(dt, c_rate)
+            for _ in range(PARTS):
+                volts = spheres.step(dt / PARTS, c_rate)
             t_s += dt
             seen = IMAGE * (spheres.shells[:, outer] @ area[outer] - spheres.shells[:, inner] @ area[inner])
             rows.append((t_s, volts, c_rate * CAPACITY_MAH, spheres.shells @ spheres.volume, seen))

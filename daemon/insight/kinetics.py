@@ -129,11 +129,11 @@ class Joint:
         """How many charges of particle `i` are fitted."""
         return int(self._used[:, i].sum())
 
-    def begin(self, common: Common, ln_rates: np.ndarray, ln_tau: float) -> np.ndarray:
-        """(P, OWN) own parameters to begin with: of `ln_rates` the one that fits each particle best."""
+    def begin(self, which: np.ndarray, common: Common, ln_rates: np.ndarray, ln_tau: float) -> np.ndarray:
+        """(P, OWN) own parameters to begin with: of `ln_rates` the one that fits best each of the particles `which`."""
         own = np.zeros((len(self._start), OWN))
         own[:, LN_TAU], own[:, START] = ln_tau, self._start
-        for i in range(len(own)):
+        for i in which.tolist():
             trials = np.tile(own[i], (len(ln_rates), 1))
             trials[:, LN_RATE] = ln_rates
             own[i] = trials[np.argmin([self.chi2(i, trial, common) for trial in trials])]

@@ -17,14 +17,18 @@ from daemon.errors import InsightError, InsightReason
 from daemon.insight import transformation
 from daemon.insight.equilibrium import Equilibrium, from_file, from_run
 from daemon.insight.kinetics import A_AT, FLOOR_SOC, PROFILE, PROFILE_SIGMA, STAGES, U_AT, Common, Joint, Observed
-from daemon.insight.observe import EVERY, Cell, grouped, steps
+from daemon.insight.observe import EVERY, ROUGH_EVERY, Cell, grouped, steps
 from daemon.insight.run_data import RunData
 from daemon.photometry.derive import Z90, SocTable
 from kernels.electrode import THERMAL_V
 from kernels.kinetics import LN_RATE, LN_TAU
 
-COMMON_PARTICLES = 40
-"""The common parameters are settled by this many at most: more make them no surer than their systematics."""
+COMMON_PARTICLES, COMMON_POINTS = 40, 24_000
+"""The common parameters are settled by so many particles at most, and by fewer, at least `FEWEST`, where they have more
+points than this together: more make them no surer than their systematics."""
+FEWEST = 12
+REPRESENTATIVES = 200
+"""Particles that are read beside those asked for: for what is common, and for the ensemble's charge."""
 MIN_POINTS = 60
 INSIDE_S = 1e-6
 """Frames at a border itself would be read twice."""
@@ -110,19 +114,28 @@ def fit_models(
     cell = Cell.cleaned(*(run.echem[name] for name in ("t_s", "voltage_v", "current_ma")))
     if len(cell.t_s) < 10 or cell.largest_ma == 0:
         raise InsightError(InsightReason.NO_RECORD, f"{run.path} holds no current")
-    series = Series.read(run, cell, lambda share: progress(0.4 * share))
     kinds = np.array([row["kind"] if row else "" for row in run.calibrations], object)
     sure = np.isfinite([_soc_sigma(row) for row in run.calibrations])
     state = run.particles["state"]
     alive = (state != "dead") & (state != "lost") & sure
     two_phase = bool((alive & (kinds == "end_members")).sum() > (alive & (kinds == "monotone")).sum())
     able = alive & (kinds == ("end_members" if two_phase else "monotone"))
+    read = wanted | _representatives(able)
+    series = Series.read(run, cell, np.flatnonzero(read), lambda share: progress(0.4 * share))
     reasons = [_reason(str(kind), str(what), bool(known)) for kind, what, known in zip(kinds, state, sure, strict=True)]
     if two_phase:
         return _two_phase(run, series, cell, wanted, able, reasons)
-    return SolidSolution(run, series, cell, able, ocv).models(
+    return SolidSolution(run, series, cell, able & read, ocv).models(
         wanted, reasons, lambda share: progress(0.4 + 0.6 * share)
     )
+
+
+def _representatives(able: np.ndarray) -> np.ndarray:
+    """(P,) bool: `REPRESENTATIVES` of the particles `able`, evenly over the field."""
+    chosen, places = np.zeros(len(able), bool), np.flatnonzero(able)
+    if len(places):
+        chosen[places[np.linspace(0, len(places) - 1, REPRESENTATIVES).astype(int)]] = True
+    return chosen
 
 
 def _soc_sigma(row: dict[str, Any] | None) -> float:
@@ -140,8 +153,10 @@ def _reason(kind: str, state: str, sure: bool) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """A run on the models' time grid, all particles: (M, P) arrays."""
+    """K particles of a run on the models' time grid: (M, K) arrays."""
 
+    index: np.ndarray
+    """(K,) particle indices of the columns, rising."""
     t_s: np.ndarray
     borders_s: np.ndarray
     soc: np.ndarray
@@ -149,18 +164,21 @@ class Series:
     gradient: np.ndarray
     gradient_sigma: np.ndarray
     offset_sigma: np.ndarray
-    """(P,)"""
+    """(K,)"""
 
     @classmethod
-    def read(cls, run: RunData, cell: Cell, progress: Callable[[float], None]) -> Series:
-        """The traces of each piece of the cell's record, as many points to each of a kind."""
-        table = SocTable({k: row for k, row in enumerate(run.calibrations) if row}, len(run.calibrations))
+    def read(cls, run: RunData, cell: Cell, index: np.ndarray, progress: Callable[[float], None]) -> Series:
+        """The traces of the particles at `index` (K,) in each piece of the cell's record, as many points to each of a
+        kind.
+        """
+        rows = [run.calibrations[k] for k in index.tolist()]
+        table = SocTable({k: row for k, row in enumerate(rows) if row}, len(rows))
         parts: list[tuple[np.ndarray, ...]] = []
         end = float(cell.t_s[-1])
 
         def read(begin: float, to: float, points: int) -> np.ndarray:
             progress(begin / max(end, 1e-9))
-            traces = run.traces(points, begin + INSIDE_S, to - INSIDE_S)
+            traces = run.traces(points, begin + INSIDE_S, to - INSIDE_S, indices=index)
             contrast, sigma = traces.contrast.astype(float), traces.contrast_sigma.astype(float)
             noise = np.abs(table.soc(contrast + sigma, 3 * sigma) - table.soc(contrast - sigma, 3 * sigma)) / 2
             parts.append((traces.soc, noise, traces.gradient, traces.gradient_sigma))
@@ -170,12 +188,17 @@ class Series:
         if len(times) < MIN_POINTS:
             raise InsightError(InsightReason.NO_RECORD, "frames and the cell's record hardly overlap")
         soc, noise, gradient, sigma = (np.concatenate([part[k] for part in parts]).astype(float) for k in range(4))
-        own = np.array([_soc_sigma(row) for row in run.calibrations])
-        return cls(times, borders, soc, noise, gradient, sigma, np.where(table.usable, own, np.nan))
+        own = np.array([_soc_sigma(row) for row in rows])
+        return cls(index, times, borders, soc, noise, gradient, sigma, np.where(table.usable, own, np.nan))
 
-    def observed(self, cell: Cell, which: np.ndarray) -> Observed:
-        """What the joint fit takes, of the particles `which`."""
-        edges = steps(self.t_s, self.borders_s)
+    def columns(self, which: np.ndarray) -> np.ndarray:
+        """Columns of the particles at `which`, indices or (P,) bool; all of them must have been read."""
+        return np.searchsorted(self.index, np.flatnonzero(which) if which.dtype == bool else which)
+
+    def observed(self, cell: Cell, which: np.ndarray, every: int = EVERY) -> Observed:
+        """What the joint fit takes, of the particles `which` (indices)."""
+        which = self.columns(which)
+        edges = steps(self.t_s, self.borders_s, every)
         volts, current = cell.at(edges[1:])  # backward Euler asks for the end of a step: means would lag by half of it
         return Observed(
             t_s=self.t_s,
@@ -187,12 +210,12 @@ class Series:
             dt_s=np.diff(edges),
             volts=volts,
             amps=current / cell.largest_ma,
-            every=EVERY,
+            every=every,
         )
 
     def ensemble(self, able: np.ndarray, area: np.ndarray) -> np.ndarray:
-        """(M,) area-weighted SoC of the particles `able`."""
-        soc = self.soc[:, able]
+        """(M,) area-weighted SoC of the particles `able`, (P,) bool."""
+        soc = self.soc[:, self.columns(able)]
         weight = np.where(np.isfinite(soc), np.where(np.isfinite(area[able]), area[able], 1.0), 0.0)
         with np.errstate(invalid="ignore"):
             return np.asarray(np.where(np.isfinite(soc), soc, 0.0) * weight).sum(axis=1) / weight.sum(axis=1)
@@ -217,13 +240,14 @@ class SolidSolution:
 
     def models(self, wanted: np.ndarray, reasons: list[str], progress: Callable[[float], None]) -> Models:
         """Settle what is common, then fit the `wanted` (P,) of all particles."""
-        first = Joint(self._observed, self.equilibrium, STAGES[0][0])
+        rough = self._series.observed(self._cell, self._which, ROUGH_EVERY)
+        first = Joint(rough, self.equilibrium, STAGES[0][0])
         common = Common()
         which = self._telling_now = self._telling(first)
-        own = first.begin(common, np.log(np.array(FIRST_RATES_PER_H) / 3600.0), FIRST_LN_TAU)
+        own = first.begin(which, common, np.log(np.array(FIRST_RATES_PER_H) / 3600.0), FIRST_LN_TAU)
         levels = []
         for k, (floor, rounds) in enumerate(STAGES):
-            joint = Joint(self._observed, self.equilibrium, floor)
+            joint = first if k == 0 else Joint(self._observed, self.equilibrium, floor)
             own, common = joint.settle(which, own, common, rounds)
             levels.append(float(np.median(own[which, LN_RATE])))
             progress(0.5 * (k + 1) / len(STAGES))
@@ -260,7 +284,8 @@ class SolidSolution:
         good = np.flatnonzero((points >= MIN_POINTS) & (noise <= 2.0 * np.median(noise)))
         if not len(good):
             raise InsightError(InsightReason.NO_PARTICLES, "no particle was measured long enough")
-        return good[np.unique(np.linspace(0, len(good) - 1, COMMON_PARTICLES).astype(int))]
+        count = min(COMMON_PARTICLES, max(FEWEST, COMMON_POINTS // len(self._observed.t_s)))
+        return good[np.unique(np.linspace(0, len(good) - 1, count).astype(int))]
 
     def _result(
         self, joint: Joint, k: int, name: int, own: np.ndarray, common: Common, scale_sigma: float
@@ -362,17 +387,17 @@ def _two_phase(
     plateau = float(np.median(cell.voltage_v[driven]))
     fit = transformation.fit(series.t_s, series.soc, cell.segments(), cell, plateau)
     results = []
-    for index in np.flatnonzero(wanted):
-        name, value, sigma = int(run.particle_id[index]), fit.ln_rate[index], fit.sigma[index]
-        traces: dict[str, Any] = {"t_s": series.t_s, "soc": series.soc[:, index],
-                  "soc_sigma": np.hypot(series.soc_noise[:, index], FLOOR_SOC)}  # fmt: skip
+    for index, k in zip(np.flatnonzero(wanted), series.columns(wanted), strict=True):
+        name, value, sigma = int(run.particle_id[index]), fit.ln_rate[k], fit.sigma[k]
+        traces: dict[str, Any] = {"t_s": series.t_s, "soc": series.soc[:, k],
+                  "soc_sigma": np.hypot(series.soc_noise[:, k], FLOOR_SOC)}  # fmt: skip
         if not able[index] or np.isnan(value):
             results.append(FitResult(name, reason=reasons[index] if not able[index] else "no whole passage was seen"))
             continue
         middle, low, high = (3600.0 * float(np.exp(value + z * sigma)) for z in (0.0, -Z90, Z90))
-        if fit.unresolved[index]:
+        if fit.unresolved[k]:
             middle, high = np.nan, np.inf
-        why = "passes faster than points resolve; " if fit.unresolved[index] else ""
+        why = "passes faster than points resolve; " if fit.unresolved[k] else ""
         results.append(
             FitResult(name, middle, low, high, float(sigma), reason=why + "two phases: no diffusivity", **traces)
         )

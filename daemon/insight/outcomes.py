@@ -11,6 +11,7 @@ import numpy as np
 
 from daemon.events import EventKind
 from daemon.insight.run_data import RunData
+from daemon.insight.step_rates import soc_sigmas, step_slopes
 from daemon.tables import HALVES
 
 KEPT_RETENTION = 0.8
@@ -96,6 +97,11 @@ def outcomes(run: RunData) -> list[Outcome]:
             Outcome(f"rate_{half}", f"rate on {half}", f"{half} faster", f"{half} more slowly", rate),
             Outcome(f"lag_{half}", f"lag on {half}", f"lag behind on {half}", f"run ahead on {half}", lag),
         ]
+    steps = step_slopes(run.rates, run.particle_id, soc_sigmas(run))
+    if not steps.reason:
+        slope = np.log(steps.slope_per_h_v)
+        words = ("rate over overpotential", "react faster at potential steps", "react more slowly at potential steps")
+        found.append(Outcome("rate_steps", *words, slope))
     fade = fade_per_cycle(run)
     never = np.where(run.particles["state"] == "lost", np.nan, never_active(run).astype(float))
     return [

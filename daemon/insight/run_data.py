@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 from daemon.events import Event
 from daemon.photometry.derive import derive_traces
 from daemon.store.reader import RunReader
-from daemon.tables import CYCLES, ENSEMBLE, PARTICLES
+from daemon.tables import CYCLES, ENSEMBLE, PARTICLES, RATES
 
 LAYER_COLUMNS = ("layer_surface", "layer_outer", "layer_inner", "layer_core")
 TRACE_COLUMNS = ("contrast", "contrast_sigma", *LAYER_COLUMNS)
@@ -62,6 +62,8 @@ class RunData:
     events: list[Event]
     calibrations: list[dict[str, Any] | None]
     """By particle index; None where there is none."""
+    rates: Columns = field(default_factory=lambda: _columns([], RATES))
+    """Rates after potential steps."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -78,6 +80,7 @@ class RunData:
                 echem=_columns(reader.echem(), ECHEM_COLUMNS),
                 events=reader.events(),
                 calibrations=[known.get(row["particle_id"]) for row in rows],
+                rates=_columns(reader.rates(), RATES),
             )
 
     @property

@@ -27,6 +27,8 @@ MIN_MEASURED = 0.5
 """Share of a half's points a particle must have been measured in."""
 SECOND_DIFFERENCE = 0.6745 * np.sqrt(6.0)
 """Median absolute second difference of white noise with unit standard deviation."""
+SCATTER_SIGMA = 1.4
+"""Relative standard deviation of a scatter told by the median of n such differences, times the root of n."""
 
 
 @dataclass(frozen=True)
@@ -183,4 +185,9 @@ def _block_sigma(contrast: np.ndarray, variance: np.ndarray) -> np.ndarray:
     second = np.abs(contrast[2:] - 2.0 * contrast[1:-1] + contrast[:-2])
     seen = np.isfinite(second).all(axis=0) & (len(second) >= 8)
     scatter = np.median(np.where(seen, second, 0.0), axis=0) / SECOND_DIFFERENCE
-    return np.fmax(formal, scatter)
+    # the larger of two estimates of one noise would be too large: what is beyond counts as far as it stands out
+    # (James & Stein's estimate, its positive part)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beyond = scatter - formal
+        share = np.fmax(1.0 - (SCATTER_SIGMA * formal / beyond) ** 2 / max(len(second), 1), 0.0)
+    return np.where(np.isfinite(formal), formal + share * np.fmax(beyond, 0.0), scatter)

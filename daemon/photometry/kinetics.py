@@ -14,6 +14,7 @@ import numpy as np
 from daemon.photometry.curves import HalfCurves, first_crossing
 from daemon.photometry.cycles import SocOf
 from daemon.photometry.soc import SLOW_C_RATE, Window
+from kernels.electrode import THERMAL_V
 
 HOLD_V = 0.003
 """A voltage is held while its samples stay this close."""
@@ -25,6 +26,8 @@ MIN_HOLD_POINTS = 8
 MAX_HOLDS = 32
 LOW, HIGH = 0.2, 0.6
 """The rate is read between these shares of the way of the median particle: behind the step, before the end."""
+WAY_POINTS = 9
+"""At so many charges between these the equilibrium voltage is asked for."""
 MIN_WAY = 0.02
 """A step after which the median particle's charge moves less tells no rates."""
 SETTLED_SHARE = 0.05
@@ -60,7 +63,7 @@ class StepRates:
     t_s: float
     voltage_v: float
     overpotential_v: float
-    """Held voltage minus the equilibrium voltage half-way; NaN where that is not known."""
+    """Held voltage minus equilibrium voltage, the one at which the way takes as long; NaN where that is not known."""
     soc_from: float
     soc_to: float
     """Charges between which rates are read."""
@@ -168,11 +171,26 @@ class Kinetics:
         rate = abs(high - low) / np.where(span_s > 0, span_s, np.nan) * 3600.0
         steepness = _steepness(curves, part, charge, low, high)
         sigma_s = np.sqrt(2.0) * curves.sigma * steepness / (rate / 3600.0)
-        middle_v = self.equilibrium_v(float((low + high) / 2.0), window)
+        way = np.linspace(low, high, WAY_POINTS)
+        over_v = overpotential(hold.voltage_v - np.array([self.equilibrium_v(float(at), window) for at in way]))
         return StepRates(
-            curves.half.cycle, curves.half.name, number, hold.start_t_s, hold.voltage_v, hold.voltage_v - middle_v,
+            curves.half.cycle, curves.half.name, number, hold.start_t_s, hold.voltage_v, over_v,
             float(low), float(high), rate, rate * sigma_s / span_s,
         )  # fmt: skip
+
+
+def overpotential(over_v: np.ndarray) -> float:
+    """The one overpotential at which a way takes as long as under `over_v` (n,), in V, at even charges on it.
+
+    Symmetric Butler-Volmer kinetics and even exchange: the harmonic mean of the sinh. The middle one where the drive
+    changes its sign on the way (the equilibrium voltage is not known so well) or an end is not known.
+    """
+    middle = float(over_v[len(over_v) // 2])
+    if not (np.isfinite(over_v).all() and (over_v * np.sign(middle) > 0).all()):
+        return middle
+    drive = np.sinh(np.minimum(np.abs(over_v) / (2.0 * THERMAL_V), 30.0))
+    slowness = np.trapezoid(1.0 / drive) / (len(drive) - 1)
+    return float(np.sign(middle) * 2.0 * THERMAL_V * np.arcsinh(1.0 / slowness))
 
 
 def _steepness(curves: HalfCurves, part: slice, charge: np.ndarray, low: float, high: float) -> np.ndarray:

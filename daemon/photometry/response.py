@@ -62,9 +62,14 @@ class Responses:
 
 
 def responding(
-    anchors: Anchors, particles: int, wanted: np.ndarray | None = None, before: Process | None = None
+    anchors: Anchors,
+    particles: int,
+    wanted: np.ndarray | None = None,
+    before: Process | None = None,
+    alike: np.ndarray | None = None,
 ) -> Sliced[Responses]:
-    """Fit S series, of which the first `particles` choose the process; of `wanted`, (S,) bool, only those.
+    """Fit S series, of which the first `particles` choose the process: of `alike`, (P,) bool, only those. Folded
+    responses among them would let all others bend as they do. Of `wanted`, (S,) bool, only those are told.
 
     `before` is the process that was chosen with fewer anchors: the new one is sought from there.
     """
@@ -80,7 +85,7 @@ def responding(
     noise = np.where(known, anchors.sigma / scale, UNKNOWN)
     lag = np.where(known & np.isfinite(anchors.lag), anchors.lag / scale, 0.0)
     data = _Data(anchors, y, noise, lag)
-    telling = np.flatnonzero(known[:, :particles].sum(axis=0) >= 4)
+    telling = np.flatnonzero((known[:, :particles].sum(axis=0) >= 4) & (True if alike is None else alike))
     judging = telling[:: max(1, len(telling) // TELLING)]
     process = yield from _choose(data, judging, before)
     chosen = usable.copy() if wanted is None else usable & wanted

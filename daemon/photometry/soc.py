@@ -215,7 +215,7 @@ class Calibrator:
             if matrix is None or not spans(matrix.fraction):
                 continue
             wanted = np.isin(np.arange(matrix.contrast.shape[1]) % self._particles, todo)
-            responses = yield from responding(matrix, self._particles, wanted, self._processes[place])
+            responses = yield from responding(matrix, self._particles, wanted, self._processes[place], ~left_out)
             self._processes[place] = responses.process
             for index, row in zip(todo, monotone(matrix, responses, todo), strict=True):
                 found[index] = row

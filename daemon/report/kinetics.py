@@ -7,14 +7,13 @@ import plotly.graph_objects as go
 
 from daemon.errors import InsightError
 from daemon.insight.models import FitResult, Models, fit_models
+from daemon.insight.step_rates import soc_sigmas, step_slopes
 from daemon.report.material import Material
 from daemon.report.page import Part, Section, Table
 from daemon.report.style import BLUE, ORANGE, figure, line
 
 TITLE = "Kinetic models"
 DRAWN = 6
-LARGEST = 20_000_000
-"""Frames times particles: of a larger run the fit alone reads longer than a report may take."""
 POINTS = 800
 
 
@@ -23,15 +22,15 @@ def section(material: Material) -> Section:
     wanted = [int(material.run.particle_id[choice.index]) for choice in material.chosen]
     if not wanted:
         return Section("kinetics", TITLE, ["No particle was chosen to be modelled."])
-    if len(material.frames["t_s"]) * len(material.run.particle_id) > LARGEST:
-        return Section(
-            "kinetics", TITLE, ["The run is too long to be fitted here; the command photometryctl models does."]
-        )
+    return Section("kinetics", TITLE, [*_modelled(material, wanted), *_steps(material)])
+
+
+def _modelled(material: Material, wanted: list[int]) -> list[Part]:
     try:
         with np.errstate(all="ignore"):
             found = fit_models(material.run, wanted)
     except InsightError as error:
-        return Section("kinetics", TITLE, [f"No kinetics can be told: {error.detail}."])
+        return [f"No kinetics can be told: {error.detail}."]
     fits = [fit for fit in found.results if fit.particle_id in wanted]
     parts: list[Part] = [_in_words(found), _table(fits)]
     drawn = [fit for fit in fits if len(fit.predicted) and np.isfinite(fit.rate_per_h)][:DRAWN]
@@ -42,7 +41,31 @@ def section(material: Material) -> Section:
             _overlay(material, drawn),
         ]
     parts.append("The command photometryctl models writes every particle's parameters as PyBaMM parameter sets.")
-    return Section("kinetics", TITLE, parts)
+    return parts
+
+
+def _steps(material: Material) -> list[Part]:
+    """Rates over overpotential of the gallery's particles; nothing in a run without potential steps."""
+    run = material.run
+    if not len(run.rates["particle_id"]):
+        return []
+    told = step_slopes(run.rates, run.particle_id, soc_sigmas(run))
+    if told.reason:
+        return [f"No rate over overpotential can be told from its potential steps: {told.reason}."]
+    least, most = (1e3 * volts for volts in told.overpotential_v)
+    known = np.isfinite(told.slope_per_h_v)
+    words = (
+        f"Potential steps tell how {known.sum()} particles' rates answer to overpotential ({least:.0f} to {most:.0f}"
+        " mV): the slope of rate over overpotential at none, by Butler and Volmer, with 90 % intervals."
+    )
+    head = ("particle", "slope / (1/(h V))", "from", "to", "over the median particle's", "known to", "steps")
+    middle = float(np.median(told.slope_per_h_v[known]))
+    rows = [
+        (int(run.particle_id[k]), told.slope_per_h_v[k], told.slope_lo_per_h_v[k], told.slope_hi_per_h_v[k],
+         told.slope_per_h_v[k] / middle, told.relative_sigma[k], int(told.steps[k]))
+        for k in (choice.index for choice in material.chosen)
+    ]  # fmt: skip
+    return [words, Table(head, rows, "The last but one is a standard deviation of what stands before it, relative.")]
 
 
 def _in_words(found: Models) -> str:

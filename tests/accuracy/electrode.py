@@ -277,6 +277,8 @@ class Outcome:
     events: list
     ensemble: list[dict]
     rates: list[dict]
+    calibrations: list[dict]
+    """The last of each particle."""
     states: dict[int, str]
     """The last state of each particle,"""
     first_states: dict[int, str]
@@ -313,6 +315,7 @@ def science_of(
         [event for update in updates for event in update.events],
         [row for update in updates for row in update.ensemble],
         [row for update in updates for row in update.rates],
+        list({row["particle_id"]: row for update in updates for row in update.calibrations}.values()),
         _states(updates),
         _states(updates[:judged]),
     )

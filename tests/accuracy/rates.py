@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from daemon.insight.step_rates import step_slopes
+from daemon.tables import RATES
 from tests.accuracy.effort import Effort
 from tests.accuracy.electrode import (
     F_2RT,
@@ -19,7 +21,7 @@ from tests.accuracy.electrode import (
     science_of,
 )
 from tests.accuracy.noise import median, p95
-from tests.bench.figures import Figure, at_most
+from tests.bench.figures import Figure, at_most, between
 
 TITLE = "Rates, their spread, and lags"
 INTRO = """\
@@ -38,7 +40,7 @@ def run(effort: Effort) -> list[Figure]:
     """Potential steps, then lags and spreads under current."""
     steps = [StepRun(seed, seed % 2) for seed in effort.seeds]
     drives = [CurrentRun(seed, c_rate) for seed in effort.seeds for c_rate in C_RATES]
-    return [*_spreads(steps), *_overpotentials(steps), *_lags(drives), *_even(drives)]
+    return [*_spreads(steps), *_overpotentials(steps), *_slopes(steps), *_lags(drives), *_even(drives)]
 
 
 class Cell:
@@ -137,7 +139,8 @@ def _overpotentials(runs: list[StepRun]) -> list[Figure]:
             force = np.abs(row["voltage_v"] - open_v(x)) * F_2RT
             pace = 1.0 / np.mean(1.0 / (exchange(x) * 2.0 * np.sinh(force)))
             errors.append(row["rate_per_h"] * (high_x - low_x) / (one.k[row["particle_id"] - 1] * pace) - 1.0)
-            volts.append(row["overpotential_v"] - (row["voltage_v"] - float(open_v(x[20]))))
+            over_v = np.arcsinh(1.0 / np.mean(1.0 / np.sinh(force))) / F_2RT
+            volts.append(abs(row["overpotential_v"]) - over_v)
     if not errors:
         return [Figure("rates at potential steps", "none told", "")]
     known = np.array(volts)[np.isfinite(volts)]
@@ -146,6 +149,35 @@ def _overpotentials(runs: list[StepRun]) -> list[Figure]:
         Figure("overpotential told: error, median of sizes", f"{1e3 * median(np.abs(known)):.1f} mV", ""),
         Figure("  told for", f"{len(known)} of {len(volts)} rates", ""),
     ]  # fmt: skip
+
+
+def _slopes(runs: list[StepRun]) -> list[Figure]:
+    """Rates over overpotential against those of Butler and Volmer at no overpotential, at the steps' charges."""
+    errors, away, inside = [], [], []
+    for one in runs:
+        low_x, high_x = one.window
+        columns = {name: np.array([row[name] for row in one.outcome.rates]) for name in RATES}
+        sigma = {row["particle_id"]: row["soc_sigma"] for row in one.outcome.calibrations}
+        own = np.array([sigma.get(identity, np.nan) for identity in range(1, COUNT + 1)])
+        told = step_slopes(columns, np.arange(1, COUNT + 1), own)
+        of_step = {row["t_s"]: (row["soc_from"], row["soc_to"]) for row in one.outcome.rates}
+        width = high_x - low_x
+        pace = [1.0 / np.mean(1.0 / exchange(low_x + width * np.linspace(*ends, 41))) for ends in of_step.values()]
+        truth = one.k * np.exp(np.mean(np.log(pace))) * 2.0 * F_2RT / width
+        error = np.log(told.slope_per_h_v / truth)
+        known = np.isfinite(error)
+        errors.append(error[known])
+        away.append(((error - np.median(error[known])) / told.relative_sigma)[known])
+        inside.append(((told.slope_lo_per_h_v < truth) & (truth < told.slope_hi_per_h_v))[known])
+    error, score = np.concatenate(errors), np.concatenate(away)
+    relative = np.concatenate([each - np.median(each) for each in errors])
+    return [
+        at_most("a particle's rate over overpotential: error, median", 100 * median(np.abs(error)), 15, "%", 1),
+        at_most("  beside the median particle", 100 * median(np.abs(relative)), 5, "%", 1),
+        Figure("  that over its sigma, rms", f"{np.sqrt(np.mean(score**2)):.2f}", ""),
+        between("  share of 90 % intervals that hold the truth", float(np.concatenate(inside).mean()), 0.85, 1.0),
+        Figure("  told for", f"{len(error)} of {COUNT * len(runs)}", ""),
+    ]
 
 
 class CurrentRun:

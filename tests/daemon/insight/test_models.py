@@ -1,6 +1,7 @@
 """Models against an electrode whose physics is written anew (`tests/electrode.py`)."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,10 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import daemon.insight.models
 from daemon.errors import InsightError, InsightReason
 from daemon.insight import pybamm_sets
 from daemon.insight.models import FitResult, Models, fit_models, rate_spread
+from daemon.insight.observe import EVERY
 from daemon.insight.run_data import RunData
+from kernels.kinetics import TABLE_HI, TABLE_LO, respond
 from tests.electrode import Record, Spheres, activity, cycled, open_circuit_v
 from tests.electrode_run import write_run
 
@@ -70,6 +74,43 @@ def test_the_prediction_lies_over_the_trace(models):
         assert np.nanstd(fit.soc - fit.predicted) < 0.004
         assert np.nanstd(fit.soc - fit.simulated) < 0.01
         assert fit.chi2 < 2.0
+
+
+def test_a_few_of_many_particles_are_read_and_agree_with_all(run, models, monkeypatch):
+    read = []
+    plain = RunData.traces
+
+    def traces(self, *args, indices=None, **more):
+        read.append(len(indices))
+        return plain(self, *args, indices=indices, **more)
+
+    monkeypatch.setattr(RunData, "traces", traces)
+    monkeypatch.setattr(daemon.insight.models, "REPRESENTATIVES", 4)
+    last = int(run.particle_id[len(RATE_PER_H) - 1])
+    (fit,) = fit_models(run, [last]).results
+    assert set(read) <= {4, 5}
+    whole = models.results[len(RATE_PER_H) - 1]
+    assert fit.particle_id == whole.particle_id == last
+    np.testing.assert_allclose(fit.soc, whole.soc)
+    assert fit.rate_lo_per_h < RATE_PER_H[-1] < fit.rate_hi_per_h
+
+
+def test_steps_follow_exchange_that_quickens_with_charge():
+    """A particle that lags far behind a rising voltage and catches up within a few points."""
+    a_at, off_at = np.linspace(0, 1, 5), np.array([0.0, 1.0])
+    own, a = np.array([math.log(2 / 3600), math.log(60.0), 0.02, 0, 0]), np.array([-6.0, -4.0, -2.0, -0.7, 0.0])
+    table, none = 3.5 + 0.8 * np.linspace(TABLE_LO, TABLE_HI, 121), np.zeros(5)
+
+    def charged(every):
+        volts, zero = np.linspace(3.5, 4.2, 60 * every + 1)[1:], np.zeros(60 * every)
+        out = np.empty(60), np.empty(60), np.empty((60, 5)), np.empty((60, 5))
+        unseen, dt = np.full(60, np.nan), np.full(60 * every, 120.0 / every)
+        respond(dt, volts, zero, every, table, a_at, none, a_at, a, off_at, own, 0.0, unseen, 0.0, 5, *out)
+        return out[0]
+
+    exact = charged(64 * EVERY)
+    assert exact[8] < 0.03 and exact[-1] > 0.8
+    assert np.abs(charged(EVERY) - exact).max() < 0.25 * np.abs(charged(2) - exact).max() < 0.02
 
 
 def test_what_cannot_be_told_is_nan_with_a_reason(models):

@@ -44,6 +44,12 @@ def test_scatter_beyond_the_frames_noise_is_seen() -> None:
     assert make_curves(make_half(), contrast).block_sigma[0] == pytest.approx(2e-3, rel=0.2)
 
 
+def test_the_frames_own_noise_is_not_taken_for_more_by_chance() -> None:
+    found = make_curves(make_half(), np.repeat(np.linspace(0, 0.2, 100)[:, None], 400, axis=1), 1e-3).block_sigma
+    assert found.min() >= 1e-3 * (1 - 1e-6)
+    assert found.mean() < 1.03e-3  # the larger of two estimates of one noise would be 6 % too large
+
+
 def test_too_few_points_give_nothing() -> None:
     history = History(1, 16)
     for k in range(3):

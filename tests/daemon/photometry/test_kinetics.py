@@ -3,7 +3,7 @@ import pytest
 
 from daemon.photometry.cycles import CycleBook
 from daemon.photometry.halves import Half
-from daemon.photometry.kinetics import Kinetics, find_holds, spread, step_spread
+from daemon.photometry.kinetics import Kinetics, find_holds, overpotential, spread, step_spread
 from daemon.photometry.soc import Window
 from tests.daemon.photometry.shapes_of_halves import make_curves, make_half, ramp
 
@@ -69,10 +69,22 @@ def test_overpotential_needs_an_equilibrium() -> None:
         half = make_half(index, sign, 0.0, 72_000.0, current_ma=0.05, start_mah=start_mah)
         slow.add(make_curves(half, 0.2 * ramp(300, 0, 1)[:, None]), soc, WINDOW, np.ones(1, bool))
     told = slow.add(curves, soc, WINDOW, np.ones(20, bool))[0]
-    middle = (told.soc_from + told.soc_to) / 2
-    assert told.overpotential_v == pytest.approx(3.9 - (3.0 + middle), abs=5e-3)
+    over_v = 3.9 - (3.0 + np.linspace(told.soc_from, told.soc_to, 999))
+    as_long = 0.0513852 * np.arcsinh(1 / np.mean(1 / np.sinh(over_v / 0.0513852)))
+    assert told.overpotential_v == pytest.approx(as_long, abs=5e-3)
+    assert told.overpotential_v < np.mean(over_v)
     row = told.rows(np.arange(20))[4]
     assert (row["particle_id"], row["half"], row["step"]) == (4, "charge", 0)
+
+
+def test_one_overpotential_stands_for_a_way() -> None:
+    assert overpotential(np.full(9, 0.05)) == pytest.approx(0.05)
+    falling = np.linspace(0.12, 0.04, 2001)
+    as_long = 0.051385158 * np.arcsinh(1 / np.mean(1 / np.sinh(falling / 0.051385158)))
+    assert overpotential(-falling[::250]) == pytest.approx(-as_long, rel=0.01)
+    assert overpotential(np.array([0.02, 0.01, -0.001])) == 0.01  # the equilibrium voltage is not known so well
+    assert overpotential(np.array([np.nan, 0.01, 0.005])) == 0.01
+    assert np.isnan(overpotential(np.full(9, np.nan)))
 
 
 def test_no_window_no_members_and_no_samples_tell_nothing() -> None:

@@ -57,6 +57,19 @@ def test_unmeasured_series_stay_unknown_and_gaps_are_bridged() -> None:
     assert got.sigma[1, len(GRID) // 2] > 2 * got.sigma[1, len(GRID) // 4]
 
 
+def test_folded_responses_do_not_make_the_others_less_sure() -> None:
+    f = np.linspace(0, 1, 14)
+    contrast, folded = truth(f), np.arange(P) % 6 == 0
+    contrast[:, folded] = 0.2 * np.sin(3.5 * np.pi * f[:, None] + np.arange(folded.sum()))
+    contrast += np.random.default_rng(4).normal(0, 1e-3, contrast.shape)
+    column = np.ones((14, P))
+    anchors = Anchors(f, contrast, 1e-3 * column, 0 * column, -1 - np.arange(14))
+    with_them, without = completed(responding(anchors, P)), completed(responding(anchors, P, alike=~folded))
+    error = (without.mean - truth(GRID).T)[~folded] / without.sigma[~folded]
+    assert np.median(without.sigma[~folded]) < 0.9 * np.median(with_them.sigma[~folded])
+    assert np.sqrt(np.mean(error[:, 4:-4] ** 2)) == pytest.approx(1.0, abs=0.3)
+
+
 def test_no_series_and_no_anchors_give_nothing() -> None:
     none = np.zeros((3, 0))
     assert completed(responding(Anchors(np.linspace(0, 1, 3), none, none, none, np.arange(3)), 0)).mean.shape == (

@@ -15,6 +15,7 @@ from daemon.insight.models import FitResult, Models
 from daemon.report import ageing, fronts, kinetics, why
 from daemon.report.material import gather
 from daemon.report.page import Table, page
+from daemon.tables import RATES
 from tests.daemon.report.synthetic_run import SyntheticRun
 
 
@@ -134,9 +135,23 @@ def test_predictions_lie_over_traces_and_bounds_in_the_table(material, monkeypat
     assert "known to 10%" in sentences(told)
 
 
-def test_a_long_run_is_left_to_the_command(material, monkeypatch):
-    monkeypatch.setattr(kinetics, "LARGEST", 40 * 400 - 1)
-    assert "photometryctl models" in sentences(kinetics.section(material))
+def test_potential_steps_tell_rates_over_overpotential(material, monkeypatch):
+    monkeypatch.setattr(kinetics, "fit_models", lambda run, wanted: models([]))
+    count = len(material.run.particle_id)
+    rates = {name: np.full(2 * count, np.nan) for name in RATES} | {
+        "particle_id": np.tile(material.run.particle_id, 2).astype(float), "t_s": np.repeat([0.0, 100.0], count),
+        "overpotential_v": np.repeat([0.02, -0.04], count), "soc_from": np.full(2 * count, 0.2),
+        "soc_to": np.full(2 * count, 0.5), "rate_per_h": np.tile(np.arange(count) + 1.0, 2) * np.repeat([1, 2], count),
+        "rate_sigma_per_h": np.full(2 * count, 0.01),
+    }  # fmt: skip
+    told = kinetics.section(replace(material, run=replace(material.run, rates=rates)))
+    table = tables(told)[-1]
+    assert "(20 to 40 mV)" in sentences(told) and [row[6] for row in table.rows] == [2] * len(material.chosen)
+    assert all(row[2] < row[1] < row[3] for row in table.rows)
+    unknown = rates | {"overpotential_v": np.full(2 * count, np.nan)}
+    told = kinetics.section(replace(material, run=replace(material.run, rates=unknown)))
+    assert "No rate over overpotential" in sentences(told)
+    assert "overpotential" not in sentences(kinetics.section(material))
 
 
 def test_why_there_are_no_kinetics(material, monkeypatch):
