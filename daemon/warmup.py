@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.warm import warm_kernels
+from daemon.photometry.axial import warm_axial
 from daemon.photometry.calibration import warm_curves
 from daemon.photometry.fronts_fit import warm_fronts
 from hw.camera import DRIVERS as CAMERAS
@@ -52,6 +53,7 @@ def warm_all(progress: Callable[[str, int, int], None] = lambda name, done, tota
     warm_kernels(tell)
     warm_fronts()
     warm_curves()
+    warm_axial()
     with tempfile.TemporaryDirectory() as directory:
         _warm_simulated(Path(directory) / "world")
     progress("", steps, steps)

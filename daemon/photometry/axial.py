@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from daemon.engine.measures import MaskSet
 from daemon.photometry.derive import SocTable
 from daemon.photometry.mixing import PLAIN, SHARP, unmixing
 from daemon.photometry.patches import EDGE_PX, GROW_SIGMA, along_axis, axial_bins, smooth_step
+from kernels.leftover import robust_shift
 from kernels.photometry import AXIAL_BINS
 
 QUARTERS = 4
@@ -73,6 +75,18 @@ class Axes:
             why = np.concatenate([known.why, why])
         direction, length_px, spread_px, share, slip = fresh
         return cls(direction, length_px, spread_px, share, slip, why)
+
+    @cached_property
+    def ways(self) -> tuple[np.ndarray, np.ndarray]:
+        """(2, P, 2) unit vectors along which particles' displacements tell of drift, and (2, P) which kind of row each
+        is: rods, 0, tell across their axes only, others, 1, in both directions; NaN where there is none.
+        """
+        y, x = self.direction.T
+        has = np.hypot(y, x) > 0
+        ways = np.empty((2, len(y), 2))
+        ways[0] = np.where(has[:, None], np.stack([x, -y], axis=1), [1.0, 0.0])
+        ways[1] = np.where(has[:, None], np.nan, [0.0, 1.0])
+        return ways, np.where(np.stack([has, has]), 0, 1)
 
     @property
     def rods(self) -> np.ndarray:
@@ -138,27 +152,29 @@ def left_over(
     do by themselves differs between kinds of rows, `group` (R,) 0 to G - 1: its variance is `shape` (G,). Rows that
     stand out count less (Huber).
     """
-    drift = np.zeros(2)
-    cost = np.eye(2) / MOVED_PX**2
-    known = np.isfinite(moved) & np.isfinite(sigma)
-    moved, direction, sigma, group = moved[known], direction[known], sigma[known], group[known]
+    told = np.array([0.0, 0.0, MOVED_PX**2, 0.0, MOVED_PX**2])
     more = np.full(len(shape), np.nan)
-    if len(moved):
-        spread = np.sqrt(np.maximum(sigma**2, LEAST_SHAPE_PX**2) + np.maximum(shape, 0.0)[group])
-        for _ in range(ROUNDS):
-            away = moved - direction @ drift
-            weight = np.minimum(1.0, HUBER * spread / np.maximum(np.abs(away), 1e-12)) / spread**2
-            cost = np.eye(2) / MOVED_PX**2 + (direction * weight[:, None]).T @ direction
-            drift = np.linalg.solve(cost, direction.T @ (weight * moved))
-        away = np.abs(moved - direction @ drift)
-        for each in range(len(shape)):
-            own = group == each
-            if own.sum() >= LEAST_ROWS:
-                # two of the rows went into the drift
-                scatter = (1.4826 * np.median(away[own])) ** 2 * own.sum() / (own.sum() - 2)
-                more[each] = np.clip(scatter - np.median(sigma[own] ** 2), -(MOVED_PX**2), MOVED_PX**2)
-    covariance = np.linalg.inv(cost)
-    return np.array([*drift, covariance[0, 0], covariance[0, 1], covariance[1, 1]]), more
+    known = np.isfinite(moved) & np.isfinite(sigma)
+    if not known.any():
+        return told, more
+    variance = sigma**2
+    spread = np.sqrt(np.maximum(variance, LEAST_SHAPE_PX**2) + np.maximum(shape, 0.0)[group])
+    robust_shift(moved, direction, spread, MOVED_PX, HUBER, ROUNDS, told)
+    away = np.abs(moved - direction @ told[:2])
+    for each in range(len(shape)):
+        own = known & (group == each)
+        if (count := np.count_nonzero(own)) >= LEAST_ROWS:
+            # two of the rows went into the drift
+            scatter = (1.4826 * _middle(away[own])) ** 2 * count / (count - 2)
+            more[each] = min(max(scatter - _middle(variance[own]), -(MOVED_PX**2)), MOVED_PX**2)
+    return told, more
+
+
+def _middle(values: np.ndarray) -> float:
+    """The median; numpy's own takes ten times as long for a few values."""
+    half = len(values) // 2
+    ordered = np.partition(values, (half - 1 + len(values) % 2, half))
+    return float(0.5 * (ordered[half - 1 + len(values) % 2] + ordered[half]))
 
 
 class AxialRows:
@@ -242,3 +258,8 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...]
         if row.get(name) is not None:
             out[k] = np.array(row[name], float)
     return out
+
+
+def warm_axial() -> None:
+    """Compile, or load, what a block needs, with the types of work."""
+    left_over(np.zeros(1), np.zeros((1, 2)), np.ones(1), np.zeros(1, int), np.zeros(1))

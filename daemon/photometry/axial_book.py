@@ -199,17 +199,12 @@ class AxialBook:
         moved = self._block_place / np.where(self._block_count > 0, self._block_count, np.nan)[:, None] - base
         contrast = block.values[:, :1]
         moved = moved + self._dipole[:, :2] * contrast / (1.0 + contrast)
-        axis = self._axes.direction
-        has = np.hypot(*axis.T) > 0
-        ways = np.stack([np.where(has[:, None], np.stack([axis[:, 1], -axis[:, 0]], axis=1), [1.0, 0.0]),
-                         np.broadcast_to([0.0, 1.0], axis.shape)])  # fmt: skip
+        ways, group = self._axes.ways
         variance = block.variance / (1.0 + block.values[:, 0]) ** 2
         yy, yx, xx = self._place_covariance().T
-        sigma = np.stack([np.sqrt((w[:, 0] ** 2 * yy + 2 * w[:, 0] * w[:, 1] * yx + w[:, 1] ** 2 * xx) * variance)
-                          for w in ways])  # fmt: skip
+        of_way = ways[:, :, 0] ** 2 * yy + 2 * ways[:, :, 0] * ways[:, :, 1] * yx + ways[:, :, 1] ** 2 * xx
+        sigma = np.sqrt(of_way * variance)
         along = (moved * ways).sum(axis=2)
-        along[1, has] = np.nan
-        group = np.where(np.stack([has, has]), 0, 1)
         shape = np.where(self._shape_blocks > 0, self._shape, SHAPE_PX**2)
         drift, more = left_over(along.ravel(), ways.reshape(-1, 2), sigma.ravel(), group.ravel(), shape)
         self._shape_blocks += np.isfinite(more)

@@ -35,9 +35,9 @@ from daemon.photometry.update import ScienceUpdate
 from daemon.tables import CALIBRATIONS, FRONT_MODES, PARTICLE_STATES
 
 DONE = object()
-SLICE_S = 0.02
+SLICE_S = 0.05
 """A slice of what ends with a half is done every so much run time: a few milliseconds of work."""
-MOST_WAITING = 32
+MOST_WAITING = 64
 """Blocks that may wait for it; then the rest is done at once."""
 
 
