@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak accuracy docs
+.PHONY: help run test lint hil bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -12,12 +12,14 @@ MINUTES ?= 10
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
+HIL := $(BIN)/python -m hw.twin.usb --without -- $(BIN)/python -m pytest -q
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 help:
 	@echo "make run       the simulated instrument; prints its URL"
 	@echo "make test      linters, types, import layers, tests"
 	@echo "make lint      the checks without the tests"
+	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
@@ -44,7 +46,12 @@ lint: $(READY)
 
 test: lint $(WARM)
 	@./packaging/environment --for-tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/hil $(ARGS)
+	@$(if $(ARGS),,$(HIL) tests/hil) # what ARGS= choose is not among these
+
+hil: $(WARM)
+	@./packaging/environment --for-hil
+	@$(HIL) $(or $(ARGS),tests/hil)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench

@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "loopback": "hw.twin.usb.loopback:Loopback",
+}
 """Kinds of device an emulated bus can plug in: name to ``module:Class``."""

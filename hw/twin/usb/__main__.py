@@ -1,0 +1,29 @@
+"""``python -m hw.twin.usb [--bus FILE.sock] [--without] -- COMMAND...``: run a command that sees an emulated bus."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from hw.twin.usb.bus import Bus
+from hw.twin.usb.umockdev import reason_against
+
+
+def main() -> int:
+    """The command's exit code; 1 with a sentence where there can be no bus."""
+    parser = argparse.ArgumentParser(prog="python -m hw.twin.usb", description=__doc__)
+    parser.add_argument("--bus", metavar="FILE.sock", type=Path, help="path of the control socket")
+    parser.add_argument("--without", action="store_true", help="run the command even where there can be no bus")
+    parser.add_argument("command", nargs="+", metavar="COMMAND")
+    arguments = parser.parse_args()
+    reason = reason_against()
+    if reason is None:
+        return Bus(arguments.bus).run(arguments.command)
+    print(reason, file=sys.stderr)
+    return subprocess.run(arguments.command, check=False).returncode if arguments.without else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
