@@ -4,5 +4,6 @@ from __future__ import annotations
 
 MODELS: dict[str, str] = {
     "loopback": "hw.twin.usb.loopback:Loopback",
+    "u3v": "hw.twin.u3v.camera:U3vCamera",
 }
 """Kinds of device an emulated bus can plug in: name to ``module:Class``."""
