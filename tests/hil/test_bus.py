@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import errno
+import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,6 +172,21 @@ def test_another_program_does_not_take_the_news_of_devices_away(bus: BusClient) 
         subprocess.run([sys.executable, "-c", code], check=True)
     bus.plug("one", "loopback")
     assert eventually(lambda: usb.core.find(idVendor=0x1209) is not None)
+
+
+def test_other_files_of_dev_are_the_machines_own(bus: BusClient) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        with open("/dev/urandom", "rb", buffering=0) as file:
+            assert len(file.read(8)) == 8
+    main, end = os.openpty()
+    with open(os.ttyname(end), "rb", buffering=0) as terminal:
+        assert termios.tcgetattr(terminal) == termios.tcgetattr(end)
+    with open("/dev/null", "rb", buffering=0) as nothing, pytest.raises(termios.error):
+        termios.tcgetattr(nothing)
+    os.close(main)
+    os.close(end)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_two_devices_do_not_mix(bus: BusClient) -> None:

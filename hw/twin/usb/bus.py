@@ -25,7 +25,7 @@ from hw.errors import InstrumentError
 from hw.twin.usb import MODELS
 from hw.twin.usb.device import UsbModel
 from hw.twin.usb.testbed import Place, Testbed
-from hw.twin.usb.umockdev import PRELOAD, Memory, UsbfsDevice, UsbfsFile
+from hw.twin.usb.umockdev import PATIENCE_S, PRELOAD, Memory, UsbfsDevice, UsbfsFile, pass_through
 
 VARIABLE = "PHOTOMETRYD_EMULATED_BUS"
 """Environment variable of the host command: path of the control socket."""
@@ -66,6 +66,8 @@ class Bus:
         control.listen(16)
         self._watch(control, lambda: self._accept_order(control))
         self._watch(self._bell, self._take_built)
+        others = self._testbed.listen_for_others()
+        self._watch(others, lambda: self._accept_other(others))
         host = subprocess.Popen(command, env=os.environ | self.environment())
         watch = os.pidfd_open(host.pid)
         self._selector.register(watch, selectors.EVENT_READ, lambda: self._ended(host))
@@ -78,6 +80,7 @@ class Bus:
         finally:
             os.close(watch)
             control.close()
+            others.close()
             self._close()
         return self._exit_code
 
@@ -117,6 +120,17 @@ class Bus:
             if device in self._left and not device.files:
                 self._left.remove(device)
                 device.close()
+
+    def _accept_other(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(PATIENCE_S)
+
+        def serve() -> None:
+            if not pass_through(connection):
+                self._selector.unregister(connection)
+                connection.close()
+
+        self._watch(connection, serve)
 
     # -- orders ------------------------------------------------------------
 

@@ -98,7 +98,14 @@ class Testbed:
 
     def listen(self, place: Place) -> socket.socket:
         """The socket to which programs connect that open the device's file."""
-        path = self.root / f"ioctl{place.node}"
+        return self._listen(self.root / f"ioctl{place.node}")
+
+    def listen_for_others(self) -> socket.socket:
+        """The socket to which programs connect that open any other file of /dev; without it they lose descriptors."""
+        return self._listen(self.root / "ioctl/_default")
+
+    @staticmethod
+    def _listen(path: Path) -> socket.socket:
         path.parent.mkdir(parents=True, exist_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(path))

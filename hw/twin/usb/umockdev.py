@@ -25,7 +25,7 @@ from hw.twin.usb.testbed import Place, Testbed
 PRELOAD = "libumockdev-preload.so.0"
 WORD = struct.Struct("@3L")
 REQUEST_IOCTL, REQUEST_READ, REQUEST_WRITE = 1, 7, 8
-DONE, READ_MEMORY, WRITE_MEMORY = 3, 5, 6
+DONE, RUN, READ_MEMORY, WRITE_MEMORY = 3, 4, 5, 6
 
 URB = struct.Struct("@BBiIPii")
 """struct usbdevfs_urb up to actual_length: type, endpoint, status, flags, buffer, buffer_length, actual_length."""
@@ -123,6 +123,19 @@ class Memory:
     def give(self, size: int) -> None:
         """A transfer was fetched."""
         self.used_bytes -= size
+
+
+def pass_through(connection: socket.socket) -> bool:
+    """A program asks about a file of /dev that is not emulated: let it ask the kernel. False when it closed it."""
+    try:
+        if not connection.recv(WORD.size, socket.MSG_WAITALL):
+            return False
+        connection.sendall(WORD.pack(RUN, 0, 0))
+        _, result, error = WORD.unpack(connection.recv(WORD.size, socket.MSG_WAITALL))
+        connection.sendall(WORD.pack(DONE, result, error))
+    except (OSError, struct.error):
+        return False
+    return True
 
 
 class UsbfsFile:
