@@ -10,7 +10,7 @@ from pydantic import Field
 from hw.twin.settings import NotNegative, Options, Positive
 from hw.twin.u3v import descriptors
 from hw.twin.u3v.control import Control
-from hw.twin.u3v.frames import CODES, FORMATS, Live, Source, View, loop, pattern
+from hw.twin.u3v.frames import CODES, FORMATS, Live, Source, View, loop, pattern, warm_up
 from hw.twin.u3v.registers import (
     ACCESS_DENIED,
     BAD_PARAMETER,
@@ -96,6 +96,7 @@ class U3vCamera(UsbModel):
         self.speed_mbps = 480 if settings.usb2 else 5000
         self._link_b_per_s = HIGH_SPEED_B_PER_S if settings.usb2 else SUPERSPEED_B_PER_S
         self._source = self._make_source()
+        warm_up()
         self._file = description(settings.vendor, settings.model)
         self._stream: Stream | None = None
         self._commands = {

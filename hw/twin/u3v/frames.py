@@ -80,6 +80,11 @@ class Picture:
     begin_s: float
 
 
+def warm_up() -> None:
+    """Compile, so that no frame waits for it."""
+    _packed(np.zeros(4, np.uint16), "Mono12p")
+
+
 def _shown(payload: np.ndarray) -> memoryview:
     return payload.data.toreadonly()
 

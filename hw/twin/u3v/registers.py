@@ -12,6 +12,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from xml.sax.saxutils import escape
 
 OK, NOT_IMPLEMENTED, BAD_PARAMETER, BAD_ADDRESS, WRITE_PROTECTED = 0x0000, 0x8001, 0x8002, 0x8003, 0x8004
 BAD_ALIGNMENT, ACCESS_DENIED, BAD_HEADER = 0x8005, 0x8006, 0x800E
@@ -205,7 +206,7 @@ def description(vendor: str, model: str) -> bytes:
     text = (importlib.resources.files(__package__) / "camera.xml").read_text(encoding="utf-8")
     values = {name: f"{one.address:#x}" for name, one in REGISTERS.items()}
     for name, value in (values | {"VendorName": vendor, "ModelName": model}).items():
-        text = text.replace(f"{{{name}}}", value)
+        text = text.replace(f"{{{name}}}", escape(value, {'"': "&quot;"}))
     return text.encode()
 
 
