@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -554,6 +555,35 @@ def test_a_camera_that_a_dead_host_left_streaming(bus: BusClient, plug: Callable
     host.enable()
     host.set(0x4_0028, 1)
     assert host.frame().block_id == 0
+
+
+STREAMER = """
+from tests.hil.gencp import Host
+host = Host()
+host.enable()
+host.set(0x4_0028, 1)
+while True:
+    print(host.frame().block_id, flush=True)
+"""
+
+
+def test_a_host_that_is_killed_leaves_a_camera_that_the_next_one_can_use(
+    bus: BusClient, plug: Callable[..., Host]
+) -> None:
+    plug().close()
+    with subprocess.Popen([sys.executable, "-c", STREAMER], stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == b"0\n"
+        killed.kill()
+    host = Host()
+    assert bus.state("camera")["streaming"] and host.number(host.sirm + 4) == 1
+    host.set(host.sirm + 4, 0)
+    host.set(0x4_002C, 1)
+    host.device.ctrl_transfer(2, 3, 0, STREAM)
+    host.device.clear_halt(STREAM)
+    host.enable()
+    host.set(0x4_0028, 1)
+    assert [host.frame().block_id for _ in range(2)] == [0, 1]
+    host.close()
 
 
 def test_on_a_port_of_usb_2(bus: BusClient, plug: Callable[..., Host]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> int:
     arguments = parser.parse_args()
     reason = reason_against()
     if reason is None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the bus takes its files away
         return Bus(arguments.bus).run(arguments.command)
     print(reason, file=sys.stderr)
     return subprocess.run(arguments.command, check=False).returncode if arguments.without else 1

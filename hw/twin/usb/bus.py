@@ -49,7 +49,7 @@ class Bus:
         self._models: dict[str, UsbModel] = {}
         self._addresses: dict[int, int] = {}
         self._ports: dict[tuple[str, int], int] = {}
-        self._built: list[Callable[[], None]] = []
+        self._rung: list[Callable[[], None]] = []
         self._bell, self._ringer = socket.socketpair()
         self._exit_code: int | None = None
         self._set_memory(USBFS_MEMORY_MB)
@@ -65,28 +65,34 @@ class Bus:
         control.bind(str(self._control_path))
         control.listen(16)
         self._watch(control, lambda: self._accept_order(control))
-        self._watch(self._bell, self._take_built)
+        self._watch(self._bell, self._answer_bell)
         others = self._testbed.listen_for_others()
         self._watch(others, lambda: self._accept_other(others))
-        host = subprocess.Popen(command, env=os.environ | self.environment())
-        watch = os.pidfd_open(host.pid)
-        self._selector.register(watch, selectors.EVENT_READ, lambda: self._ended(host))
+        host: subprocess.Popen[bytes] | None = None
         try:
+            host = subprocess.Popen(command, env=os.environ | self.environment())
+            threading.Thread(target=self._wait_for, args=(host,), daemon=True, name="host").start()
             while self._exit_code is None:
                 self._turn()
-        except BaseException:
-            host.terminate()
-            raise
         finally:
-            os.close(watch)
+            if host is not None and self._exit_code is None:
+                host.terminate()
             control.close()
             others.close()
             self._close()
         return self._exit_code
 
-    def _ended(self, host: subprocess.Popen[bytes]) -> None:
+    def _wait_for(self, host: subprocess.Popen[bytes]) -> None:
         code = host.wait()
-        self._exit_code = code if code >= 0 else 128 - code
+        self._ring(lambda: self._end_with(code if code >= 0 else 128 - code))
+
+    def _end_with(self, code: int) -> None:
+        self._exit_code = code
+
+    def _ring(self, act: Callable[[], None]) -> None:
+        """From another thread: have `act` done by the bus."""
+        self._rung.append(act)
+        self._ringer.send(b"x")
 
     def _watch(self, source: socket.socket, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
@@ -189,16 +195,15 @@ class Bus:
                 model = build_driver(MODELS, kind, options)
             except Exception as error:  # noqa: BLE001 - as in `_order`
                 sentence = _sentence(error)
-                self._built.append(lambda: reply({"error": sentence}))
+                self._ring(lambda: reply({"error": sentence}))
             else:
-                self._built.append(lambda: plug(model))
-            self._ringer.send(b"x")
+                self._ring(lambda: plug(model))
 
         threading.Thread(target=build, daemon=True, name=f"build-{name}").start()
 
-    def _take_built(self) -> None:
+    def _answer_bell(self) -> None:
         for _ in self._bell.recv(64):
-            self._built.pop(0)()
+            self._rung.pop(0)()
 
     def _require_free(self, name: str) -> None:
         if name in self._plugged:

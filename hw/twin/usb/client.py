@@ -30,7 +30,11 @@ class BusClient:
 
     def __init__(self, path: str | None = None) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(path or os.environ[VARIABLE])
+        try:
+            self._socket.connect(path or os.environ[VARIABLE])
+        except OSError:
+            self._socket.close()
+            raise
         self._lines = self._socket.makefile("rb")
 
     def plug(
@@ -75,8 +79,11 @@ class BusClient:
         self._socket.close()
 
     def _order(self, what: str, **order: Any) -> Any:
-        self._socket.sendall(json.dumps({"do": what} | order).encode() + b"\n")
-        line = self._lines.readline()
+        try:
+            self._socket.sendall(json.dumps({"do": what} | order).encode() + b"\n")
+            line = self._lines.readline()
+        except ConnectionError:
+            line = b""
         if not line:
             raise BusError("the bus is gone")
         answer = json.loads(line)
