@@ -296,7 +296,7 @@ def stream(plug: Callable[..., Host]) -> Callable[..., tuple[Host, Any]]:
 def test_every_pixel_arrives_in_every_format(
     stream: Callable[..., tuple[Host, Any]], pixel_format: str, transfer: int
 ) -> None:
-    host, _ = stream({"PixelFormat": pixel_format}, transfer, buffer_frames=50)
+    host, _ = stream({"PixelFormat": pixel_format}, transfer, buffer_frames=1000)
     last = -1
     for _ in range(3):
         frame = host.frame()
@@ -314,7 +314,7 @@ def test_every_pixel_arrives_in_every_format(
 def test_a_region_binned_and_amplified(stream: Callable[..., tuple[Host, Any]]) -> None:
     features = {"BinningHorizontal": 2, "BinningVertical": 2, "PixelFormat": "Mono12"}
     features |= {"Width": 20, "Height": 16, "OffsetX": 6, "OffsetY": 4, "Gain": 6.0, "BlackLevel": -5.0}
-    host, _ = stream(features, buffer_frames=50)
+    host, _ = stream(features, buffer_frames=1000)
     frame = host.frame()
     binned = pattern(frame.block_id)[8:40, 12:52].reshape(16, 2, 20, 2).sum((1, 3)).clip(0, 4095)
     expected = np.rint(binned * 10 ** (6 / 20) - 5).clip(0, 4095)
@@ -323,7 +323,7 @@ def test_a_region_binned_and_amplified(stream: Callable[..., tuple[Host, Any]]) 
 
 
 def test_frames_come_at_their_rate_with_stamps_of_the_cameras_clock(stream: Callable[..., tuple[Host, Any]]) -> None:
-    host, nodes = stream({"AcquisitionFrameRate": 50.0}, first_block_id=1)
+    host, nodes = stream({"AcquisitionFrameRate": 50.0}, first_block_id=1, buffer_frames=1000)
     frames = [host.frame() for _ in range(10)]
     assert [frame.block_id for frame in frames] == list(range(1, 11))
     steps = np.diff([frame.timestamp_ns for frame in frames])
@@ -465,7 +465,7 @@ def test_a_short_frame_ends_early_and_its_trailer_says_so(
     bus: BusClient, stream: Callable[..., tuple[Host, Any]]
 ) -> None:
     """A payload of 3 x 1024: cut within a transfer, and at a transfer's end, where one of no length ends it."""
-    host, _ = stream(transfer=1024, buffer_frames=100)
+    host, _ = stream(transfer=1024, buffer_frames=1000)
     host.frame()
     for cut, lengths in ((1500, [1024, 476]), (2048, [1024, 1024, 0])):
         bus.inject("camera", "short_frame", bytes=cut)
@@ -521,7 +521,7 @@ def test_unplugged_in_mid_frame_and_back(bus: BusClient, stream: Callable[..., t
 def test_faults_of_one_frame(
     bus: BusClient, stream: Callable[..., tuple[Host, Any]], fault: str, check: Callable[[Received, Received], bool]
 ) -> None:
-    host, _ = stream(buffer_frames=100)
+    host, _ = stream(buffer_frames=1000)
     frames = [host.frame() for _ in range(2)]
     bus.inject("camera", fault)
     frames += [host.frame() for _ in range(12)]
@@ -532,7 +532,7 @@ def test_faults_of_one_frame(
 def test_a_frame_of_another_size_and_one_without_trailer(
     bus: BusClient, stream: Callable[..., tuple[Host, Any]]
 ) -> None:
-    host, _ = stream(transfer=4096, buffer_frames=100)
+    host, _ = stream(transfer=4096, buffer_frames=1000)
     bus.inject("camera", "wrong_size")
     frame = host.frame()
     while len(frame.payload) == HEIGHT * WIDTH:
@@ -654,7 +654,7 @@ def test_what_the_twins_cell_does_shows_in_the_frames(stream: Callable[..., tupl
 def test_a_loop_is_played_as_rendered(stream: Callable[..., tuple[Host, Any]]) -> None:
     optics = {"particles": 6, "height_px": 120, "width_px": 160, "loop_frames": 4, "pixel_format": "Mono12p"}
     features = {"PixelFormat": "Mono12p"}
-    host, _ = stream(features, source="loop", optics=optics, frame_rate_hz=150.0, buffer_frames=100)
+    host, _ = stream(features, source="loop", optics=optics, frame_rate_hz=150.0, buffer_frames=1000)
     frames = [host.frame() for _ in range(8)]
     assert [frame.block_id for frame in frames] == list(range(8))
     assert [frame.payload for frame in frames[:4]] == [frame.payload for frame in frames[4:]]

@@ -113,9 +113,9 @@ class Source(ABC):
 class Reel(Source):
     """Pictures made beforehand, for ever. Each is developed once for a view; nothing is copied after that."""
 
-    def __init__(self, pictures: np.ndarray, bits: int, clock_ppm: float) -> None:
+    def __init__(self, pictures: np.ndarray | Packed12, bits: int, clock_ppm: float) -> None:
         self._pictures, self.bits = pictures, bits
-        _, self.height_px, self.width_px = pictures.shape
+        self.height_px, self.width_px = pictures[0].shape
         self._rate = 1 + clock_ppm * 1e-6
         self._begun_s = time.monotonic()
         self._view: View | None = None
@@ -126,11 +126,32 @@ class Reel(Source):
             self._view, self._developed = view, {}
         place = number % len(self._pictures)
         if place not in self._developed:
-            self._developed[place] = _shown(view.develop(self._pictures[place], self.bits))
+            self._developed[place] = _shown(self._develop(place, view))
         return Picture(self._developed[place], self.clock_s(due_s - exposure_s))
+
+    def _develop(self, place: int, view: View) -> np.ndarray:
+        whole = View(self.width_px, self.height_px, 0, 0, 1, 1, "Mono12p", 0.0, 0)
+        if view == whole and isinstance(self._pictures, Packed12):
+            return self._pictures.frames[place]
+        return view.develop(self._pictures[place], self.bits)
 
     def clock_s(self, now_s: float) -> float:
         return (now_s - self._begun_s) * self._rate
+
+
+class Packed12:
+    """Pictures kept as Mono12p, (N, payload) uint8, unpacked when one is asked for: a loop is hundreds of megabytes."""
+
+    def __init__(self, frames: np.ndarray, height_px: int, width_px: int) -> None:
+        self.frames = frames
+        self._shape = height_px, width_px
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        low, middle, high = (self.frames[place, k::3].astype(np.uint16) for k in range(3))
+        return np.stack((low | (middle & 0xF) << 8, middle >> 4 | high << 4), axis=-1).reshape(self._shape)
 
 
 def pattern(height_px: int, width_px: int, clock_ppm: float) -> Reel:
@@ -152,14 +173,12 @@ def loop(options: dict[str, Any], clock_ppm: float) -> Reel:
 
 
 class _Loop(LoopCamera):
-    def pictures(self) -> np.ndarray:
-        """(loop_frames, H, W) unpacked."""
+    def pictures(self) -> np.ndarray | Packed12:
+        """(loop_frames, H, W)."""
         assert self._frames is not None
         height, width = self._settings.height_px, self._settings.width_px
         if self._settings.pixel_format == "Mono12p":
-            low, middle, high = (self._frames[:, k::3].astype(np.uint16) for k in range(3))
-            pairs = np.stack((low | (middle & 0xF) << 8, middle >> 4 | high << 4), axis=-1)
-            return pairs.reshape(-1, height, width)
+            return Packed12(self._frames, height, width)
         dtype = np.uint8 if self._settings.pixel_format == "Mono8" else np.uint16
         return self._frames.view(dtype).reshape(-1, height, width)
 

@@ -6,6 +6,7 @@ Orders are JSON lines: `{"do": "plug", "name": "camera", "kind": "u3v", "options
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -90,9 +91,10 @@ class Bus:
         self._exit_code = code
 
     def _ring(self, act: Callable[[], None]) -> None:
-        """From another thread: have `act` done by the bus."""
+        """From another thread: have `act` done by the bus, unless that has ended."""
         self._rung.append(act)
-        self._ringer.send(b"x")
+        with contextlib.suppress(OSError):
+            self._ringer.send(b"x")
 
     def _watch(self, source: socket.socket, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)

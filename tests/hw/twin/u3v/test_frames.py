@@ -77,6 +77,18 @@ def test_the_loop_is_unpacked_as_it_was_packed(pixel_format: str) -> None:
     assert 0.15 < dn.mean() / (1 << reel.bits) < 0.6 and dn.std() > 0.01 * (1 << reel.bits)
 
 
+def test_a_packed_loop_is_handed_out_as_it_is_and_unpacked_for_any_other_view() -> None:
+    reel = loop({**SCENE, "loop_frames": 2, "pixel_format": "Mono12p"}, 0.0)
+    packed, plain, part = (
+        reel.picture(1, 0.0, 0.0, view(width_px=160, height_px=height, pixel_format=name))
+        for name, height in (("Mono12p", 120), ("Mono12", 120), ("Mono12p", 60))
+    )
+    assert packed is not None and plain is not None and part is not None
+    dn = values(np.frombuffer(packed.payload, np.uint8), 12)
+    assert np.array_equal(dn, np.frombuffer(plain.payload, np.uint16))
+    assert part.payload == packed.payload[: 160 * 60 * 3 // 2]
+
+
 def test_the_living_scene_has_the_worlds_clock_and_the_exposure_asked_for() -> None:
     options = {**SCENE, "static": True, "noise": "none", "c_rate": 0.0, "speed": 10.0, "timestamp_jitter_us": 0.0}
     live = Live(options)

@@ -9,18 +9,33 @@ from pathlib import Path
 
 import pytest
 
+from hw.twin.usb import umockdev
+from hw.twin.usb.__main__ import main
 from hw.twin.usb.client import BusClient, BusError
 from hw.twin.usb.umockdev import reason_against
 
-pytestmark = pytest.mark.skipif(reason_against() is not None, reason=str(reason_against()))
+needs_umockdev = pytest.mark.skipif(reason_against() is not None, reason=str(reason_against()))
 BUS = [sys.executable, "-m", "hw.twin.usb"]
 
 
+@pytest.mark.parametrize(("options", "code", "said"), [([], 1, "{}\n"), (["--or-skip"], 0, "skipped: {}\n")])
+def test_where_there_can_be_no_bus_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], code: int, said: str
+) -> None:
+    monkeypatch.setattr(umockdev, "PRELOAD", "libnowhere.so.0")
+    monkeypatch.setattr(sys, "argv", ["hw.twin.usb", *options, "--", "false"])
+    assert main() == code
+    reason = "libnowhere.so.0 cannot be loaded: on Debian, as root, apt-get install umockdev"
+    assert capsys.readouterr().err == said.format(reason)
+
+
+@needs_umockdev
 @pytest.mark.parametrize(("command", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 0", 0)])
 def test_the_exit_code_is_the_commands(command: str, code: int) -> None:
     assert subprocess.run([*BUS, "--", "sh", "-c", command], check=False).returncode == code
 
 
+@needs_umockdev
 def test_devices_can_be_plugged_in_from_elsewhere_and_all_goes_with_the_command(tmp_path: Path) -> None:
     path = tmp_path / "b.sock"
     show = (
@@ -42,6 +57,7 @@ def test_devices_can_be_plugged_in_from_elsewhere_and_all_goes_with_the_command(
     assert not root.exists() and not path.exists() and bus.returncode == 0
 
 
+@needs_umockdev
 def test_a_bus_that_is_told_to_end_takes_its_files_away(tmp_path: Path) -> None:
     path = tmp_path / "b.sock"
     command = [*BUS, "--bus", str(path), "--", "sh", "-c", 'echo "$UMOCKDEV_DIR"; exec sleep 60']
