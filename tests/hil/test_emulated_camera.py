@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from hw.camera.contract import PixelFormat
 from hw.camera.twin import TwinCamera
 from hw.potentiostat.twin import TwinPotentiostat
 from hw.twin.usb.client import BusClient
-from tests.hil.gencp import IN, OUT, READ, STREAM, WRITE, Host, Received, Status
+from tests.hil.gencp import IN, OUT, READ, STREAM, WAIT_MS, WRITE, Host, Received, Status
 
 HEIGHT, WIDTH = 48, 64
 FORMATS = ["Mono8", "Mono10p", "Mono12", "Mono12p", "Mono16"]
@@ -604,6 +605,26 @@ def test_a_wire_that_carries_less_than_the_sensor_gives_loses_frames(
     assert time.monotonic() - begun > 10 * HEIGHT * WIDTH / 0.2e6
     assert blocks[-1] - blocks[0] > 20
     assert bus.state("camera")["counts"]["frames lost"] > 10
+
+
+def test_a_streaming_camera_does_not_hold_another_device_up(
+    bus: BusClient, stream: Callable[..., tuple[Host, Any]]
+) -> None:
+    bus.plug("other", "loopback")
+    other = usb.core.find(idVendor=0x1209, idProduct=1)
+    host, _ = stream(height_px=1200, width_px=1920, frame_rate_hz=150.0, transfer=1 << 20)
+    frames: list[Received] = []
+    streamer = threading.Thread(target=lambda: frames.extend(host.frame() for _ in range(20)))
+    streamer.start()
+    echoes = 0
+    while streamer.is_alive() or echoes < 10:
+        other.write(0x01, b"%d" % echoes, WAIT_MS)
+        assert bytes(other.read(0x81, 512, WAIT_MS)) == b"%d" % echoes
+        echoes += 1
+    streamer.join()
+    assert all(frame.valid_bytes == len(frame.payload) == 1200 * 1920 for frame in frames)
+    assert len({frame.block_id for frame in frames}) == 20
+    usb.util.dispose_resources(other)
 
 
 # -- where pictures come from ------------------------------------------------------------
