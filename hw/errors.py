@@ -85,6 +85,21 @@ class CellReason(Reason):
     IN_DOUBT = ("cell.in_doubt", "Disconnect the cell by hand: the potentiostat did not confirm that it is off.")
 
 
+class UsbReason(Reason):
+    """Why a USB device cannot be used, before it is known what kind of instrument it is."""
+
+    NOT_FOUND = ("usb.not_found", "Check the cable, the port and the device's power.")
+    UNPLUGGED = ("usb.unplugged", "Plug the device back in.")
+    STALLED = ("usb.stalled", "The device refused the request; it is asked again after its endpoint is cleared.")
+    BUSY = ("usb.busy", "Stop the other program that holds the device.")
+    DENIED = ("usb.denied", "Install the udev rule shipped with the service, then replug the device.")
+    TIMEOUT = ("usb.timeout", "The device did not answer in time; power-cycle it if this persists.")
+    BABBLE = ("usb.babble", "The device sent more than was asked for; make a bundle and report it.")
+    NO_MEMORY = ("usb.no_memory", "Raise the kernel's usbcore.usbfs_memory_mb; `docs/field/camera.md` says how.")
+    PROTOCOL = ("usb.protocol", "The device answers against its protocol; update its firmware, or make a bundle.")
+    FAULT = ("usb.fault", "The transfer failed; try another cable and port, then make a bundle and report it.")
+
+
 class RecordingReason(Reason):
     """What is wrong with a recording."""
 
@@ -102,6 +117,10 @@ class CameraError(InstrumentError):
 
 class PotentiostatError(InstrumentError):
     """The potentiostat cannot be driven or read."""
+
+
+class UsbError(InstrumentError):
+    """A USB device cannot be reached or used. Drivers turn it into an error of their own kind."""
 
 
 class RecordingError(InstrumentError):
