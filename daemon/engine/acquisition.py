@@ -8,9 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from daemon.engine.ring import FrameRing
+from daemon.engine.ring import SCRATCH, FrameRing
 from hw.camera import DRIVERS
 from hw.camera.contract import Camera, CameraInfo, FrameStamp
 from hw.drivers import build_driver
@@ -56,6 +54,7 @@ class Acquisition(threading.Thread):
         self.captured = 0
         self.dropped: Counter[str] = Counter()
         self.last_host_t_s = float("nan")
+        self._lent: set[int] = set()
 
     def quit(self) -> None:
         """Ask the thread to end; `join` it after."""
@@ -116,13 +115,31 @@ class Acquisition(threading.Thread):
                 self.ring = FrameRing(self._ring_frames, size)
             self._start(camera)
             self._report("open", {})
-            self._stream(camera, self.ring, np.empty(size, np.uint8))
+            self._stream(camera, self.ring)
         except InstrumentError as error:
             return error
         finally:
             if camera is not None:
                 camera.close()
+                self._reclaim(camera)
         return None
+
+    def _lend(self, camera: Camera, ring: FrameRing) -> None:
+        """As many slots as the camera wants; the scratch slot when it would have none."""
+        while len(self._lent) < camera.queue_frames and (number := ring.lease()) is not None:
+            self._lent.add(number)
+            camera.lend(number, ring.slot(number))
+        if not self._lent:
+            self._lent.add(SCRATCH)
+            camera.lend(SCRATCH, ring.slot(SCRATCH))
+
+    def _reclaim(self, camera: Camera) -> None:
+        """Slots the camera lets go of go back; one it cannot let go of (a transfer that does not end) is out of use."""
+        for number in camera.reclaim():
+            self._lent.discard(number)
+            if number != SCRATCH and self.ring is not None:
+                self.ring.release(number)
+        self._lent.clear()
 
     def _start(self, camera: Camera) -> None:
         camera.start()
@@ -131,7 +148,7 @@ class Acquisition(threading.Thread):
             self._rewind.clear()
             self._rewound.set()
 
-    def _stream(self, camera: Camera, ring: FrameRing, scratch: np.ndarray) -> None:
+    def _stream(self, camera: Camera, ring: FrameRing) -> None:
         silent_s = 0.0
         last_block: int | None = None
         settle_s = time.monotonic() + SETTLE_S
@@ -139,28 +156,25 @@ class Acquisition(threading.Thread):
             self._apply_settings(camera)
             if time.monotonic() >= settle_s:
                 settle_s = time.monotonic() + SETTLE_S
-                ring.settle()
+                ring.settle(camera.queue_frames)
             if self._rewind.is_set():
                 camera.stop()
+                self._reclaim(camera)
                 self._start(camera)
                 last_block = None
-            number = ring.lease()
-            slot = scratch if number is None else ring.slot(number)
-            stamp: FrameStamp | None = None
-            try:
-                stamp = camera.next_frame(slot, POLL_S)
-            finally:
-                if number is not None and stamp is None:
-                    ring.release(number)
-            if stamp is None:
+            self._lend(camera, ring)
+            taken = camera.take(POLL_S)
+            if taken is None:
                 silent_s += POLL_S
                 if silent_s >= self._deadline_s:
                     raise CameraError(CameraReason.STALLED, f"no frame for {silent_s:.1f} s")
                 continue
+            number, stamp = taken
+            self._lent.discard(number)
             silent_s = 0.0
-            self._count(stamp, last_block, kept=number is not None)
+            self._count(stamp, last_block, kept=number != SCRATCH)
             last_block = stamp.block_id
-            if number is not None:
+            if number != SCRATCH:
                 ring.commit(number, stamp, self.stream)
 
     def _count(self, stamp: FrameStamp, last_block: int | None, *, kept: bool) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from hw.camera.contract import FrameStamp
 
 HOT = 4  # slots in use at once without a backlog: one being filled, one being read, and some to spare
+SCRATCH = -1  # number of the slot for frames that find no other
 
 
 class FrameRing:
@@ -20,12 +21,14 @@ class FrameRing:
     given back by `settle`.
 
     Bound: the number of slots. Policy at the bound: `lease` gives None, and the producer counts the frame as dropped.
+    What it receives then goes to one slot more, `SCRATCH`, which nobody reads.
     """
 
     def __init__(self, slots: int, payload_bytes: int) -> None:
         self._stride = -(-payload_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, so that a slot can go back
-        self._memory = mmap.mmap(-1, slots * self._stride, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._buffer = np.frombuffer(self._memory, np.uint8).reshape(slots, self._stride)[:, :payload_bytes]
+        self._slots = slots
+        self._memory = mmap.mmap(-1, (slots + 1) * self._stride, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._buffer = np.frombuffer(self._memory, np.uint8).reshape(slots + 1, self._stride)[:, :payload_bytes]
         self._free = list(range(slots))
         self._touched = 0
         self._filled: deque[tuple[int, FrameStamp, int]] = deque()
@@ -34,7 +37,7 @@ class FrameRing:
     @property
     def slots(self) -> int:
         """The bound."""
-        return len(self._buffer)
+        return self._slots
 
     @property
     def depth(self) -> int:
@@ -48,7 +51,7 @@ class FrameRing:
             return self._free.pop() if self._free else None
 
     def slot(self, number: int) -> np.ndarray:
-        """The slot's bytes, (payload_bytes,) uint8."""
+        """The slot's bytes, (payload_bytes,) uint8; it begins a page of memory."""
         return self._buffer[number]
 
     def commit(self, number: int, stamp: FrameStamp, stream: int = 0) -> None:
@@ -69,13 +72,19 @@ class FrameRing:
                 self._condition.wait(timeout_s)
             return self._filled.popleft() if self._filled else None
 
-    def settle(self) -> None:
-        """After a backlog is worked off, give its memory back to the system. The producer's call."""
+    def settle(self, lent: int = 1) -> None:
+        """After a backlog is worked off, give its memory back to the system. The producer's call.
+
+        `lent`: slots that its camera fills at a time.
+        """
+        hot = HOT - 1 + lent
         with self._condition:
-            if self._touched <= HOT or self.slots - len(self._free) > HOT:
+            used = self.slots - len(self._free)
+            if self._touched <= hot or used > hot:
                 return
-            self._touched = 0
-            cold, self._free = self._free[:-HOT], self._free[-HOT:]
+            self._touched = used
+            keep = max(0, len(self._free) - (hot - used))
+            cold, self._free = self._free[:keep], self._free[keep:]
         for number in cold:  # outside the lock: 64 large frames take some milliseconds
             self._memory.madvise(mmap.MADV_DONTNEED, number * self._stride, self._stride)
         with self._condition:

@@ -7,6 +7,7 @@ they construct cheaply, touch the world in `open`, and `close` is idempotent.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,6 +56,8 @@ class CameraInfo:
     """Per-pixel dark level in DN, (H, W) float32, when the source carries one; replaces `dark_dn`."""
     flat: np.ndarray | None = None
     """Per-pixel relative gain, (H, W) float32, mean 1, when the source carries one."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the measurements should know: settings that could not be made, limits in force. Sentences."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,15 @@ class FrameStamp:
 
 
 class Camera(ABC):
-    """A source of frames. See the module's docstring for its life."""
+    """A source of frames. See the module's docstring for its life.
+
+    The engine lends slots and takes them back filled. A driver that only copies frames defines `next_frame`, and the
+    rest is here; one whose transfers end in the slots defines `lend`, `take` and `reclaim` itself.
+    """
+
+    queue_frames: int = 1
+    """Slots the driver wants lent at a time, known once it is open."""
+    _lent: deque[tuple[int, np.ndarray]] | None = None
 
     @abstractmethod
     def open(self) -> CameraInfo:
@@ -86,6 +97,32 @@ class Camera(ABC):
 
         Raises `CameraError`; with `CameraReason.ENDED` when a finite source is exhausted.
         """
+
+    def lend(self, number: int, slot: np.ndarray) -> None:
+        """Give the driver a slot (uint8, 1-D, `payload_bytes` long) to fill. It keeps it until `take` or `reclaim`."""
+        if self._lent is None:
+            self._lent = deque()
+        self._lent.append((number, slot))
+
+    def take(self, timeout_s: float) -> tuple[int, FrameStamp] | None:
+        """The number of the slot that holds the next frame, and its stamp; None when none came in `timeout_s`.
+
+        Slots are filled in the order of lending. Raises what `next_frame` does.
+        """
+        if not self._lent:
+            return None
+        number, slot = self._lent[0]
+        stamp = self.next_frame(slot, timeout_s)
+        if stamp is None:
+            return None
+        self._lent.popleft()
+        return number, stamp
+
+    def reclaim(self) -> list[int]:
+        """Numbers lent and not filled, which the driver writes to no more; called after `stop` or `close`."""
+        numbers = [number for number, _ in self._lent or ()]
+        self._lent = None
+        return numbers
 
     @abstractmethod
     def stop(self) -> None:

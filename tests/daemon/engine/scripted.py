@@ -40,6 +40,7 @@ class Life:
     ends: bool = False
     shape: tuple[int, int] = (HEIGHT, WIDTH)
     interval_s: float = 0.0
+    queue_frames: int = 1
 
 
 @dataclass
@@ -70,6 +71,7 @@ class ScriptedCamera(Camera):
         script = self._script
         self._life = script.lives[min(len(script.opened_s), len(script.lives) - 1)]
         script.opened_s.append(time.monotonic())
+        self.queue_frames = self._life.queue_frames
         if self._life.open_error is not None:
             raise self._life.open_error
         height, width = self._life.shape

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from daemon.engine import acquisition as module
+from hw.camera.contract import Camera
 from hw.drivers import DriverReason
 from hw.errors import CameraError, CameraReason
-from tests.daemon.engine.scripted import Life, Running, Script, wait_until
+from tests.daemon.engine.scripted import Life, Running, Script, ScriptedCamera, wait_until
 
 FAULTS = [reason for reason in CameraReason if reason is not CameraReason.ENDED]
 
@@ -98,6 +99,39 @@ def test_a_full_ring_drops_the_newest_and_counts_them(play):
         wait_until(lambda: running.acquisition.captured == 20)
         assert running.acquisition.dropped == {"ring.full": 16}
         assert [block for block, _, _ in running.take(4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("queue_frames", [2, 3, 8])
+def test_a_camera_with_a_queue_has_that_many_slots_or_all_there_are(play, queue_frames):
+    play(Life(range(30), queue_frames=queue_frames))
+    with Running(ring_frames=4) as running:
+        wait_until(lambda: running.acquisition.captured == 30)
+        assert running.acquisition.dropped == {"ring.full": 26}
+        assert [block for block, _, _ in running.take(4)] == [0, 1, 2, 3]
+
+
+def test_slots_lent_to_a_queue_come_back_after_a_fault_and_a_rewind(play):
+    queued = {"queue_frames": 3, "interval_s": 0.01}
+    fault = CameraError(CameraReason.UNPLUGGED, "out")
+    play(Life([0, 1, fault], **queued), Life([0, fault], **queued), Life(range(5), **queued))
+    with Running(ring_frames=4) as running:
+        assert len(running.take(8)) == 8
+        for _ in range(3):
+            running.acquisition.rewind(5.0)
+            assert [block for block, _, _ in running.take(5)] == list(range(5))
+        assert not running.acquisition.dropped
+        ring = running.acquisition.ring
+    assert sorted(ring.lease() for _ in range(4)) == [0, 1, 2, 3]
+
+
+def test_a_slot_the_driver_cannot_let_go_of_is_not_used_again(play, monkeypatch):
+    queued = {"queue_frames": 3, "interval_s": 0.01}
+    play(Life([0, CameraError(CameraReason.UNPLUGGED, "out")], **queued), Life(range(9), **queued))
+    monkeypatch.setattr(ScriptedCamera, "reclaim", lambda self: Camera.reclaim(self)[1:])
+    with Running(ring_frames=4) as running:
+        assert len(running.take(10)) == 10
+    ring = running.acquisition.ring
+    assert [ring.lease() is None for _ in range(3)] == [False, False, True]  # each life kept one
 
 
 def test_gaps_of_the_block_ids_are_lost_frames(play):

@@ -2,7 +2,7 @@ import threading
 
 import psutil
 
-from daemon.engine.ring import FrameRing
+from daemon.engine.ring import SCRATCH, FrameRing
 from hw.camera.contract import FrameStamp
 
 
@@ -102,3 +102,25 @@ def test_settling_leaves_frames_in_hand_alone():
         assert (ring.slot(number) == 7).all()
         ring.release(number)
     assert sorted(ring.lease() for _ in range(16)) == list(range(16))
+
+
+def test_slots_lent_to_a_cameras_queue_are_no_backlog():
+    ring, process = FrameRing(32, 1_000_001), psutil.Process()
+    lent = [ring.lease() for _ in range(8)]
+    for number in lent:
+        ring.slot(number)[:] = 7
+    before = process.memory_info().rss
+    backlog(ring, 24)
+    ring.settle(lent=8)
+    assert process.memory_info().rss < before + 8_000_000
+    assert all((ring.slot(number) == 7).all() for number in lent)
+    assert sorted([*lent, *(ring.lease() for _ in range(24))]) == list(range(32))
+
+
+def test_slots_begin_pages_and_scratch_is_none_of_them():
+    ring = FrameRing(3, 5000)
+    starts = [ring.slot(number).ctypes.data for number in (0, 1, 2, SCRATCH)]
+    assert all(start % 4096 == 0 for start in starts) and len(set(starts)) == 4
+    ring.slot(SCRATCH)[:] = 1
+    assert not any(ring.slot(number).any() for number in range(3))
+    assert sorted(ring.lease() for _ in range(3)) == [0, 1, 2]

@@ -68,6 +68,35 @@ class CameraContract:
         camera.next_frame(slot, 0.0)
         assert time.monotonic() - began < 1.0
 
+    def test_lent_slots_come_back_filled_in_order_of_time(self, opened):
+        camera, _, slot = opened
+        slots = {number: np.zeros_like(slot) for number in range(camera.queue_frames + 1)}
+        free, stamps = list(slots), []
+        camera.start()
+        deadline = time.monotonic() + 5
+        while len(stamps) < 6 and time.monotonic() < deadline:
+            while free and len(slots) - len(free) < camera.queue_frames:
+                camera.lend(free[0], slots[free.pop(0)])
+            taken = camera.take(1.0)
+            if taken is not None:
+                number, stamp = taken
+                assert number not in free and len(np.unique(slots[number])) > 10
+                slots[number][:] = 0
+                free.append(number)
+                stamps.append(stamp)
+        camera.stop()
+        assert (np.diff([s.block_id for s in stamps]) >= 1).all() and len(stamps) == 6
+        assert sorted(camera.reclaim()) == sorted(set(slots) - set(free))
+        assert camera.reclaim() == []
+
+    def test_what_was_lent_is_given_back_by_close_too(self, opened):
+        camera, _, slot = opened
+        camera.lend(5, slot)
+        camera.start()
+        camera.close()
+        assert camera.reclaim() == [5]
+        assert camera.reclaim() == []
+
     def test_stop_and_close_may_be_repeated(self, opened):
         camera, _, slot = opened
         self.frames(camera, slot, 1)
