@@ -264,6 +264,7 @@ class EngineHost:
         if message.kind == "camera_open":
             fields = dict(message.fields)
             fields["pixel_format"] = PixelFormat(fields["pixel_format"])
+            fields["notes"] = tuple(fields.get("notes", ()))
             self.info = CameraInfo(**{**fields, **message.arrays})
             self._camera_problem = None
             self._camera_open.set()

@@ -52,7 +52,7 @@ def run_metadata(
         "flat_frame": flat_frame,
         "defective_pixels": prepared.operator.defects.tolist(),
         "clock_synchronised": clock_synchronised,
-        "notes": [*(notes or []), *_noise_notes(prepared.noise)],
+        "notes": [*(notes or []), *camera.notes, *_noise_notes(prepared.noise)],
     }
 
 
