@@ -58,6 +58,16 @@ class CameraReason(Reason):
     STALLED = ("camera.stalled", "The camera is still listed but sends nothing; power-cycle it if this persists.")
     BUSY = ("camera.busy", "Stop the other program that holds the camera.")
     DENIED = ("camera.denied", "Install the udev rule shipped with the service, then replug the camera.")
+    AMBIGUOUS = ("camera.ambiguous", "Name one of the cameras in `camera.options`, by its serial number.")
+    DIRTY = ("camera.dirty", "Power-cycle the camera: another program left it streaming, and it does not stop.")
+    SLOW_PORT = ("camera.slow_port", "Plug the camera into a USB 3 port with a USB 3 cable, or lower the frame rate.")
+    NO_MEMORY = ("camera.no_memory", "Raise the kernel's usbcore.usbfs_memory_mb; `docs/field/camera.md` says how.")
+    FROZEN = ("camera.frozen", "The camera sends one picture again and again; power-cycle it if this persists.")
+    PROTOCOL = (
+        "camera.protocol",
+        "The camera breaks its protocol; update its firmware, or make a bundle and report it.",
+    )
+    FAULT = ("camera.fault", "Transfers fail; try another cable and port, then make a bundle and report it.")
     BAD_SETTING = ("camera.bad_setting", "Choose a value inside the camera's range.")
     ENDED = ("camera.ended", "The recording has no more frames; start the replay again or choose another.")
 

@@ -59,15 +59,27 @@ def status_error(status: int, what: str, bus: int, address: int) -> UsbError:
 
 def holders(place: Path) -> list[str]:
     """``name (pid N)`` of every other process that has `place` open; only those that we may look into."""
+    try:
+        wanted = place.stat()
+    except OSError:
+        return []
     processes = sorted(PROCESSES.glob("[0-9]*"), key=lambda one: int(one.name))
-    others = [one for one in processes if int(one.name) != os.getpid() and _holds(one, place)]
+    others = [one for one in processes if int(one.name) != os.getpid() and _holds(one, wanted)]
     return [f"{_name(one)} (pid {one.name})" for one in others]
 
 
-def _holds(process: Path, place: Path) -> bool:
+def _holds(process: Path, wanted: os.stat_result) -> bool:
     try:
-        return any(os.readlink(link) == str(place) for link in (process / "fd").iterdir())
+        return any(_same(link, wanted) for link in (process / "fd").iterdir())
     except OSError:  # it ended, or is another user's
+        return False
+
+
+def _same(link: Path, wanted: os.stat_result) -> bool:
+    """By what the file is, not by its name: that depends on who looks."""
+    try:
+        return os.path.samestat(link.stat(), wanted)
+    except OSError:  # closed meanwhile, or a socket that has no name
         return False
 
 

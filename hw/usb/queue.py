@@ -51,7 +51,7 @@ _Transfer._fields_ = [
 class _Interval(ctypes.Structure):
     """struct timeval."""
 
-    _fields_ = [("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long)]
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long))
 
 
 class LibUsb:
@@ -66,8 +66,8 @@ class LibUsb:
         for function in ("libusb_submit_transfer", "libusb_cancel_transfer", "libusb_free_transfer"):
             getattr(self._lib, function).argtypes = [pointer]
         self._lib.libusb_free_transfer.restype = None
-        arguments = [ctypes.c_void_p, ctypes.POINTER(_Interval), ctypes.c_void_p]
-        self._lib.libusb_handle_events_timeout_completed.argtypes = arguments
+        events = self._lib.libusb_handle_events_timeout_completed
+        events.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Interval), ctypes.c_void_p)
 
     def allocate(self) -> Any:
         """A transfer; null when there is no memory."""
@@ -157,6 +157,7 @@ class BulkQueue:
 
     def __init__(self, device: UsbDevice, endpoint: int, library: tuple[Any, int] | None = None) -> None:
         self._device, self._endpoint = device, endpoint
+        self._library: Any
         self._library, self._handle = library or libusb_of(device)
         self._batches: dict[int, _Batch] = {}
         self._flying: dict[int, int] = {}

@@ -1,0 +1,1 @@
+"""USB3 Vision cameras of any maker, over `hw.usb`."""
