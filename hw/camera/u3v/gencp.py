@@ -142,11 +142,11 @@ class GenCp:
             return self._exchange(command, payload, ACK_WANTED)
 
     def _forgive(self, error: UsbError) -> None:
-        """A stall is cleared, silence and garbage are asked over; anything else ends the request."""
+        """A stall is cleared, silence and failed transfers are asked over; anything else ends the request."""
         if error.reason is UsbReason.STALLED:
             for endpoint in (self._out, self._in):
                 self._device.clear_halt(endpoint.address)
-        elif error.reason not in (UsbReason.TIMEOUT, UsbReason.BABBLE):
+        elif error.reason not in (UsbReason.TIMEOUT, UsbReason.BABBLE, UsbReason.FAULT):
             raise error
 
     def _next_id(self) -> None:
