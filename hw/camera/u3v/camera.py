@@ -16,6 +16,7 @@ from hw.camera.u3v.description import cache_directory
 from hw.camera.u3v.discovery import camera_error, pick
 from hw.camera.u3v.link import ClockSample, Link
 from hw.camera.u3v.photometry import leave_pixels_alone
+from hw.camera.u3v.registers import Bootstrap
 from hw.camera.u3v.settings import CODES, U3vSettings
 from hw.camera.u3v.stream import Frame, ImageFormat, Stream
 from hw.errors import CameraError, CameraReason, InstrumentError, UsbError, UsbReason
@@ -186,6 +187,14 @@ class U3vCamera(Camera):
             link.close()
             self.counts.update(link.port.counts)
         self._running = False
+
+    def about(self) -> Bootstrap:
+        """What the open camera says of itself in its registers."""
+        return self._opened().bootstrap
+
+    def stream_counts(self) -> dict[str, int]:
+        """Frames taken, and those dropped here by why."""
+        return dict(self._stream.counts) if self._stream is not None else {}
 
     def _opened(self) -> Link:
         if self._link is None:

@@ -1,0 +1,153 @@
+"""Frames from an emulated USB3 Vision camera: the driver's asynchronous queue beside plain pyusb reads, in one run.
+
+``python -m tests.bench.usb`` is the host's side, run under an emulated bus; it prints JSON.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hw.camera.u3v.camera import U3vCamera
+from hw.camera.u3v.settings import U3vSettings
+from hw.camera.u3v.stream import LEADER_MAGIC, TRAILER_MAGIC
+from hw.twin.usb.client import BusClient
+from tests.bench.figures import Figure, at_least, at_most
+
+HEIGHT, WIDTH = 1200, 1920
+TURNS, TURN_S = 4, 4.0
+CAMERA = {"height_px": HEIGHT, "width_px": WIDTH, "max_frame_rate_hz": 1000.0, "frame_rate_hz": 1000.0}
+"""Faster than anything here: what is measured is how fast frames can be taken."""
+
+
+def run() -> list[Figure]:
+    """Run the host's side on a bus of its own."""
+    command = [sys.executable, "-m", "hw.twin.usb", "--", sys.executable, "-m", "tests.bench.usb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [Figure("no emulated bus", done.stderr.strip().splitlines()[-1], "")]
+    return figures(json.loads(done.stdout.splitlines()[-1]))
+
+
+def figures(found: dict[str, Any]) -> list[Figure]:
+    queued, plain = found["queue"], found["plain"]
+    ratio = statistics.median(q / p for q, p in zip(queued["fps"], plain["fps"], strict=True))
+    payload = HEIGHT * WIDTH / 1e6
+    return [
+        at_least("1920x1200 Mono8, queue over plain pyusb reads, median of turns", ratio, 1.7, digits=2),
+        Figure("  queue", _rate(queued["fps"], payload), "", plain=_rate(plain["fps"], payload)),
+        at_most("frames damaged, of the queue", queued["bad"], 0, digits=0, plain=f"{plain['bad']}"),
+        at_most("host's share of a core at that rate", queued["cores"], 1.0, digits=2, plain=f"{plain['cores']:.2f}"),
+        Figure(
+            "host's CPU time a frame", f"{1e3 * queued['cpu_s']:.2f} ms", "", plain=f"{1e3 * plain['cpu_s']:.2f} ms"
+        ),
+    ]
+
+
+def _rate(fps: list[float], payload_mb: float) -> str:
+    middle = statistics.median(fps)
+    return f"{middle:.0f} frames/s, {middle * payload_mb:.0f} MB/s"
+
+
+def main() -> None:
+    """Turns of both methods, one after the other, on the same camera."""
+    bus = BusClient()
+    bus.plug("cam", "u3v", **CAMERA)
+    found: dict[str, Any] = {
+        name: {"fps": [], "bad": 0, "cpu": 0.0, "frames": 0, "wall": 0.0} for name in ("queue", "plain")
+    }
+    for _ in range(TURNS):
+        for name, method in (("queue", queue), ("plain", plain)):
+            frames, bad, wall_s, cpu_s = method(TURN_S)
+            one = found[name]
+            one["fps"].append(frames / wall_s)
+            for key, value in (("bad", bad), ("frames", frames), ("wall", wall_s), ("cpu", cpu_s)):
+                one[key] += value
+    for one in found.values():
+        one["cores"], one["cpu_s"] = one["cpu"] / one["wall"], one["cpu"] / one["frames"]
+    bus.close()
+    print(json.dumps(found))
+
+
+Measured = tuple[int, int, float, float]
+
+
+def _timed(seconds: float, step: Callable[[], int | None]) -> Measured:
+    """(frames, damaged, wall s, CPU s) of `step`, which gives 0 for a whole frame, 1 for a damaged one."""
+    for _ in range(8):
+        step()
+    began_s, cpu_s, counts = time.monotonic(), time.process_time(), [0, 0]
+    while time.monotonic() - began_s < seconds:
+        got = step()
+        if got is not None:
+            counts[got] += 1
+    return counts[0], counts[1], time.monotonic() - began_s, time.process_time() - cpu_s
+
+
+def queue(seconds: float) -> Measured:
+    """The driver as the engine uses it."""
+    camera = U3vCamera(U3vSettings())
+    try:
+        info = camera.open()
+        slots = [np.zeros(info.height_px * info.width_px, np.uint8) for _ in range(9)]
+        camera.start()
+        for number, slot in enumerate(slots):
+            camera.lend(number, slot)
+
+        def step() -> int | None:
+            taken = camera.take(1.0)
+            if taken is None:
+                return None
+            number, _ = taken
+            bad = _damaged(slots[number])
+            camera.lend(number, slots[number])
+            return int(bad)
+
+        frames, bad, wall_s, cpu_s = _timed(seconds, step)
+        dropped = sum(count for what, count in camera._stream.counts.items() if what not in ("frame", "dirty"))
+        return frames, bad + dropped + sum(camera.counts.values()), wall_s, cpu_s
+    finally:
+        camera.close()
+
+
+def plain(seconds: float) -> Measured:
+    """pyusb's own blocking reads into memory of the caller, one a part of the frame, of a camera the driver set up."""
+    camera = U3vCamera(U3vSettings())
+    try:
+        camera.open()
+        camera.start()
+        link, layout = camera._opened(), camera._stream._layout
+        lengths = [layout.leader_bytes, *layout.payload, layout.trailer_bytes]
+        parts = [array.array("B", bytes(size)) for size in lengths]
+        device, endpoint = link.device.pyusb, link.stream._endpoint.address
+        camera._begin()
+
+        def step() -> int:
+            for part in parts:
+                device.read(endpoint, part, 2000)
+            heads = [int.from_bytes(part[:4].tobytes(), "little") for part in (parts[0], parts[-1])]
+            return int(heads != [LEADER_MAGIC, TRAILER_MAGIC] or _damaged(np.frombuffer(parts[1], np.uint8)))
+
+        return _timed(seconds, step)
+    finally:
+        camera.close()
+
+
+def _damaged(payload: np.ndarray) -> bool:
+    """Whether rows are not the ramp of one frame: 3 x + 7 y on from its first pixel, in units of 16."""
+    picture = payload[: HEIGHT * WIDTH].reshape(HEIGHT, WIDTH)[:: HEIGHT // 3, :: WIDTH // 5].astype(int)
+    y, x = np.arange(0, HEIGHT, HEIGHT // 3)[:, None], np.arange(0, WIDTH, WIDTH // 5)
+    ahead = (picture - picture[0, 0] - (3 * x + 7 * y) / 16 + 128) % 256 - 128
+    return bool(np.abs(ahead).max() > 1.5)
+
+
+if __name__ == "__main__":
+    main()
