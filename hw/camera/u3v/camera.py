@@ -23,7 +23,9 @@ from hw.errors import CameraError, CameraReason, InstrumentError, UsbError, UsbR
 from hw.usb.ladder import Ladder, Rung
 from hw.usb.usbfs import advice, frames_that_fit, memory_limit_mb
 
-SILENT_S, SILENT_FRAMES = 0.7, 5  # a camera that runs freely and is silent for longer has stopped
+SILENT_S, SILENT_FRAMES = 0.5, 5  # a camera that runs freely and is silent for longer has stopped
+FIRST_S = 1.0  # and after it was started; three remedies then fit into the engine's deadline for a frame
+CLEARS, RESTARTS = 4, 2  # a bad cable tears frames now and then: no reason to reset the camera at once
 BACK_S, LOOK_S = 3.0, 0.1  # how long a reset camera may take to be on the bus again, and how often to look
 USB2_BYTES_PER_S = 42e6  # what high speed carries in bulk at best
 PAGE_BYTES = 4096
@@ -127,13 +129,16 @@ class U3vCamera(Camera):
         self.stop()
         assert self._info is not None
         self._ids, self._repeats = BlockIds(self._info.frame_rate_hz), Repeats()
-        self._ladder = Ladder([Rung("clear", self._clear), Rung("restart", self._restart), Rung("reset", self._reset)])
+        clear, restart, reset = self._clear, self._restart, self._reset
+        self._silence = Ladder([Rung("clear", clear), Rung("restart", restart), Rung("reset", reset)])
+        rungs = [Rung("clear", clear, CLEARS), Rung("restart", restart, RESTARTS), Rung("reset", reset)]
+        self._damage = Ladder(rungs)
         try:
             self.clock_sample = link.clock()
             self._prepare()
         except UsbError as error:
             raise camera_error(error) from error
-        self._started, self._first = True, True
+        self._started, self._first, self._patience_s = True, True, FIRST_S
 
     def _prepare(self) -> None:
         """Lock the settings and lay the transfers out. Raises `UsbError`."""
@@ -248,7 +253,9 @@ class U3vCamera(Camera):
 
     def _stamped(self, frame: Frame) -> tuple[int, FrameStamp]:
         self._heard_s = frame.host_t_s
-        self._ladder.worked()
+        self._silence.worked()
+        self._damage.worked()
+        self._patience_s = SILENT_S
         slot = self._lent_slots[frame.number]
         same_s = self._repeats.seen(slot, frame.host_t_s)
         if same_s > self._settings.frozen_after_s:
@@ -277,7 +284,7 @@ class U3vCamera(Camera):
         if self._settings.trigger_source:
             return
         silent_s = time.monotonic() - self._heard_s
-        if silent_s > max(SILENT_S, SILENT_FRAMES / self._info.frame_rate_hz):
+        if silent_s > max(self._patience_s, SILENT_FRAMES / self._info.frame_rate_hz):
             raise UsbError(UsbReason.TIMEOUT, f"the camera sent no whole frame for {silent_s:.1f} s")
 
     # -- trouble ------------------------------------------------------------
@@ -286,11 +293,12 @@ class U3vCamera(Camera):
         """Try the next remedy; `CameraError` when there is none, or none helps against this."""
         if error.reason in (UsbReason.UNPLUGGED, UsbReason.DENIED, UsbReason.BUSY, UsbReason.NO_MEMORY):
             raise camera_error(error) from error
+        ladder = self._silence if error.reason is UsbReason.TIMEOUT else self._damage
         try:
-            self.counts[self._ladder.failed(error)] += 1
+            self.counts[ladder.failed(error)] += 1
         except UsbError as last:
             raise camera_error(last) from last
-        self._heard_s = time.monotonic()
+        self._heard_s, self._patience_s = time.monotonic(), SILENT_S
 
     def _clear(self) -> None:
         """Only the stream: the camera goes on exposing, and counting."""

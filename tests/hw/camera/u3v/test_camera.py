@@ -121,6 +121,7 @@ def test_frames_that_the_camera_lost_are_gaps(fake, build):
 
 def test_a_silent_camera_is_cleared_then_restarted_then_reset(fake, build, monkeypatch):
     monkeypatch.setattr("hw.camera.u3v.camera.SILENT_S", 0.05)
+    monkeypatch.setattr("hw.camera.u3v.camera.FIRST_S", 0.05)
     camera = build(exposure_us=3000.0)
     _, memory = started(camera)
     before = frames(camera, memory, 3)
@@ -136,6 +137,7 @@ def test_a_silent_camera_is_cleared_then_restarted_then_reset(fake, build, monke
 
 def test_a_camera_that_stays_silent_is_given_up_in_time(fake, build, monkeypatch):
     monkeypatch.setattr("hw.camera.u3v.camera.SILENT_S", 0.05)
+    monkeypatch.setattr("hw.camera.u3v.camera.FIRST_S", 0.05)
     camera = build()
     _, memory = started(camera)
     fake.faults.append("mute")
