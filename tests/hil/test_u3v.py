@@ -67,6 +67,17 @@ def test_chunks_behind_the_image_do_no_harm(bus: BusClient) -> None:
         assert len(frames) == 4 and playing.whole(frames)
 
 
+def test_frames_are_dated_by_the_exposure_that_came_with_them(bus: BusClient) -> None:
+    bus.plug("cam", "u3v", **SMALL)
+    with Playing(chunks=True, exposure_us=6000.0, frame_rate_hz=20.0) as playing:
+        frames = playing.frames(3)
+        playing.camera._exposure_s = 1.0  # what is set does not matter
+        sample = playing.camera.clock_sample
+        frames = playing.frames(6)
+        late = [stamp.host_t_s - sample.host_t_s - stamp.device_t_s + sample.device_t_s for stamp, _ in frames]
+        assert 0.002 < min(late) < 0.1 and playing.whole(frames) and not playing.camera.counts
+
+
 @pytest.mark.parametrize("options", [{"zip": True}, {"zip": False}, {"max_transfer_bytes": 64}])
 def test_a_description_is_read_once_and_kept(bus: BusClient, tmp_path: Any, options: dict[str, Any]) -> None:
     bus.plug("cam", "u3v", **SMALL, **options)

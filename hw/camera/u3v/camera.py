@@ -11,6 +11,7 @@ import numpy as np
 
 from hw.camera.contract import Camera, CameraInfo, FrameStamp
 from hw.camera.u3v import settings as options
+from hw.camera.u3v.chunks import without_image
 from hw.camera.u3v.continuity import BlockIds, Repeats
 from hw.camera.u3v.description import cache_directory
 from hw.camera.u3v.discovery import camera_error, pick
@@ -252,22 +253,41 @@ class U3vCamera(Camera):
         return stamp
 
     def _stamped(self, frame: Frame) -> tuple[int, FrameStamp]:
+        """Its number and stamp; the slot stays lent when that cannot be said."""
         self._heard_s = frame.host_t_s
         self._silence.worked()
         self._damage.worked()
         self._patience_s = SILENT_S
         slot = self._lent_slots[frame.number]
+        try:
+            stamp = self._stamp(frame, slot)
+        except InstrumentError:
+            self.lend(frame.number, slot)
+            raise
+        del self._lent_slots[frame.number]
+        return frame.number, stamp
+
+    def _stamp(self, frame: Frame, slot: np.ndarray) -> FrameStamp:
         same_s = self._repeats.seen(slot, frame.host_t_s)
         if same_s > self._settings.frozen_after_s:
-            self.lend(frame.number, slot)
             raise CameraError(CameraReason.FROZEN, f"one picture came again and again for {same_s:.1f} s")
-        del self._lent_slots[frame.number]
-        moment_s = MOMENTS[self._settings.timestamp_at] * self._exposure_s
-        device_t_s = frame.timestamp_ns * 1e-9 + moment_s
+        moment_s = MOMENTS[self._settings.timestamp_at] * self._exposure_of(frame, slot.size)
         if self._first:
             self._first = False
             self._compare_clocks(frame)
-        return frame.number, FrameStamp(self._ids.next(frame.block_id, frame.host_t_s), device_t_s, frame.host_t_s)
+        block_id = self._ids.next(frame.block_id, frame.host_t_s)
+        return FrameStamp(block_id, frame.timestamp_ns * 1e-9 + moment_s, frame.host_t_s)
+
+    def _exposure_of(self, frame: Frame, image_bytes: int) -> float:
+        """Seconds: what came with the frame, else what is set."""
+        if not self._settings.chunks:
+            return self._exposure_s
+        nodes, chunks = self._opened().nodes, without_image(frame.chunks, image_bytes)
+        exposure_us = nodes.get("ChunkExposureTime") if chunks and nodes.attach_chunks(chunks) else None
+        if exposure_us is None:
+            self.counts["chunks not understood"] += 1
+            return self._exposure_s
+        return float(exposure_us) * 1e-6
 
     def _compare_clocks(self, frame: Frame) -> None:
         """Whether frames are stamped with the clock that was latched; counted when they are not."""

@@ -63,6 +63,7 @@ class Nodes:
 
     def __init__(self, description: str, registers: GenCp) -> None:
         self._map = genapi.NodeMap()
+        self._chunks: Any = None
         self._port = _Port(registers)
         try:
             self._map.load_xml_from_string(description)
@@ -132,9 +133,14 @@ class Nodes:
             raise CameraError(CameraReason.BAD_SETTING, f"the camera has no command {name} now")
         self._asked(name, lambda: self._map.get_node(name).execute())
 
-    def refresh(self) -> None:
-        """Forget cached values: the camera was reset, or another setting moved them."""
-        self._map._invalidate_nodes()
+    def attach_chunks(self, data: bytes) -> bool:
+        """Have features named ``Chunk...`` tell what came with a frame; False when `data` cannot be read as chunks."""
+        self._chunks = self._chunks or genapi.ChunkAdapterU3V(self._map)
+        try:
+            self._chunks.attach_buffer(data, len(data))
+        except genapi.GenericException:
+            return False
+        return True
 
     def _mode(self, name: str) -> Any:
         """None where there is no such node."""

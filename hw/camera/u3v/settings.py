@@ -56,6 +56,8 @@ class U3vSettings(BaseModel):
     output_source: str = "ExposureActive"
     features: dict[str, bool | int | float | str] = {}
     """Further features by their standard names, set last and in this order."""
+    chunks: bool = False
+    """Have the camera send each frame's exposure with it, and date the frame by that."""
     timestamp_at: Literal["start", "middle", "end"] = "start"
     """Which moment of the exposure the camera stamps."""
     queue_frames: int = Field(default=8, ge=2, le=128)
@@ -94,6 +96,10 @@ def apply(nodes: Nodes, settings: U3vSettings) -> None:
         if nodes.writable("LineMode"):
             option(nodes, "output_line", "LineMode", "Output")
         option(nodes, "output_source", "LineSource", settings.output_source)
+    if settings.chunks:
+        option(nodes, "chunks", "ChunkModeActive", True)
+        option(nodes, "chunks", "ChunkSelector", "ExposureTime")
+        option(nodes, "chunks", "ChunkEnable", True)
     for name, given in settings.features.items():
         option(nodes, f"features.{name}", name, given)
 
