@@ -15,16 +15,14 @@ import pytest
 from hw.camera.contract import Camera
 from hw.errors import CameraError, CameraReason
 from hw.twin.usb.client import BusClient
-from tests.hil.u3v import SMALL, Playing, build, close_stray_sockets, reason, unpacked
+from tests.hil.u3v import SMALL, Playing, build, reason, unpacked
 from tests.hw.camera.contract_tests import CameraContract
 
 
 @pytest.fixture(autouse=True)
-def _descriptions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[None]:
+def _descriptions(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
-    yield
-    close_stray_sockets()
 
 
 class TestContract(CameraContract):

@@ -13,7 +13,6 @@ import pytest
 from daemon.engine import acquisition as module
 from daemon.engine.acquisition import Acquisition
 from hw.twin.usb.client import BusClient
-from tests.hil.u3v import close_stray_sockets
 
 CAMERA = {"height_px": 120, "width_px": 160, "frame_rate_hz": 100.0}
 
@@ -73,7 +72,6 @@ def engine(bus: BusClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> It
     ring = acquisition.ring
     free = [ring.lease() for _ in range(ring.slots - ring.depth)]
     assert None not in free  # every slot came back
-    close_stray_sockets()
 
 
 def test_frames_arrive_and_are_accounted_for(engine: Engine) -> None:

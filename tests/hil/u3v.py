@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import stat
 import time
 from typing import Any
 
@@ -90,25 +87,3 @@ def reason(act: Any) -> Any:
     except CameraError as error:
         return error
     raise AssertionError("it did not fail")
-
-
-def close_stray_sockets() -> None:
-    """What umockdev leaves open each time a library asks /dev/urandom how much it holds, as the node map's does: it
-    looks for an emulation of that device and forgets the socket. They were never connected."""
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-        except OSError:
-            continue  # the listing's own
-        with socket.socket(fileno=os.dup(int(name))) as one:
-            if one.family == socket.AF_UNIX and not one.getsockname() and _unconnected(one):
-                os.close(int(name))
-
-
-def _unconnected(one: socket.socket) -> bool:
-    try:
-        one.getpeername()
-    except OSError:
-        return True
-    return False
