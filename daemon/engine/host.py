@@ -184,7 +184,7 @@ class EngineHost:
             values = {
                 "model": info.model, "serial": info.serial, "height_px": info.height_px, "width_px": info.width_px,
                 "pixel_format": info.pixel_format.value, "frame_rate_hz": info.frame_rate_hz,
-                "exposure_us": info.exposure_us,
+                "exposure_us": info.exposure_us, "notes": list(info.notes),
             }  # fmt: skip
         if self._camera_problem is not None:
             problem = self._camera_problem
@@ -268,6 +268,8 @@ class EngineHost:
             self.info = CameraInfo(**{**fields, **message.arrays})
             self._camera_problem = None
             self._camera_open.set()
+            for note in self.info.notes:
+                log.warning("camera: %s", note)
             self.on_camera("open", {})
             return
         fields = message.fields

@@ -160,6 +160,13 @@ def test_a_usb_2_port_is_said_and_refuses_what_it_cannot_carry(bus: BusClient) -
     assert slow.reason is CameraReason.SLOW_PORT and "18 frames a second" in slow.detail
 
 
+def test_a_limit_that_the_camera_holds_itself_to_is_said(bus: BusClient) -> None:
+    bus.plug("cam", "u3v", **SMALL)
+    with Playing(features={"DeviceLinkThroughputLimit": 1_000_000}) as playing:
+        assert any("DeviceLinkThroughputLimit" in note for note in playing.info.notes)
+        assert playing.info.frame_rate_hz == pytest.approx(1e6 / 19200, rel=0.01)
+
+
 def test_a_camera_that_another_program_holds_names_it(bus: BusClient) -> None:
     bus.plug("cam", "u3v", **SMALL)
     with streaming_host() as other:
@@ -321,7 +328,7 @@ def test_after_kill_9_of_a_streaming_host_the_next_one_streams_within_5_s(bus: B
     bus.plug("cam", "u3v", **SMALL)
     rng = random.Random(5)
     times = []
-    for _ in range(5):
+    for _ in range(3):
         with streaming_host() as host:
             time.sleep(rng.random() * 0.05)
             host.kill()
@@ -338,7 +345,7 @@ def test_after_kill_9_of_a_streaming_host_the_next_one_streams_within_5_s(bus: B
 def test_pulled_at_any_moment_of_a_frame_and_put_back_it_resumes(bus: BusClient) -> None:
     bus.plug("cam", "u3v", **SMALL)
     rng = random.Random(7)
-    for _ in range(10):
+    for _ in range(6):
         with Playing() as playing:
             playing.frames(rng.randrange(1, 5))
             time.sleep(rng.random() * 0.02)

@@ -92,7 +92,6 @@ class U3vCamera(Camera):
         options.apply(link.nodes, settings)
         self._configure(self._asked)
         self._info = self._describe(link, notes)
-        self.queue_frames = settings.queue_frames
 
     def _describe(self, link: Link, notes: list[str]) -> CameraInfo:
         settings, nodes, about = self._settings, link.nodes, link.bootstrap
@@ -108,6 +107,8 @@ class U3vCamera(Camera):
         if link.found_on:
             notes.append("the camera was streaming when it was opened, for a program that ended without stopping it")
         notes += _limits(link, rate_hz, pixels.payload_bytes(height, width), settings.frame_rate_hz)
+        self._reckon_memory(pixels.payload_bytes(height, width), 3, rate_hz)
+        notes += [self.memory_advice] if self.memory_advice else []
         return CameraInfo(
             model=f"{about.manufacturer} {about.model}".strip() or link.device.found.name,
             serial=about.serial or link.identity.serial or link.identity.guid,
@@ -149,14 +150,16 @@ class U3vCamera(Camera):
         image_bytes = info.pixel_format.payload_bytes(info.height_px, info.width_px)
         image = ImageFormat(CODES[info.pixel_format.value], info.width_px, info.height_px, image_bytes)
         layout = link.stream.set_up(image, int(self._settings.transfer_mb * 1e6))
-        transfers = 2 + sum(1 for _ in layout.payload)
-        wanted, limit_mb = self._settings.queue_frames, memory_limit_mb()
-        frame_bytes = layout.frame_bytes + PAGE_BYTES * transfers
-        self.queue_frames = frames_that_fit(wanted, frame_bytes, transfers, limit_mb)
-        self.memory_advice = advice(wanted, self.queue_frames, frame_bytes, info.frame_rate_hz, limit_mb)
+        self._reckon_memory(layout.frame_bytes, 2 + sum(1 for _ in layout.payload), info.frame_rate_hz)
 
     memory_advice: str | None = None
     """What to set in the kernel so that all of `queue_frames` fit; None when they do."""
+
+    def _reckon_memory(self, frame_bytes: int, transfers: int, rate_hz: float) -> None:
+        wanted, limit_mb = self._settings.queue_frames, memory_limit_mb()
+        frame_bytes += PAGE_BYTES * transfers
+        self.queue_frames = frames_that_fit(wanted, frame_bytes, transfers, limit_mb)
+        self.memory_advice = advice(wanted, self.queue_frames, frame_bytes, rate_hz, limit_mb)
 
     def _begin(self) -> None:
         """Queue the slots, then let the camera run. Raises `UsbError`."""

@@ -10,6 +10,7 @@ import pytest
 from daemon.engine import acquisition as acquisition_module
 from daemon.engine import process as module
 from daemon.engine.child import end, spawn
+from daemon.engine.host import EngineHost
 from daemon.engine.link import Message, read_message, receive, send
 from daemon.engine.worker import Outbox
 from daemon.errors import CameraReason
@@ -152,6 +153,19 @@ def test_maps_of_a_camera_travel_as_arrays():
     message = module.camera_message(info)
     assert message.arrays.keys() == {"flat"}
     assert message.fields["flat"] is None and message.fields["pixel_format"] == "Mono12"
+
+
+def test_notes_of_a_camera_travel_to_the_host():
+    info = CameraInfo("m", "s", 3, 4, PixelFormat.MONO12, 10.0, notes=("gamma stays on",))
+    near, far = socket.socketpair()
+    with near, far:
+        send(near, module.camera_message(info))
+        message = receive(far)
+    host = EngineHost.__new__(EngineHost)
+    host._camera_open, told = asyncio.Event(), []
+    host.on_camera = lambda *news: told.append(news)
+    host._camera_news(message)
+    assert host.info == info and told == [("open", {})]
 
 
 def test_log_records_travel_and_never_wait():

@@ -54,6 +54,12 @@ def test_maps_are_left_out_and_notes_are_kept():
     ]  # fmt: skip
 
 
+def test_what_the_camera_could_not_be_made_to_do_is_noted():
+    camera = CameraInfo("m", "s", 4, 4, PixelFormat.MONO8, 50.0, notes=("GammaEnable stays True",))
+    prepared = replace(prepared_of(), noise=NoiseModel(8.0, 7.0, 64.0))
+    assert metadata(camera=camera, prepared=prepared, notes=["first"])["notes"] == ["first", "GammaEnable stays True"]
+
+
 def test_what_was_given_needs_no_note():
     prepared = replace(prepared_of(), noise=NoiseModel(8.0, 7.0, 64.0))
     assert metadata(prepared=prepared)["notes"] == []
