@@ -101,6 +101,32 @@ def test_faults_of_all_kinds_are_lived_through(bus: BusClient, engine: Engine) -
     assert engine.acquisition.dropped["camera.lost"] >= 6
 
 
+ANY = [
+    ("stall", {}), ("short_frame", {"times": 2}), ("lost_trailer", {}), ("wrong_size", {}),
+    ("trailer_discarded", {"times": 3}), ("lost_frames", {"frames": 5}), ("no_ack", {}), ("stray_ack", {}),
+    ("pending_ack", {"seconds": 0.3, "announce_ms": 500}), ("slow_control", {"seconds": 0.2}),
+    *(("usb.error", {"endpoint": endpoint}) for endpoint in (0x81, 0x82)),
+    *(("usb.babble", {"endpoint": endpoint}) for endpoint in (0x81, 0x82)),
+    *(("usb.nak", {"endpoint": endpoint, "seconds": 0.6}) for endpoint in (0x01, 0x81, 0x82)),
+    ("usb.gone", {}), ("unplug_mid_frame", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_happens_frames_come_again_and_none_is_unaccounted_for(
+    bus: BusClient, engine: Engine, seed: int
+) -> None:
+    rng = random.Random(seed)
+    for fault, parameters in rng.sample(ANY, 8):
+        engine.wait(3)
+        time.sleep(rng.random() * 0.2)
+        bus.inject("cam", fault, **parameters)
+        time.sleep(0.1 + rng.random() * 0.4)
+        if not bus.state("cam")["plugged"]:
+            bus.plug("cam")
+        engine.wait(5)
+
+
 def test_settings_and_rewinding_go_on_beside_frames(engine: Engine) -> None:
     engine.wait(10)
     engine.acquisition.configure({"exposure_us": 500.0}, 5.0)

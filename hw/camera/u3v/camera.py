@@ -96,7 +96,8 @@ class U3vCamera(Camera):
     def _describe(self, link: Link, notes: list[str]) -> CameraInfo:
         settings, nodes, about = self._settings, link.nodes, link.bootstrap
         pixels = options.pixel_format(nodes)
-        rate_hz = settings.frame_rate_hz if settings.trigger_source else options.frame_rate(nodes)
+        told_hz = None if settings.trigger_source else options.frame_rate(nodes)
+        rate_hz = told_hz or settings.frame_rate_hz
         if not rate_hz:
             raise CameraError(CameraReason.BAD_SETTING, "frame_rate_hz: the camera does not say it; give it")
         height, width = int(nodes.get("Height") or 0), int(nodes.get("Width") or 0)

@@ -66,7 +66,8 @@ def _set(nodes: Nodes, name: str, value: Any) -> str | None:
 def _free_run(nodes: Nodes) -> list[str]:
     """Triggers off, for each selector: a burst trigger that is left on looks like a camera that sends nothing."""
     notes = []
-    for entry in nodes.entries("TriggerSelector") or [""]:
+    selectable = nodes.entries("TriggerSelector") if nodes.writable("TriggerSelector") else []
+    for entry in selectable or [""]:
         if entry:
             nodes.set("TriggerSelector", entry)
         if (note := _set(nodes, "TriggerMode", "Off")) is not None:

@@ -21,7 +21,9 @@ from tests.hw.usb.fake_queue import FakeLibUsb
 SBRM, SIRM, MANIFEST, XML, FEATURES = 0x10000, 0x20000, 0x30000, 0x40000, 0x50000
 INFO = bytes([20, 0x24, 1, 0, 0, 1, 0, 0, 0, 1, 0, 4, 1, 2, 0, 5, 6, 3, 7, 0x08])
 STRINGS = {1: "Maker", 2: "Fake", 3: "F001", 4: "ABCD00000001", 7: "left one"}
-WIDTH, HEIGHT, FORMAT, ACQUIRE, EXPOSURE, RATE, GAMMA, LOCKED, AUTO = (FEATURES + 16 * k for k in range(9))
+WIDTH, HEIGHT, FORMAT, ACQUIRE, EXPOSURE, RATE, GAMMA, LOCKED, AUTO, SELECTOR, TRIGGER = (
+    FEATURES + 16 * k for k in range(11)
+)
 
 
 def _register(name: str, address: int, length: int = 4, kind: str = "IntReg", more: str = "") -> str:
@@ -50,12 +52,14 @@ def description(stubborn: bool) -> str:
         '<Float Name="AcquisitionFrameRate"><pValue>RateReg</pValue><Min>1</Min><Max>500</Max></Float>',
         f'<Boolean Name="GammaEnable">{access}<pValue>GammaReg</pValue></Boolean>',
         _choice("GainAuto", "AutoReg", Off=0, Continuous=1),
+        _choice("TriggerSelector", "SelectorReg", access, FrameStart=0, FrameBurstStart=1),
+        _choice("TriggerMode", "TriggerReg", Off=0, On=1),
         '<Integer Name="TLParamsLocked"><pValue>LockedReg</pValue><Min>0</Min><Max>1</Max></Integer>',
         *(
             _register(f"{name}Reg", address)
             for name, address in (
                 ("Width", WIDTH), ("Height", HEIGHT), ("Format", FORMAT), ("Acquire", ACQUIRE), ("Gamma", GAMMA),
-                ("Locked", LOCKED), ("Auto", AUTO),
+                ("Locked", LOCKED), ("Auto", AUTO), ("Selector", SELECTOR), ("Trigger", TRIGGER),
             )
         ),
         _register("ExposureReg", EXPOSURE, 8, "FloatReg"),
@@ -100,7 +104,7 @@ class FakeCamera:
             (SBRM + 0x18, 512, 4), (SBRM + 0x20, SIRM, 8), (SBRM + 0x40, self.speed, 4),
             (SIRM, self.alignment_log2 << 24, 4), (SIRM + 0x10, 52, 4), (SIRM + 0x14, 32, 4), (MANIFEST, 1, 8),
             (MANIFEST + 8, 0x01000000, 4), (MANIFEST + 16, XML, 8), (MANIFEST + 24, len(self.xml), 8), (WIDTH, 64, 4),
-            (HEIGHT, 48, 4), (FORMAT, 0x01080001, 4), (GAMMA, 1, 4), (AUTO, 1, 4),
+            (HEIGHT, 48, 4), (FORMAT, 0x01080001, 4), (GAMMA, 1, 4), (AUTO, 1, 4), (TRIGGER, 1, 4),
         ):  # fmt: skip
             self.put(address, value, size)
         self.memory[XML : XML + len(self.xml)] = self.xml

@@ -5,7 +5,7 @@ from hw.camera.u3v.nodes import Nodes
 from hw.camera.u3v.photometry import leave_pixels_alone
 from hw.errors import CameraError, CameraReason, UsbError, UsbReason
 from hw.usb.bus import Endpoint
-from tests.hw.camera.u3v.fake import AUTO, GAMMA, WIDTH, FakeCamera
+from tests.hw.camera.u3v.fake import AUTO, GAMMA, TRIGGER, WIDTH, FakeCamera
 
 
 @pytest.fixture
@@ -64,3 +64,4 @@ def test_a_description_that_is_none_is_a_sentence(fake):
 def test_pixels_are_left_alone_and_what_stays_on_is_said(fake, nodes):
     assert leave_pixels_alone(nodes) == ["GammaEnable stays True: GammaEnable cannot be changed now"]
     assert fake.number(AUTO) == 0 and fake.number(GAMMA) == 1
+    assert fake.number(TRIGGER) == 0  # though its selector cannot be moved
