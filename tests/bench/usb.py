@@ -24,8 +24,12 @@ from tests.bench.figures import Figure, at_least, at_most
 
 HEIGHT, WIDTH = 1200, 1920
 TURNS, TURN_S = 4, 4.0
+PAUSE_S, PAUSE_EVERY_S = 0.12, 0.6
 CAMERA = {"height_px": HEIGHT, "width_px": WIDTH, "max_frame_rate_hz": 1000.0, "frame_rate_hz": 1000.0}
 """Faster than anything here: what is measured is how fast frames can be taken."""
+UNBOUND: dict[str, Any] = {"DeviceLinkThroughputLimitMode": "Off"}
+PACED = CAMERA | {"frame_rate_hz": 40.0, "buffer_frames": 1}
+"""Slow enough for a busy machine, with memory for a single frame: what a pause of the host costs."""
 
 
 def run() -> list[Figure]:
@@ -44,6 +48,14 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     return [
         at_least("1920x1200 Mono8, queue over plain pyusb reads, median of turns", ratio, 1.7, digits=2),
         Figure("  queue", _rate(queued["fps"], payload), "", plain=_rate(plain["fps"], payload)),
+        at_most(
+            f"frames lost of a host that pauses for {1e3 * PAUSE_S:.0f} ms, 40 frames/s",
+            100 * found["paused"]["queue"],
+            0.5,
+            "%",
+            digits=1,
+            plain=f"{100 * found['paused']['plain']:.1f} %",
+        ),
         at_most("frames damaged, of the queue", queued["bad"], 0, digits=0, plain=f"{plain['bad']}"),
         at_most("host's share of a core at that rate", queued["cores"], 1.0, digits=2, plain=f"{plain['cores']:.2f}"),
         Figure(
@@ -66,35 +78,48 @@ def main() -> None:
     }
     for _ in range(TURNS):
         for name, method in (("queue", queue), ("plain", plain)):
-            frames, bad, wall_s, cpu_s = method(TURN_S)
+            frames, bad, wall_s, cpu_s, _ = method(TURN_S)
             one = found[name]
             one["fps"].append(frames / wall_s)
             for key, value in (("bad", bad), ("frames", frames), ("wall", wall_s), ("cpu", cpu_s)):
                 one[key] += value
     for one in found.values():
         one["cores"], one["cpu_s"] = one["cpu"] / one["wall"], one["cpu"] / one["frames"]
+    bus.unplug("cam")
+    bus.plug("paced", "u3v", **PACED)
+    found["paused"] = {
+        name: method(2 * TURN_S, paused=True)[-1] for name, method in (("queue", queue), ("plain", plain))
+    }
     bus.close()
     print(json.dumps(found))
 
 
-Measured = tuple[int, int, float, float]
+Measured = tuple[int, int, float, float, float]
+Step = Callable[[], tuple[int, int] | None]
+"""Gives the frame's number and 0 for a whole frame, 1 for a damaged one."""
 
 
-def _timed(seconds: float, step: Callable[[], int | None]) -> Measured:
-    """(frames, damaged, wall s, CPU s) of `step`, which gives 0 for a whole frame, 1 for a damaged one."""
+def _timed(seconds: float, step: Step, paused: bool) -> Measured:
+    """(frames, damaged, wall s, CPU s, fraction lost) of `step`; `paused`: with a host that does something else."""
     for _ in range(8):
         step()
     began_s, cpu_s, counts = time.monotonic(), time.process_time(), [0, 0]
+    numbers, pause_s = [], began_s + PAUSE_EVERY_S
     while time.monotonic() - began_s < seconds:
         got = step()
         if got is not None:
-            counts[got] += 1
-    return counts[0], counts[1], time.monotonic() - began_s, time.process_time() - cpu_s
+            numbers.append(got[0])
+            counts[got[1]] += 1
+        if paused and time.monotonic() > pause_s:
+            time.sleep(PAUSE_S)
+            pause_s = time.monotonic() + PAUSE_EVERY_S
+    sent = numbers[-1] - numbers[0] + 1
+    return *counts, time.monotonic() - began_s, time.process_time() - cpu_s, 1 - len(numbers) / sent
 
 
-def queue(seconds: float) -> Measured:
+def queue(seconds: float, paused: bool = False) -> Measured:
     """The driver as the engine uses it."""
-    camera = U3vCamera(U3vSettings())
+    camera = U3vCamera(U3vSettings(features=UNBOUND))
     try:
         info = camera.open()
         slots = [np.zeros(info.height_px * info.width_px, np.uint8) for _ in range(9)]
@@ -102,25 +127,25 @@ def queue(seconds: float) -> Measured:
         for number, slot in enumerate(slots):
             camera.lend(number, slot)
 
-        def step() -> int | None:
+        def step() -> tuple[int, int] | None:
             taken = camera.take(1.0)
             if taken is None:
                 return None
-            number, _ = taken
+            number, stamp = taken
             bad = _damaged(slots[number])
             camera.lend(number, slots[number])
-            return int(bad)
+            return stamp.block_id, int(bad)
 
-        frames, bad, wall_s, cpu_s = _timed(seconds, step)
+        frames, bad, wall_s, cpu_s, lost = _timed(seconds, step, paused)
         dropped = sum(count for what, count in camera._stream.counts.items() if what not in ("frame", "dirty"))
-        return frames, bad + dropped + sum(camera.counts.values()), wall_s, cpu_s
+        return frames, bad + dropped + sum(camera.counts.values()), wall_s, cpu_s, lost
     finally:
         camera.close()
 
 
-def plain(seconds: float) -> Measured:
+def plain(seconds: float, paused: bool = False) -> Measured:
     """pyusb's own blocking reads into memory of the caller, one a part of the frame, of a camera the driver set up."""
-    camera = U3vCamera(U3vSettings())
+    camera = U3vCamera(U3vSettings(features=UNBOUND))
     try:
         camera.open()
         camera.start()
@@ -130,13 +155,14 @@ def plain(seconds: float) -> Measured:
         device, endpoint = link.device.pyusb, link.stream._endpoint.address
         camera._begin()
 
-        def step() -> int:
+        def step() -> tuple[int, int]:
             for part in parts:
                 device.read(endpoint, part, 2000)
             heads = [int.from_bytes(part[:4].tobytes(), "little") for part in (parts[0], parts[-1])]
-            return int(heads != [LEADER_MAGIC, TRAILER_MAGIC] or _damaged(np.frombuffer(parts[1], np.uint8)))
+            bad = heads != [LEADER_MAGIC, TRAILER_MAGIC] or _damaged(np.frombuffer(parts[1], np.uint8))
+            return int.from_bytes(parts[0][8:16].tobytes(), "little"), int(bad)
 
-        return _timed(seconds, step)
+        return _timed(seconds, step, paused)
     finally:
         camera.close()
 
