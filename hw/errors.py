@@ -83,6 +83,8 @@ class CellReason(Reason):
     STALLED = ("cell.stalled", "No sample arrived in time; check the potentiostat, the cell was switched off.")
     REFUSED = ("cell.refused", "The potentiostat refused the set point; check it against the device's range.")
     ENDED = ("cell.ended", "The recorded cell has no more samples; start the replay again or choose another.")
+    UNSUITABLE = ("cell.unsuitable", "Use a potentiostat that can drive this cell; `docs/drivers.md` lists them.")
+    DEVICE_ERROR = ("cell.device_error", "Do what the error of the potentiostat asks for, then start again.")
     READ_ONLY = ("cell.read_only", "A replayed cell cannot be driven; configure a live potentiostat.")
     LIMIT = ("cell.limit", "Find out why the limit was passed, then start again; the cell was switched off.")
     FOUND_ON = ("cell.found_on", "See what switched the cell on before this start; it was switched off.")

@@ -11,7 +11,15 @@ from typing import TypeVar
 from daemon.cell.executor import SetCurrent, SetVoltage
 from daemon.errors import CellReason, InstrumentError, PotentiostatError
 from daemon.recipe import CellLimits
-from hw.potentiostat.contract import CellMode, CellSample, DeviceLimits, HostLoss, Potentiostat, PotentiostatInfo
+from hw.potentiostat.contract import (
+    CellMode,
+    CellSample,
+    DeviceLimits,
+    HostLoss,
+    Potentiostat,
+    PotentiostatInfo,
+    StepBounds,
+)
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +120,16 @@ class Device:
         )
         self.has_limits = bool(self._call("set_limits", COMMAND_DEADLINE_S, self._opened().set_limits, wanted))
 
-    def energise(self, command: SetCurrent | SetVoltage, permit: object) -> None:
-        """Carry out `command`. Raises `PermitWithdrawn`, with the circuit as it was or energised: switch it off."""
+    def energise(self, command: SetCurrent | SetVoltage, bounds: StepBounds, permit: object) -> None:
+        """Carry out `command`, which the device may bound itself, too.
+
+        Raises `PermitWithdrawn`, with the circuit as it was or energised: switch it off.
+        """
         if not self._permits.holds(permit) or self.in_doubt:
             raise PermitWithdrawn
         self.on = True
         driver = self._opened()
+        self._call("set_bounds", COMMAND_DEADLINE_S, driver.set_bounds, bounds)
         if isinstance(command, SetCurrent):
             self._call("set_current", COMMAND_DEADLINE_S, driver.set_current, command.current_ma)
         else:

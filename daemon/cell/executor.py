@@ -10,7 +10,7 @@ from daemon.cell.coulometry import Coulometer
 from daemon.cell.limits import Breach
 from daemon.cell.plan import Plan, PlannedStep
 from daemon.cell.samples import StepKind
-from hw.potentiostat.contract import CellMode, CellSample
+from hw.potentiostat.contract import CellMode, CellSample, StepBounds
 
 SETTLED_SHARE = 0.1  # a driven current this near to its set point has settled
 SETTLED_SAMPLES = 3  # and after this many samples it counts as settled wherever it is
@@ -124,6 +124,22 @@ class Executor:
         self._device_t_s = None
         self.step_charge.interrupt()
         return Off() if self._waiting else self._drive()
+
+    def bounds(self) -> StepBounds:
+        """What is left of the current step, for a device that bounds itself: its ends, or where it counts as failed."""
+        step, limits = self.step, self.plan.limits
+        times_s = [time_s - self.step_elapsed_s for time_s in (step.end_time_s, step.guard_s) if time_s is not None]
+        if limits.max_time_s is not None:
+            times_s.append(limits.max_time_s - self.elapsed_s)
+        passed_mah = self._passed_mah()
+        charges_mah = [most - passed_mah for most in (step.end_charge_mah, limits.max_capacity_mah) if most is not None]
+        longest_s = min(times_s)
+        return StepBounds(
+            longest_s=max(0.0, longest_s) if math.isfinite(longest_s) else None,
+            most_mah=max(0.0, min(charges_mah)) if charges_mah else None,
+            end_voltage_v=step.end_voltage_v,
+            end_current_ma=step.end_current_ma,
+        )
 
     def place(self) -> Place:
         """Of the sample fed last."""

@@ -82,6 +82,15 @@ def _outside_range(sample: CellSample, info: PotentiostatInfo) -> Breach | None:
     return None
 
 
+def stopped(sample: CellSample) -> Breach | None:
+    """The limit by which the potentiostat says that it switched off by itself with this sample."""
+    if not sample.stopped_by:
+        return None
+    value = sample.current_ma if "current" in sample.stopped_by else sample.voltage_v
+    sentence = f"the potentiostat switched off by itself: {sample.stopped_by}"
+    return Breach(sample.stopped_by.split()[0], value, math.nan, sentence)
+
+
 def nearest_limit(sample: CellSample, limits: CellLimits) -> Breach | None:
     """The limit that `sample`, the last before a device switched off by itself, had all but reached; None when none."""
     window_v = limits.max_voltage_v - limits.min_voltage_v

@@ -42,6 +42,7 @@ def _values(snapshot: Snapshot, info: PotentiostatInfo | None, stuck_calls: int)
         "serial": info.serial if info else None,
         "host_loss": info.host_loss.value if info else None,
         "host_loss_after_s": info.host_loss_after_s if info else None,
+        "host_loss_bound_s": info.host_loss_bound_s if info else None,
         "stuck_calls": stuck_calls,
     }
     return values | snapshot.values

@@ -11,7 +11,7 @@ from daemon.cell.device import Device, Permits, PermitWithdrawn, can_be_driven
 from daemon.cell.executor import OUTSIDE, Command, Executor, Off, Place, SetCurrent
 from daemon.cell.guards import ClockGuard, ObedienceGuard
 from daemon.cell.journal import Aftermath, ExperimentEnd, Journal, Report, Snapshot
-from daemon.cell.limits import Breach, check_sample, nearest_limit
+from daemon.cell.limits import Breach, check_sample, nearest_limit, stopped
 from daemon.cell.plan import Plan
 from daemon.errors import CellReason, ExperimentError, ExperimentReason, PotentiostatError, Reason
 from daemon.events import EventKind
@@ -222,7 +222,11 @@ class CellWatch:
             self._journal.sample(sample, OUTSIDE)
             return
         max_age_s = self._deadline_s if newest and self._device.on else math.inf
-        breach = check_sample(sample, self._limits, self._opened(), now_s, max_age_s) or self._device_breach(sample)
+        breach = (
+            stopped(sample)
+            or check_sample(sample, self._limits, self._opened(), now_s, max_age_s)
+            or self._device_breach(sample)
+        )
         doubt = self._doubt(sample, now_s)
         running = self._executor if self._state == "running" and breach is None and doubt is None else None
         command = running.feed(sample) if running is not None else None
@@ -303,11 +307,11 @@ class CellWatch:
             self._executor.commanded(time.monotonic())
 
     def _energise(self, command: Command) -> None:
-        if isinstance(command, Off):
+        if isinstance(command, Off) or self._executor is None:
             return
         if not self._device.on:
             self._clock.restart()
-        self._device.energise(command, self._permit)
+        self._device.energise(command, self._executor.bounds(), self._permit)
         galvanostatic = isinstance(command, SetCurrent)
         mode = CellMode.GALVANOSTATIC if galvanostatic else CellMode.POTENTIOSTATIC
         current_ma = command.current_ma if isinstance(command, SetCurrent) else math.nan

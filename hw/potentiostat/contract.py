@@ -48,6 +48,8 @@ class PotentiostatInfo:
     clock_id: str = ""
     clock_rate: float = 1.0
     """Device seconds that pass in one host second; 1 for every real instrument, more for an accelerated twin."""
+    host_loss_bound_s: float | None = None
+    """CONTINUE_TO_END: the cell is off after this at the latest, where the plan names no bound of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class CellSample:
     voltage_v: float
     current_ma: float
     mode: CellMode
+    stopped_by: str = ""
+    """What made the device itself open the circuit right after this reading; empty: nothing did."""
+
+
+@dataclass(frozen=True)
+class StepBounds:
+    """What the next command may come to at most, and where it ends; None: the plan does not say."""
+
+    longest_s: float | None = None
+    """Of the device's time, from the command on."""
+    most_mah: float | None = None
+    """Charge that passes either way from the command on."""
+    end_voltage_v: float | None = None
+    """Where a current is no longer driven."""
+    end_current_ma: float | None = None
+    """Size of the current to which a held voltage's falls."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,13 @@ class Potentiostat(ABC):
     @abstractmethod
     def set_limits(self, limits: DeviceLimits) -> bool:
         """Hand the limits to the device; False when it has none and the host must watch alone."""
+
+    def set_bounds(self, bounds: StepBounds) -> bool:
+        """What the plan knows of the next `set_current` or `set_voltage`; False when the device has no use for it.
+
+        The host goes on ending steps by itself: a device that has bounds of its own takes them as a backstop.
+        """
+        return False
 
     @abstractmethod
     def set_current(self, current_ma: float) -> None:

@@ -11,7 +11,7 @@ from daemon.cell.executor import Command, Executor, Off, SetCurrent, SetVoltage
 from daemon.cell.plan import plan_experiment
 from daemon.config import CellSettings
 from daemon.recipe import CellLimits, ExperimentSpec
-from hw.potentiostat.contract import CellMode, CellSample
+from hw.potentiostat.contract import CellMode, CellSample, StepBounds
 from tests.daemon.cell.fake import INFO, Bench
 
 CELL = CellSettings(capacity_mah=1.0, limits=CellLimits(min_voltage_v=2.5, max_voltage_v=4.5, max_current_ma=10.0))
@@ -220,6 +220,43 @@ def test_limits_of_time_and_charge() -> None:
         rig.step()
     assert rig.executor.breach().limit == "max_capacity_mah"  # type: ignore[union-attr]
     assert rig.bench.charge_mah == pytest.approx(0.51, abs=1e-3)
+
+
+def test_bounds_for_the_device_are_what_is_left_of_the_step() -> None:
+    rig = Rig(
+        executor(
+            "Charge at 1C for 10 minutes or until 4.1 V", "Hold at 4.1 V until C/20", "Discharge at 1C until 0.1 mAh"
+        )
+    )
+    rig.begin()
+    assert rig.executor.bounds() == StepBounds(longest_s=600.0, end_voltage_v=4.1)
+    for _ in range(60):
+        rig.step()
+    assert rig.executor.bounds().longest_s == pytest.approx(540.0)
+    while rig.executor.index == 0:
+        rig.step()
+    assert rig.executor.bounds() == StepBounds(longest_s=86_400.0, end_current_ma=0.05)
+    while rig.executor.index == 1:
+        rig.step()
+    bounds = rig.executor.bounds()
+    assert (bounds.longest_s, bounds.most_mah) == (None, pytest.approx(0.1))
+    rig.step()
+    before_mah = rig.executor.bounds().most_mah
+    rig.step(36.0)
+    assert before_mah is not None and rig.executor.bounds().most_mah == pytest.approx(before_mah - 0.01)
+
+
+def test_bounds_for_the_device_take_the_experiments_limits_in() -> None:
+    rig = Rig(executor("Charge at 1C until 4.4 V", max_time_s=300.0, max_capacity_mah=0.02))
+    rig.begin()
+    rig.step()
+    before = rig.executor.bounds()
+    assert before.longest_s == pytest.approx(299.0) and before.most_mah is not None and before.most_mah < 0.02
+    rig.step(36.0)
+    after = rig.executor.bounds()
+    assert after.longest_s == pytest.approx(263.0) and after.most_mah == pytest.approx(before.most_mah - 0.01)
+    rig.step(3600.0)
+    assert rig.executor.bounds().longest_s == 0.0 and rig.executor.bounds().most_mah == 0.0
 
 
 def test_guard_of_a_step_that_meets_no_end() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cell.limits import check_sample, check_set_current, check_set_voltage, nearest_limit, tighten
+from daemon.cell.limits import check_sample, check_set_current, check_set_voltage, nearest_limit, stopped, tighten
 from daemon.errors import ExperimentError, ExperimentReason
 from daemon.recipe import CellLimits
 from hw.potentiostat.contract import CellMode, CellSample
@@ -146,3 +146,14 @@ def test_nearest_limit_explains_a_device_trip() -> None:
         found = nearest_limit(replace(GOOD, **changes), LIMITS)
         assert found is not None and found.limit == name
         assert "by itself" in str(found)
+
+
+def test_a_device_that_switched_off_by_itself_names_its_limit() -> None:
+    assert stopped(GOOD) is None
+    for said, value in (
+        ("max_voltage_v = 4.2 was passed: 4.21", GOOD.voltage_v),
+        ("max_current_ma = 5", GOOD.current_ma),
+    ):
+        breach = stopped(replace(GOOD, stopped_by=said))
+        assert breach is not None and breach.limit == said.split(" ")[0] and breach.value == value
+        assert str(breach) == f"the potentiostat switched off by itself: {said}"

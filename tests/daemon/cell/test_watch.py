@@ -19,7 +19,7 @@ from daemon.config import CellSettings
 from daemon.errors import CellReason, ExperimentError, ExperimentReason, InstrumentError, PotentiostatError
 from daemon.events import EventKind
 from daemon.recipe import CellLimits, ExperimentSpec
-from hw.potentiostat.contract import CellMode, CellSample, HostLoss, Potentiostat
+from hw.potentiostat.contract import CellMode, CellSample, HostLoss, Potentiostat, StepBounds
 from tests.daemon.cell.fake import INFO, Bench, FakePotentiostat, ScriptedPotentiostat, energising
 
 LIMITS = CellLimits(min_voltage_v=2.5, max_voltage_v=4.3, max_current_ma=5.0)
@@ -154,6 +154,34 @@ def test_one_bad_sample_switches_off_in_the_same_iteration(spoilt: dict[str, flo
     assert event.kind is EventKind.CELL_LIMIT and says in event.detail
     if "voltage_v" in spoilt and math.isfinite(spoilt["voltage_v"]):
         assert event.magnitude == spoilt["voltage_v"]
+
+
+def test_a_device_that_names_the_limit_it_switched_off_at_is_believed() -> None:
+    rig = Rig().open().begin("Charge at 1C until 4.2 V")
+    rig.iterate()
+    rig.bench.spoil = lambda sample: replace(sample, voltage_v=4.31, stopped_by="max_voltage_v = 4.3 was passed: 4.31")
+    report = rig.iterate()
+    assert not rig.bench.energised and report.snapshot.state == "tripped"
+    (event,) = report.events
+    assert event.kind is EventKind.CELL_LIMIT and event.magnitude == 4.31
+    assert event.detail.startswith("the potentiostat switched off by itself: max_voltage_v = 4.3 was passed: 4.31;")
+
+
+def test_the_device_is_told_the_steps_bounds_before_each_command() -> None:
+    told: list[StepBounds] = []
+
+    class Bounded(FakePotentiostat):
+        def set_bounds(self, bounds: StepBounds) -> bool:
+            self.bench.enter("set_bounds")
+            told.append(bounds)
+            return True
+
+    rig = Rig(driver=Bounded).open().begin("Charge at 1C until 4.1 V", "Hold at 4.1 V for 1 minute")
+    rig.until("idle", 600)
+    assert [bounds.end_voltage_v for bounds in told] == [4.1, None]
+    assert told[0].longest_s == 7200.0 and told[1].longest_s == 60.0
+    calls = [call.split()[0] for call in rig.bench.calls]
+    assert all(calls[at - 1] == "set_bounds" for at, call in enumerate(calls) if call in ("set_current", "set_voltage"))
 
 
 def test_limits_of_the_experiment_trip_and_then_fall_back() -> None:
