@@ -2,6 +2,7 @@
 
 DRIVERS: dict[str, str] = {
     "methodscript": "hw.potentiostat.methodscript.driver:MethodScriptPotentiostat",
+    "keithley": "hw.potentiostat.keithley.driver:KeithleyPotentiostat",
     "none": "hw.potentiostat.none:NoPotentiostat",
     "replay": "hw.potentiostat.replay:ReplayPotentiostat",
     "twin": "hw.potentiostat.twin:TwinPotentiostat",

@@ -1,0 +1,1 @@
+"""Keithley 2400-series source-measure units as potentiostats."""
