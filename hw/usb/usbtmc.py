@@ -6,9 +6,10 @@ query at a time: the caller's to see to, as with the device itself.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from hw.usb.bus import Interface
 from hw.usb.device import UsbDevice
@@ -18,30 +19,19 @@ TRIPLES = ((0xFE, 0x03, 0x01), (0xFE, 0x03, 0x00))
 """Class triples of an interface: USB488, and plain."""
 HEADER = struct.Struct("<BBBxIBB2x")
 """MsgID, bTag, its inverse, TransferSize, attributes, TermChar."""
-MESSAGE_OUT, REQUEST_IN, MESSAGE_IN, TRIGGER = 1, 2, 2, 128
+MESSAGE_OUT, REQUEST_IN, MESSAGE_IN = 1, 2, 2
 END_OF_MESSAGE = 0x01
-ABORT_OUT, CHECK_ABORT_OUT, ABORT_IN, CHECK_ABORT_IN, CLEAR, CHECK_CLEAR, CAPABILITIES = range(1, 8)
-READ_STATUS_BYTE, REMOTE, GO_TO_LOCAL = 128, 160, 161
+ABORT_OUT, CHECK_ABORT_OUT, ABORT_IN, CHECK_ABORT_IN, CLEAR, CHECK_CLEAR = range(1, 7)
+REMOTE = 160
 TO_ENDPOINT, TO_INTERFACE = 0xA2, 0xA1
 SUCCESS, PENDING = 0x01, 0x02
 CHUNK_BYTES = 64 * 1024
 MOST_BYTES = 16 << 20
 """A longer answer is none."""
-CONTROL_S = 1.0
+CONTROL_S = 0.5
 DRAIN_S = 0.05
 DRAINS = 1000
 POLL_S = 0.01
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What the interface says it can (GET_CAPABILITIES)."""
-
-    usb488: bool
-    term_char: bool
-    trigger: bool
-    remote: bool
-    status_byte: bool
 
 
 class UsbTmc:
@@ -73,12 +63,8 @@ class UsbTmc:
             last = place == len(pieces) - 1
             header = self._header(MESSAGE_OUT, len(piece), END_OF_MESSAGE if last else 0)
             padded = header + piece + bytes(-len(piece) % 4)
-            try:
+            with self._mended(self._out.address, self._tag):
                 self._device.bulk_out(self._out.address, padded, _left(deadline_s))
-            except UsbError as error:
-                if error.reason is UsbReason.TIMEOUT:
-                    self._abort_out()
-                raise
 
     def read(self, timeout_s: float) -> bytes:
         """The answer to the last query, whole. TIMEOUT when it did not come in time."""
@@ -89,7 +75,7 @@ class UsbTmc:
             message += part
             if ended:
                 return message
-            if len(message) > MOST_BYTES:
+            if len(message) > MOST_BYTES or time.monotonic() > deadline_s:
                 self.clear()
                 raise UsbError(UsbReason.PROTOCOL, f"{self._name} does not end its answer")
 
@@ -98,40 +84,18 @@ class UsbTmc:
         self.write(message, timeout_s)
         return self.read(timeout_s)
 
-    def trigger(self) -> None:
-        """The group execute trigger of USB488."""
-        self._device.bulk_out(self._out.address, self._header(TRIGGER, 0, 0), CONTROL_S)
-
     # -- requests ------------------------------------------------------------
-
-    def capabilities(self) -> Capabilities:
-        """What the interface can."""
-        told = self._request(TO_INTERFACE, CAPABILITIES, 0, 0x18)
-        plain, device488 = told[4:6], told[14:16] if len(told) >= 16 else b"\0\0"
-        usb488 = self._interface.triple == TRIPLES[0]
-        return Capabilities(
-            usb488=usb488,
-            term_char=bool(plain[1] & 1),
-            trigger=usb488 and bool(device488[0] & 1),
-            remote=usb488 and bool(device488[0] & 2),
-            status_byte=usb488,
-        )
 
     def remote(self, *, on: bool) -> None:
         """Lock the front panel against settings, or give it back."""
         self._request(TO_INTERFACE, REMOTE, int(on), 1)
-
-    def status_byte(self) -> int:
-        """The status byte (`*STB?`) without a message, where it comes with the request's own answer."""
-        told = self._request(TO_INTERFACE, READ_STATUS_BYTE, self._next_tag() & 0x7F | 2, 3)
-        return told[2] if len(told) > 2 else 0
 
     def clear(self) -> None:
         """Throw away whatever the instrument has taken in or has to say (INITIATE_CLEAR)."""
         self._request(TO_INTERFACE, CLEAR, 0, 1)
         deadline_s = time.monotonic() + CONTROL_S
         while (told := self._request(TO_INTERFACE, CHECK_CLEAR, 0, 2, also=PENDING))[0] == PENDING:
-            if told[1] & 1:
+            if told[-1] & 1:  # it has something to say first
                 self._drain()
             self._wait(deadline_s, "clearing")
         self._device.clear_halt(self._out.address)
@@ -142,20 +106,18 @@ class UsbTmc:
         """One transfer of an answer, and whether the answer ends with it."""
         request = self._header(REQUEST_IN, CHUNK_BYTES, 0)
         tag = self._tag
-        self._device.bulk_out(self._out.address, request, _left(deadline_s))
+        with self._mended(self._out.address, tag):
+            self._device.bulk_out(self._out.address, request, _left(deadline_s))
         # whole packets and one more, so that a short one always ends the transfer
         room = ((CHUNK_BYTES + HEADER.size) // self._in.max_packet_bytes + 1) * self._in.max_packet_bytes
-        try:
+        with self._mended(self._in.address, tag):
             data = self._device.bulk_in(self._in.address, room, _left(deadline_s))
-        except UsbError as error:
-            if error.reason is UsbReason.TIMEOUT:
-                self._abort_in(tag)
-            raise
         if len(data) < HEADER.size:
             raise UsbError(UsbReason.PROTOCOL, f"{self._name} answered {len(data)} bytes without a header")
         number, told, inverse, size, attributes, _ = HEADER.unpack_from(data)
         if told != tag or inverse != tag ^ 0xFF:
-            self._abort_in(tag)
+            with contextlib.suppress(UsbError):
+                self._abort_in(tag)
             raise UsbError(UsbReason.PROTOCOL, f"{self._name} answered request {told} in place of {tag}")
         self.oddities += number != MESSAGE_IN
         body = data[HEADER.size : HEADER.size + size]
@@ -171,8 +133,21 @@ class UsbTmc:
         self._tag = self._tag % 255 + 1
         return self._tag
 
-    def _abort_out(self) -> None:
-        told = self._request(TO_ENDPOINT, ABORT_OUT, self._tag, 2, endpoint=self._out.address, fail=False)
+    @contextlib.contextmanager
+    def _mended(self, endpoint: int, tag: int) -> Iterator[None]:
+        """A transfer after whose failure the endpoint is fit for the next: taken back, or its stall cleared."""
+        try:
+            yield
+        except UsbError as error:
+            with contextlib.suppress(UsbError):  # the first error tells more
+                if error.reason is UsbReason.STALLED:
+                    self._device.clear_halt(endpoint)
+                elif error.reason is UsbReason.TIMEOUT:
+                    (self._abort_out if endpoint == self._out.address else self._abort_in)(tag)
+            raise
+
+    def _abort_out(self, tag: int) -> None:
+        told = self._request(TO_ENDPOINT, ABORT_OUT, tag, 2, endpoint=self._out.address, fail=False)
         if told and told[0] == SUCCESS:
             self._until_done(CHECK_ABORT_OUT, self._out.address)
         self._device.clear_halt(self._out.address)
@@ -186,7 +161,9 @@ class UsbTmc:
 
     def _until_done(self, request: int, endpoint: int) -> None:
         deadline_s = time.monotonic() + CONTROL_S
-        while self._request(TO_ENDPOINT, request, 0, 8, endpoint=endpoint, also=PENDING)[0] == PENDING:
+        while (told := self._request(TO_ENDPOINT, request, 0, 8, endpoint=endpoint, also=PENDING))[0] == PENDING:
+            if endpoint == self._in.address and len(told) > 1 and told[1] & 1:
+                self._drain()
             self._wait(deadline_s, "taking a request back")
 
     def _drain(self) -> None:

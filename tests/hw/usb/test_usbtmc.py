@@ -45,6 +45,10 @@ def answer(text: bytes, *, end: bool = True, number: int = 2, tag: int | None = 
     return made
 
 
+def stalled(*_):
+    raise UsbError(UsbReason.STALLED, "it stalled")
+
+
 def tmc(*answers, controls=()):
     instrument = Instrument(*answers, controls=controls)
     return UsbTmc(instrument, INTERFACE), instrument
@@ -119,11 +123,29 @@ def test_clear_waits_for_the_instrument_and_clears_the_endpoint():
     assert instrument.cleared == [0x01] and instrument.answers == []
 
 
-def test_capabilities_are_read():
-    told = bytes([1, 0, 0, 1, 0, 1]) + bytes(8) + bytes([7, 8]) + bytes(8)
-    one, _ = tmc(controls=[told])
-    found = one.capabilities()
-    assert found.usb488 and found.term_char and found.trigger and found.remote
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_stall_is_told_and_its_endpoint_fit_for_the_next_message(way):
+    one, instrument = tmc(stalled if way == "in" else answer(b"x"))
+    if way == "out":
+        instrument.bulk_out = stalled
+    with pytest.raises(UsbError) as caught:
+        one.query(b"X?", 1.0)
+    assert caught.value.reason is UsbReason.STALLED
+    assert instrument.cleared == [0x82 if way == "in" else 0x01]
+
+
+def test_a_request_that_cannot_be_taken_back_is_still_a_time_out():
+    one, _ = tmc(controls=[b""])
+    with pytest.raises(UsbError) as caught:
+        one.query(b"X?", 0.1)
+    assert caught.value.reason is UsbReason.TIMEOUT
+
+
+def test_an_answer_without_end_is_given_up_in_time():
+    one, instrument = tmc(*[answer(b"", end=False)] * 100_000)
+    with pytest.raises(UsbError, match="does not end its answer"):
+        one.query(b"X?", 0.1)
+    assert (0xA1, 5, 0, 0) in instrument.requests
 
 
 def test_a_device_without_messages_is_refused():
