@@ -354,7 +354,7 @@ class CellWatch:
     def _device_failed(self, error: PotentiostatError) -> None:
         if self._state == "lost":
             return
-        if error.reason is CellReason.REFUSED:
+        if error.reason in (CellReason.REFUSED, CellReason.LIMIT):
             self._stop(error.reason, error.detail, EventKind.CELL_LIMIT)
         else:
             self._lose(error.reason, error.detail, math.nan)

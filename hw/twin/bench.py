@@ -21,7 +21,7 @@ class BenchOptions(SampleOptions):
     """The sample that is the cell, and how it is read."""
 
     speed: Positive = 1.0
-    """Device seconds that pass in one second of the host."""
+    """Seconds that the cell ages in one of the device's, which are the host's: a cell of so much less capacity."""
     world: str = ""
     """Path of the file that the simulated camera attaches to; empty: nobody looks."""
     voltage_noise_v: NotNegative = 5e-5
@@ -29,7 +29,7 @@ class BenchOptions(SampleOptions):
 
 
 class BenchCell:
-    """The electrode in a device's own time, from 0 on."""
+    """An electrode on a device whose clock is the host's, from 0 on; the electrode's own may run faster."""
 
     def __init__(self, options: BenchOptions, longest_leap_s: float = LONGEST_LEAP_S) -> None:
         self._longest_leap_s = longest_leap_s
@@ -39,6 +39,7 @@ class BenchCell:
         self.electrode.advance(1e-3)  # compiles the physics before its clock starts
         self.electrode.t_s = 0.0
         self._noise = stream(options.seed, _NOISE)
+        self._t_s = 0.0
         self._anchor_t = time.monotonic()
         self._published_t = 0.0
         self._writer: WorldWriter | None = None
@@ -49,25 +50,24 @@ class BenchCell:
     @property
     def t_s(self) -> float:
         """The device's clock."""
-        return self.electrode.t_s
+        return self._t_s
 
     def due_s(self, now_s: float) -> float:
         """The device's clock at `now_s` (`time.monotonic()`); time in which the host slept is left out."""
-        due_s = (now_s - self._anchor_t) * self._options.speed
-        behind_s = due_s - self.t_s - self._longest_leap_s * self._options.speed
-        if behind_s > 0:
-            self._anchor_t += behind_s / self._options.speed
-            due_s -= behind_s
-        return due_s
+        due_s = now_s - self._anchor_t
+        behind_s = max(due_s - self._t_s - self._longest_leap_s, 0.0)
+        self._anchor_t += behind_s
+        return due_s - behind_s
 
     def host_s(self, t_s: float) -> float:
         """`time.monotonic()` at which the device's clock shows `t_s`."""
-        return self._anchor_t + t_s / self._options.speed
+        return self._anchor_t + t_s
 
     def advance(self, t_s: float) -> None:
         """Let time pass until the device's clock shows `t_s`."""
-        self.electrode.advance(max(t_s - self.electrode.t_s, 0.0))
+        self.electrode.advance(max(t_s - self._t_s, 0.0) * self._options.speed)
         self.electrode.events.clear()
+        self._t_s = max(t_s, self._t_s)
 
     def read(self) -> tuple[float, float]:
         """Voltage (V) and current (mA) now, with the noise of a reading."""
@@ -88,16 +88,19 @@ class BenchCell:
             self._writer.publish(self._state())
 
     def _state(self) -> WorldState:
-        electrode = self.electrode
+        electrode, speed = self.electrode, self._options.speed
+        particles = electrode.state.copy()
+        particles.c_rate *= speed
+        particles.crack_t_s /= speed
         return WorldState(
-            t_s=electrode.t_s,
-            host_t_s=self.host_s(electrode.t_s),
-            speed=self._options.speed,
+            t_s=self._t_s,
+            host_t_s=self.host_s(self._t_s),
+            speed=1.0,
             mode=electrode.mode,
             voltage_v=electrode.voltage_v,
             current_ma=electrode.current_ma,
             closed=False,
-            particles=electrode.state,
+            particles=particles,
         )
 
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """The driver `keithley` on an emulated unit."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -100,8 +102,114 @@ def test_a_silent_host_loses_the_cell_to_off(opened, unit):
     time.sleep(6.5)  # host_loss_after_s is 5
     state = unit.state("smu")
     assert state["output"] is False and state["current_ma"] == 0.0
-    potentiostat.read(0.0)  # what was measured until then
+    until = potentiostat.read(0.0)  # what was measured until then
+    assert until[-1].device_t_s - until[0].device_t_s > 4.0
     assert refused(potentiostat.read, 0.3).reason is CellReason.UNWATCHED
+
+
+def test_an_output_opened_at_the_front_panel_is_told(opened, unit):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    assert samples(potentiostat, 5)
+    unit.inject("smu", "panel_off")
+    error = refused(samples, potentiostat, 100)
+    assert error.reason is CellReason.DISOBEYED and "front panel" in error.detail
+
+
+def test_the_over_voltage_protection_is_told_as_a_limit(opened, unit):
+    potentiostat, _ = opened
+    potentiostat.set_limits(DeviceLimits(0.5, 1.9, 5.0))  # the cell stands above it
+    assert refused(potentiostat.set_current, 0.5).reason is CellReason.REFUSED
+    potentiostat.set_limits(LIMITS)
+    potentiostat.set_current(0.5)
+    assert samples(potentiostat, 2)
+    unit.inject("smu", "over_voltage")
+    assert refused(samples, potentiostat, 100).reason is CellReason.LIMIT
+    assert not unit.state("smu")["flowing"]
+
+
+def test_a_hold_is_one_while_its_current_is_still_bounded(opened, unit):
+    potentiostat, _ = opened
+    rest_v = samples(potentiostat, 1)[-1].voltage_v
+    potentiostat.set_voltage(rest_v + 0.1, 0.5)
+    first = samples(potentiostat, 8)
+    assert first[-1].current_ma == pytest.approx(0.5, rel=0.02)
+    assert all(s.mode is CellMode.POTENTIOSTATIC for s in first)
+    assert potentiostat.mode() is CellMode.POTENTIOSTATIC
+
+
+def test_what_was_measured_before_a_command_is_dated_before_it(opened):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    samples(potentiostat, 3)
+    for current_ma in (-0.4, 0.3, -0.2, 0.1):
+        time.sleep(0.12)  # readings wait in the buffer
+        potentiostat.set_current(current_ma)
+        commanded_s = time.monotonic()
+        for sample in samples(potentiostat, 6):
+            early = sample.host_t_s <= commanded_s
+            assert early or sample.current_ma == pytest.approx(current_ma, rel=0.02)
+
+
+def test_no_reading_is_lost_when_the_cell_is_switched_off(opened):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    found = samples(potentiostat, 3)
+    time.sleep(0.5)
+    potentiostat.cell_off()
+    found += [s for s in potentiostat.read(0.2) if s.mode is not CellMode.OFF]
+    assert len(found) >= 3 + 7
+    assert max(b.device_t_s - a.device_t_s for a, b in pairwise(found)) < 0.08
+
+
+def test_a_voltmeter_that_a_dead_host_left_is_no_cell_found_on(unit, potentiostat):
+    dead = build_driver(hw.potentiostat.DRIVERS, "keithley", {"sample_rate_hz": 20})
+    dead.open()
+    assert samples(dead, 1)
+    dead._release()  # it dies
+    assert unit.state("smu")["output"] is True
+    potentiostat.open()
+    assert potentiostat.mode() is CellMode.OFF
+
+
+@pytest.mark.parametrize("fault", ["stall", "error"])
+def test_switching_off_gets_through(opened, unit, fault):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    unit.inject("smu", fault, **({"code": -350, "text": "Queue overflow"} if fault == "error" else {}))
+    potentiostat.cell_off()
+    assert not unit.state("smu")["flowing"]
+
+
+def test_switching_off_passes_a_call_that_hangs(opened, unit):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    hung = threading.Event()
+
+    def hang() -> None:
+        with potentiostat._turn(10.0):
+            hung.wait(10)
+
+    with ThreadPoolExecutor(1) as other:
+        held = other.submit(hang)
+        potentiostat.cell_off()
+        flowing = unit.state("smu")["flowing"]
+        hung.set()
+        held.result()
+    assert not flowing
+
+
+def test_every_call_ends_before_the_daemon_gives_it_up(opened, unit):
+    potentiostat, _ = opened
+    potentiostat.set_current(0.5)
+    unit.inject("smu", "mute", count=1000)
+    for call in (potentiostat.cell_off, potentiostat.mode, lambda: potentiostat.set_current(0.1)):
+        began = time.monotonic()
+        refused(call)
+        assert time.monotonic() - began < 3.0
+    began = time.monotonic()
+    refused(potentiostat.read, 0.2)
+    assert time.monotonic() - began < 2.2
 
 
 def test_signs_of_life_keep_it_on(opened, unit):
@@ -120,8 +228,8 @@ def test_a_unit_that_a_dead_host_left_on_is_told_and_switched_off(bus):
     potentiostat.open()
     assert potentiostat.mode() is not CellMode.OFF
     assert bus.state("smu")["output"] is True  # opening does not change the cell
-    found = samples(potentiostat, 1)
-    assert found[0].current_ma == pytest.approx(1.0, rel=0.05)
+    assert bus.state("smu")["current_ma"] == pytest.approx(1.0, rel=0.05)
+    assert potentiostat.read(0.1) == []
     potentiostat.cell_off()
     assert potentiostat.mode() is CellMode.OFF
     assert not bus.state("smu")["flowing"]

@@ -26,6 +26,8 @@ from hw.potentiostat.contract import (
     Potentiostat,
     PotentiostatInfo,
 )
+from hw.potentiostat.keithley import commands
+from hw.potentiostat.keithley.commands import BUFFER
 from hw.potentiostat.keithley.models import MODELS
 from hw.potentiostat.keithley.readings import Readings
 from hw.potentiostat.keithley.scpi import Scpi, cell_error
@@ -34,23 +36,27 @@ from hw.usb.device import UsbDevice
 from hw.usb.errors import UsbError
 from hw.usb.usbtmc import TRIPLES
 
-State = Literal["off", "rest", "voltmeter", "driving", "found"]
-"""Off: the relay is open. Rest: the same, until the voltmeter is asked for. Found: on, by somebody else's doing."""
+State = Literal["off", "voltmeter", "driving", "found"]
+"""Voltmeter: on as a source of 0 A. Found: on, by somebody else's doing."""
 VENDOR_ID = 0x05E6
-BUFFER = '"defbuffer1"'
 FETCH_POINTS = 500
 CLEAR_AT_POINTS = 50_000  # half of what the buffer holds
 REARM_SHARE = 1 / 3  # of the time of host loss: two more tries before it runs out
+EARLY_SHARE = 0.5  # the unit does not open for silence earlier, however its clock runs
 LIMITED_SHARE = 0.98  # a current this near to its limit is limited
-POLL_S = 0.02
-PROTECTIONS_V = (2, 5, 10, 20, 40)
-PROTECTION_MARGIN = 1.05
-VOLTMETER_RANGE_A = 1e-7
+POLL_SHARE = 0.25  # of the time between two readings
+LEAST_POLL_S = 0.01
+RUNNING = ("RUNNING", "WAITING")
+STATE_AGE_S = 0.5  # the unit looks at its trigger model every 100 ms only
 REVERSED_V = -0.1
+SLACK_V = 0.02
+OPEN_S, COMMAND_S = 20.0, 2.0  # a caller gives a command up after three
+READ_EXTRA_S = 1.5  # beyond what a read may wait, for a lost answer that is asked for again
+OFF_PATIENCE_S = 0.3  # switching off does not wait longer for a call that hangs
 
 
 class KeithleyPotentiostat(Potentiostat):
-    """See the module's docstring. One thread drives it; `mode` and `cell_off` may come from another."""
+    """See the module's docstring. One thread drives it; `cell_off` may come from another past a call that hangs."""
 
     class Settings(BaseModel):
         """Options of the unit."""
@@ -59,17 +65,13 @@ class KeithleyPotentiostat(Potentiostat):
 
         serial: str = ""
         """Serial number; empty: the only one on the USB."""
-        sample_rate_hz: float = Field(default=5.0, gt=0, le=20)
+        sample_rate_hz: float = Field(default=5.0, ge=0.5, le=20)
         """Readings a second."""
         host_loss_after_s: float = Field(default=30.0, ge=5, le=3600)
         """Silence of the host after which the unit opens the output."""
         four_wire: bool = True
         """Sense leads are connected: voltages are the cell's, without the drop along the leads."""
-        measure_at_rest: bool = True
-        """At rest the voltage is read with the output on at 0 A in the smallest range, at most 105 nA; false: the
-        relay stays open, and a rest has no voltage.
-        """
-        timeout_s: float = Field(default=2.0, ge=0.2, le=30)
+        timeout_s: float = Field(default=1.0, ge=0.2, le=1.5)
         """Of one command."""
 
     def __init__(self, settings: Settings) -> None:
@@ -81,8 +83,26 @@ class KeithleyPotentiostat(Potentiostat):
         self._model = MODELS["2450"]
         self._limits: DeviceLimits | None = None
         self._state: State = "off"
-        self._driven_mode = CellMode.GALVANOSTATIC
         self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._readings = Readings()
+        self._told = self._shown = CellMode.GALVANOSTATIC
+        self._limit_ma = math.inf
+        self._armed_s = self._checked_s = self._rested_s = -math.inf
+        self._fault: PotentiostatError | None = None
+
+    @contextlib.contextmanager
+    def _turn(self, budget_s: float, patience_s: float = -1.0) -> Iterator[Scpi]:
+        """The unit for this call alone, for so long; after `patience_s` also past a call that does not end."""
+        held = self._lock.acquire(timeout=patience_s)
+        try:
+            scpi = self._talk()
+            with scpi.within(budget_s):
+                yield scpi
+        finally:
+            if held:
+                self._lock.release()
 
     # -- opening and closing ------------------------------------------------------------
 
@@ -99,7 +119,8 @@ class KeithleyPotentiostat(Potentiostat):
             self._release()
             raise cell_error(error) from error
         try:
-            return self._introduced()
+            with self._turn(OPEN_S) as scpi:
+                return self._introduced(scpi)
         except BaseException:
             self._release()
             raise
@@ -113,8 +134,7 @@ class KeithleyPotentiostat(Potentiostat):
         what = f"{len(found)} units are on the USB: name one by serial ({names})" if found else "no unit is on the USB"
         raise PotentiostatError(CellReason.NOT_FOUND, what)
 
-    def _introduced(self) -> PotentiostatInfo:
-        scpi = self._talk()
+    def _introduced(self, scpi: Scpi) -> PotentiostatInfo:
         scpi.clear()
         identity = [part.strip() for part in scpi.ask("*IDN?").split(",")]
         named = identity[1].removeprefix("MODEL ") if len(identity) == 4 else ""
@@ -132,8 +152,10 @@ class KeithleyPotentiostat(Potentiostat):
         self._limits = None
         self._begin_anew()
         self._state = "found" if scpi.ask("OUTP?") == "1" else "off"
-        if self._state == "off":
-            self._prepare()
+        if self._state == "found" and self._is_voltmeter(scpi):
+            self._open_circuit()
+        elif self._state == "off":
+            self._prepare(scpi)
         return PotentiostatInfo(
             model=self._model.name,
             serial=identity[2],
@@ -145,32 +167,23 @@ class KeithleyPotentiostat(Potentiostat):
             host_loss_after_s=self._settings.host_loss_after_s,
         )
 
-    def _prepare(self) -> None:
+    @staticmethod
+    def _is_voltmeter(scpi: Scpi) -> bool:
+        """Whether it is on as a host that died while the cell rested has left it: at 0 A."""
+        return scpi.ask("SOUR:FUNC?").startswith("CURR") and scpi.row("SOUR:CURR?", 1) == [0.0]
+
+    def _prepare(self, scpi: Scpi) -> None:
         """From any state of an output that is off: known settings, and an off that isolates."""
-        sense = "ON" if self._settings.four_wire else "OFF"
-        self._talk().tell(
-            "ABOR",
-            "*RST",
-            "OUTP:SMOD HIMP",  # the normal off state would drain the cell
-            f"SENS:CURR:RSEN {sense}",
-            f"SENS:VOLT:RSEN {sense}",
-            "SENS:CURR:NPLC 1",
-            "SENS:VOLT:NPLC 1",
-            "SOUR:VOLT:READ:BACK ON",
-            f"TRAC:CLE {BUFFER}",
-        )
+        scpi.tell(*commands.prepare(self._settings.four_wire))
         self._begin_anew()
 
     def close(self) -> None:
         """Cell off, front panel back, device released."""
-        with self._lock:
-            if self._device is None:
-                return
+        with contextlib.suppress(PotentiostatError), self._turn(COMMAND_S, OFF_PATIENCE_S) as scpi:
             with contextlib.suppress(PotentiostatError):
-                self.cell_off()
-            if self._scpi is not None:
-                self._scpi.local()
-            self._release()
+                self._open_circuit()
+            scpi.local()
+        self._release()
 
     def _release(self) -> None:
         device, self._device, self._scpi = self._device, None, None
@@ -186,13 +199,13 @@ class KeithleyPotentiostat(Potentiostat):
 
     def mode(self) -> CellMode:
         """Asked of the unit. The voltmeter at rest counts as off: at most 105 nA can flow."""
-        with self._lock:
-            scpi = self._talk()
+        with self._turn(COMMAND_S) as scpi:
             if scpi.ask("OUTP?") != "1" or self._state == "voltmeter":
                 return CellMode.OFF
-            if self._state == "found" and scpi.ask("SOUR:FUNC?").startswith("CURR"):
-                return CellMode.GALVANOSTATIC
-            return self._driven_mode
+            if self._state == "found":
+                current = scpi.ask("SOUR:FUNC?").startswith("CURR")
+                return CellMode.GALVANOSTATIC if current else CellMode.POTENTIOSTATIC
+            return self._shown
 
     def set_limits(self, limits: DeviceLimits) -> bool:
         """The source's voltage is never set beyond them; with them comes the unit's own over-voltage protection."""
@@ -202,50 +215,50 @@ class KeithleyPotentiostat(Potentiostat):
 
     def set_current(self, current_ma: float) -> None:
         """A source at the limit of voltage on that side, limited to this current."""
-        most_ma = min(self._model.max_current_ma, self._bounds().max_current_ma)
-        if not abs(current_ma) <= most_ma:
-            raise PotentiostatError(
-                CellReason.REFUSED, f"{current_ma:g} mA is outside of the range of +-{most_ma:g} mA"
-            )
-        with self._lock:
+        with self._turn(COMMAND_S):
             bounds = self._bounds()
+            most_ma = min(self._model.max_current_ma, bounds.max_current_ma)
+            if not abs(current_ma) <= most_ma:
+                raise PotentiostatError(
+                    CellReason.REFUSED, f"{current_ma:g} mA is outside of the range of +-{most_ma:g} mA"
+                )
             if current_ma == 0.0:
-                self.cell_off()
+                self._open_circuit()
                 return
-            self._drive(bounds.max_voltage_v if current_ma > 0 else bounds.min_voltage_v, abs(current_ma))
-            self._driven_mode = CellMode.GALVANOSTATIC
+            voltage_v = bounds.max_voltage_v if current_ma > 0 else bounds.min_voltage_v
+            self._drive(CellMode.GALVANOSTATIC, voltage_v, abs(current_ma))
 
     def set_voltage(self, voltage_v: float, max_current_ma: float) -> None:
         """A source at this voltage, limited to that current."""
-        bounds = self._bounds()
-        if not bounds.min_voltage_v <= voltage_v <= bounds.max_voltage_v:
-            raise PotentiostatError(
-                CellReason.REFUSED,
-                f"{voltage_v:g} V is outside of {bounds.min_voltage_v:g} to {bounds.max_voltage_v:g} V",
-            )
-        if not 0 < max_current_ma <= self._model.max_current_ma:
-            raise PotentiostatError(
-                CellReason.REFUSED, f"{max_current_ma:g} mA is outside of 0 to {self._model.max_current_ma:g} mA"
-            )
-        with self._lock:
-            self._drive(voltage_v, max_current_ma)
-            self._driven_mode = CellMode.POTENTIOSTATIC
+        with self._turn(COMMAND_S):
+            bounds, most_ma = self._bounds(), self._model.max_current_ma
+            if not bounds.min_voltage_v <= voltage_v <= bounds.max_voltage_v:
+                raise PotentiostatError(
+                    CellReason.REFUSED,
+                    f"{voltage_v:g} V is outside of {bounds.min_voltage_v:g} to {bounds.max_voltage_v:g} V",
+                )
+            if not 0 < max_current_ma <= most_ma:
+                raise PotentiostatError(CellReason.REFUSED, f"{max_current_ma:g} mA is outside of 0 to {most_ma:g} mA")
+            self._drive(CellMode.POTENTIOSTATIC, voltage_v, max_current_ma)
 
     def _bounds(self) -> DeviceLimits:
         model = self._model
         return self._limits or DeviceLimits(0.0, model.max_voltage_v, model.max_current_ma)
 
-    def _drive(self, voltage_v: float, limit_ma: float) -> None:
+    def _drive(self, told: CellMode, voltage_v: float, limit_ma: float) -> None:
+        """In one message with the start of the trigger model: a host that dies leaves no drive without its end."""
+        self._tell_fault()
         scpi = self._talk()
-        self._limit_ma = limit_ma
-        levels = (f"SOUR:VOLT:ILIM {limit_ma / 1e3:.6g}", f"SOUR:VOLT {voltage_v:.6g}")
         if self._state == "driving":
             self._fetch()
-            scpi.tell("ABOR", f"SENS:CURR:RANG {limit_ma / 1e3:.6g}", *levels)
+            scpi.tell(commands.redrive(voltage_v, limit_ma, self._limit_ma))
+            self._fetch()  # what was measured before
         else:
             self._connect(limit_ma)
-            scpi.tell(levels[1])
-        self._arm()
+            scpi.tell(f":SOUR:VOLT {voltage_v:.6g};:INIT")
+        self._armed_s = self._checked_s = time.monotonic()
+        self._told = self._shown = told
+        self._limit_ma = limit_ma
         self._state = "driving"
 
     def _connect(self, limit_ma: float) -> None:
@@ -253,179 +266,173 @@ class KeithleyPotentiostat(Potentiostat):
         if self._state == "found":
             self._open_circuit()
         rest_v = self._rest_voltage_v()
-        bounds, scpi = self._bounds(), self._talk()
-        if not math.isfinite(rest_v) or rest_v < REVERSED_V:
-            self._open_circuit()
-            raise PotentiostatError(CellReason.REFUSED, f"the cell shows {rest_v:.3f} V: its leads may be reversed")
-        level_v = min(max(rest_v, bounds.min_voltage_v), bounds.max_voltage_v)
         self._open_circuit()
-        protection = next((v for v in PROTECTIONS_V if v >= PROTECTION_MARGIN * bounds.max_voltage_v), None)
+        bounds, scpi = self._bounds(), self._talk()
+        if not rest_v >= REVERSED_V:
+            raise PotentiostatError(CellReason.REFUSED, f"the cell shows {rest_v:.3f} V: its leads may be reversed")
+        if not bounds.min_voltage_v - SLACK_V <= rest_v <= bounds.max_voltage_v + SLACK_V:
+            raise PotentiostatError(
+                CellReason.REFUSED,
+                f"the cell shows {rest_v:.3f} V, outside of {bounds.min_voltage_v:g} to {bounds.max_voltage_v:g} V",
+            )
+        level_v = min(max(rest_v, bounds.min_voltage_v), bounds.max_voltage_v)
         scpi.tell(
-            "SOUR:FUNC VOLT",
-            'SENS:FUNC "CURR"',
-            f"SENS:CURR:RSEN {'ON' if self._settings.four_wire else 'OFF'}",
-            f"SENS:CURR:RANG {limit_ma / 1e3:.6g}",
-            f"SOUR:VOLT:RANG {bounds.max_voltage_v:.6g}",
-            f"SOUR:VOLT:PROT {'NONE' if protection is None else f'PROT{protection}'}",
-            f"SOUR:VOLT:ILIM {limit_ma / 1e3:.6g}",
-            f"SOUR:VOLT {level_v:.6g}",
-            f"TRAC:CLE {BUFFER}",
-            *self._blocks(),
+            *commands.source(level_v, limit_ma, bounds.max_voltage_v, self._settings.four_wire),
+            *commands.readings(self._period_s, self._settings.host_loss_after_s),
         )
         self._readings.cleared()
         scpi.tell("OUTP ON")
 
-    def _blocks(self) -> Iterator[str]:
-        """Readings for `host_loss_after_s`; then the output opens, unless the host has begun anew."""
-        readings = max(2, math.ceil(self._settings.host_loss_after_s / self._period_s))
-        pause_s = max(self._period_s - 0.025, 0.001)  # a reading at 1 power line cycle takes the rest
-        yield 'TRIG:LOAD "Empty"'
-        yield "TRIG:BLOC:SOUR:STAT 1, ON"
-        yield f"TRIG:BLOC:MEAS 2, {BUFFER}"
-        yield f"TRIG:BLOC:DEL:CONS 3, {pause_s:.6g}"
-        yield f"TRIG:BLOC:BRAN:COUN 4, {readings}, 2"
-        yield "TRIG:BLOC:SOUR:STAT 5, OFF"
-
-    def _arm(self) -> None:
-        self._talk().tell("INIT")
-        self._armed_s = time.monotonic()
-
     def keep_alive(self) -> None:
         """Begins the unit's count of the host's silence anew."""
-        with self._lock:
+        with self._turn(COMMAND_S) as scpi:
             silent_s = time.monotonic() - self._armed_s
             if self._state != "driving" or silent_s < REARM_SHARE * self._settings.host_loss_after_s:
                 return
-            scpi = self._talk()
             self._fetch()
             self._must_run()
-            clear = [f"TRAC:CLE {BUFFER}"] if self._readings.fetched >= CLEAR_AT_POINTS else []
-            scpi.tell("ABOR", *clear)
-            if clear:
+            if self._readings.fetched < CLEAR_AT_POINTS:
+                scpi.tell(":ABOR;*WAI;:INIT")
+            else:
+                scpi.tell(":ABOR;*WAI")
+                self._fetch()
+                scpi.tell(f":TRAC:CLE {BUFFER};:INIT")
                 self._readings.cleared()
-            self._arm()
+            self._armed_s = self._checked_s = time.monotonic()
 
     def cell_off(self) -> None:
         """Open the relay and ask whether it is. IN_DOUBT when the unit does not say so."""
-        with self._lock:
+        with self._turn(COMMAND_S, OFF_PATIENCE_S):
             self._open_circuit()
-            if self._settings.measure_at_rest:
-                self._state = "rest"
+            self._fault = None
 
     def _open_circuit(self) -> None:
-        scpi = self._talk()
+        scpi, was = self._talk(), self._state
         try:
-            if self._state == "found":
-                scpi.tell("ABOR", "OUTP:SMOD HIMP", "OUTP OFF")
-            else:
-                scpi.tell("ABOR", "OUTP OFF")
+            self._send_off(scpi)
             answer = scpi.ask("OUTP?")
         except PotentiostatError as error:
             raise PotentiostatError(CellReason.IN_DOUBT, f"switching off: {error.detail}") from error
         if answer != "0":
             raise PotentiostatError(CellReason.IN_DOUBT, f"the unit was told to open its output and says '{answer}'")
-        found, self._state = self._state, "off"
-        if found == "found":
-            self._prepare()
+        self._state = "off"
+        scpi.clear_queues()
+        if was == "found":
+            self._prepare(scpi)
+        elif was == "driving":
+            with contextlib.suppress(PotentiostatError):  # it is off: that alone matters
+                self._fetch()
+
+    def _send_off(self, scpi: Scpi) -> None:
+        """Whatever the unit has to say to it; a second time when the first was not taken."""
+        message = ":ABOR;:OUTP:SMOD HIMP;:OUTP OFF" if self._state == "found" else ":ABOR;:OUTP OFF"
+        try:
+            scpi.send(message)
+        except PotentiostatError as error:
+            if error.reason is CellReason.UNPLUGGED:
+                raise
+            scpi.send(message)
 
     # -- reading ------------------------------------------------------------
 
     def read(self, timeout_s: float) -> list[CellSample]:
         """What the trigger model has measured, or at rest one reading of the voltmeter."""
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            with self._lock:
-                if self._state in ("off", "rest", "voltmeter"):
-                    samples = self._rest_sample(deadline_s)
-                else:
-                    samples = self._driven_samples()
-            left_s = deadline_s - time.monotonic()
-            if samples or left_s <= 0:
-                return samples
-            time.sleep(min(POLL_S, left_s))
+        with self._turn(timeout_s + READ_EXTRA_S):
+            self._tell_fault()
+            while True:
+                samples = self._driven_samples() if self._state == "driving" else self._rest_sample(deadline_s)
+                left_s = deadline_s - time.monotonic()
+                if samples or left_s <= 0:
+                    return samples
+                time.sleep(min(max(POLL_SHARE * self._period_s, LEAST_POLL_S), left_s))
+
+    def _tell_fault(self) -> None:
+        """Raise what was found before, if anything was: that the unit opened its output by itself."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
 
     def _driven_samples(self) -> list[CellSample]:
-        if self._state == "found":
-            return self._found_sample()
+        """What was measured comes first, then why there is no more of it."""
         self._fetch()
-        samples = self._readings.take()
-        if not samples:
-            self._must_run()
-        return samples
+        if not len(self._readings) or time.monotonic() - self._checked_s > self._period_s:
+            try:
+                self._must_run()
+            except PotentiostatError as error:
+                if not len(self._readings):
+                    raise
+                self._fault = error
+        return self._readings.take()
 
     def _must_run(self) -> None:
-        """Tell what made the unit stop by itself, if it did. Raises `PotentiostatError`."""
+        """Tell what made the unit stop by itself, if it did, with the output open. Raises `PotentiostatError`."""
         scpi = self._talk()
-        if scpi.ask("SOUR:VOLT:PROT:TRIP?") == "1":
-            self.cell_off()
-            raise PotentiostatError(CellReason.LIMIT, "the unit's over-voltage protection opened the output")
+        on = scpi.ask("OUTP?") == "1"
         state = scpi.ask("TRIG:STAT?").partition(";")[0]
-        if state != "RUNNING" and not len(self._readings):
-            self.cell_off()
+        self._checked_s = time.monotonic()
+        young = self._checked_s - self._armed_s < STATE_AGE_S
+        if on and (state in RUNNING or young):
+            return
+        protected = scpi.ask("SOUR:VOLT:PROT:TRIP?") == "1"
+        self._open_circuit()
+        if protected:
+            raise PotentiostatError(CellReason.LIMIT, "the unit's over-voltage protection opened its output")
+        silent_s = self._checked_s - self._armed_s
+        if not on and silent_s > EARLY_SHARE * self._settings.host_loss_after_s:
             raise PotentiostatError(
-                CellReason.UNWATCHED, f"the unit opened its output by itself (trigger model {state.lower()})"
+                CellReason.UNWATCHED, f"the unit heard nothing for {silent_s:.3g} s and opened its output"
             )
+        what = f"its trigger model is '{state.lower()}'" if on else "its output was opened, perhaps at its front panel"
+        raise PotentiostatError(CellReason.DISOBEYED, f"the unit does not do what it was told: {what}")
 
     def _fetch(self) -> None:
         """Take new readings out of the buffer."""
         scpi = self._talk()
-        upto = int(scpi.numbers(f"TRAC:ACT? {BUFFER}")[0])
+        upto = scpi.count(f"TRAC:ACT? {BUFFER}")
         while (fetched := self._readings.fetched) < upto:
             last = min(upto, fetched + FETCH_POINTS)
-            told = scpi.numbers(f"TRAC:DATA? {fetched + 1}, {last}, {BUFFER}, SOUR, READ, REL")
+            query = f"TRAC:DATA? {fetched + 1}, {last}, {BUFFER}, SOUR, READ, REL"
+            rows = self._rows(query, last - fetched)
             now_s = time.monotonic()
-            rows = [told[k : k + 3] for k in range(0, len(told) - 2, 3)]
-            if len(rows) != last - fetched:
-                what = f"the unit told {len(rows)} readings in place of {last - fetched}"
-                raise PotentiostatError(CellReason.STALLED, what)
-            newest_s = rows[-1][2]
             for voltage_v, current_a, relative_s in rows:
-                self._driven_mode = self._mode_of(current_a * 1e3)
-                host_s = now_s - (newest_s - relative_s)
-                self._readings.add(voltage_v, current_a * 1e3, relative_s, host_s, self._driven_mode)
+                self._shown = self._mode_of(current_a * 1e3)
+                host_s = now_s - (rows[-1][2] - relative_s)
+                self._readings.add(voltage_v, current_a * 1e3, relative_s, host_s, self._shown)
+
+    def _rows(self, query: str, count: int) -> list[tuple[float, float, float]]:
+        """So many readings: source, measured, relative time. STALLED when a time is none."""
+        told = self._talk().row(query, 3 * count)
+        rows = [(told[k], told[k + 1], told[k + 2]) for k in range(0, len(told), 3)]
+        if not all(math.isfinite(relative_s) for _, _, relative_s in rows):
+            raise PotentiostatError(CellReason.STALLED, "the unit gives readings without their time")
+        return rows
 
     def _mode_of(self, current_ma: float) -> CellMode:
-        """Whether the limit of the current or the source's voltage holds."""
+        """A voltage is held however its current is bounded; a current is driven only while its limit acts."""
         limited = abs(current_ma) >= LIMITED_SHARE * self._limit_ma
-        return CellMode.GALVANOSTATIC if limited else CellMode.POTENTIOSTATIC
-
-    def _begin_anew(self) -> None:
-        self._readings = Readings()
-        self._limit_ma = math.inf
-        self._armed_s = self._rested_s = -math.inf
-
-    def _found_sample(self) -> list[CellSample]:
-        """A cell found on: what flows now, whatever drives it."""
-        scpi = self._talk()
-        upto = int(scpi.numbers(f"TRAC:ACT? {BUFFER}")[0])
-        if scpi.ask("TRIG:STAT?").startswith("RUNNING"):
-            if upto <= self._readings.fetched:
-                return []
-            told = scpi.numbers(f"TRAC:DATA? {upto}, {upto}, {BUFFER}, SOUR, READ, REL")
-        else:
-            told = scpi.numbers(f"READ? {BUFFER}, SOUR, READ, REL")
-            upto += 1
-        self._readings.add(told[0], told[1] * 1e3, told[2], time.monotonic(), self._driven_mode)
-        self._readings.fetched = upto
-        return self._readings.take()
+        return CellMode.GALVANOSTATIC if limited and self._told is CellMode.GALVANOSTATIC else CellMode.POTENTIOSTATIC
 
     def _rest_sample(self, deadline_s: float) -> list[CellSample]:
-        if not self._settings.measure_at_rest:
-            return []
+        """None of a cell found on: what drives it is not known, and it is to be switched off first."""
         due_s = self._rested_s + self._period_s
-        if due_s > deadline_s:
-            return []
+        if self._state == "found" or due_s > deadline_s:
+            return self._readings.take()
         time.sleep(max(0.0, due_s - time.monotonic()))
         self._rested_s = time.monotonic()
         self._enter_voltmeter()
-        current_a, voltage_v, relative_s = self._talk().numbers(f"READ? {BUFFER}, SOUR, READ, REL")
+        scpi = self._talk()
+        if self._readings.fetched >= CLEAR_AT_POINTS:
+            scpi.tell(f"TRAC:CLE {BUFFER}")
+            self._readings.cleared()
+        ((current_a, voltage_v, relative_s),) = self._rows(f"READ? {BUFFER}, SOUR, READ, REL", 1)
         self._readings.add(voltage_v, current_a * 1e3, relative_s, time.monotonic(), CellMode.OFF)
         return self._readings.take()
 
     def _rest_voltage_v(self) -> float:
         """The open cell's voltage, before its circuit is closed."""
         self._enter_voltmeter()
-        voltage_v: float = self._talk().numbers(f"READ? {BUFFER}, READ")[0]
+        (voltage_v,) = self._talk().row(f"READ? {BUFFER}, READ", 1)
         self._readings.fetched += 1
         return voltage_v
 
@@ -433,20 +440,7 @@ class KeithleyPotentiostat(Potentiostat):
         """The output on as a source of 0 A in its smallest range: a voltmeter."""
         if self._state == "voltmeter":
             return
-        limit_v = min(PROTECTION_MARGIN * self._bounds().max_voltage_v + 0.5, self._model.max_voltage_v)
-        self._talk().tell(
-            "ABOR",
-            "OUTP OFF",
-            "SOUR:FUNC CURR",
-            f"SOUR:CURR:RANG {VOLTMETER_RANGE_A:g}",
-            "SOUR:CURR 0",
-            f"SOUR:CURR:VLIM {limit_v:.6g}",
-            "SOUR:CURR:READ:BACK ON",
-            'SENS:FUNC "VOLT"',
-            f"SENS:VOLT:RSEN {'ON' if self._settings.four_wire else 'OFF'}",
-            f"SENS:VOLT:RANG {limit_v:.6g}",
-            f"TRAC:CLE {BUFFER}",
-            "OUTP ON",
-        )
+        limit_v = min(commands.PROTECTION_MARGIN * self._bounds().max_voltage_v + 0.5, self._model.max_voltage_v)
+        self._talk().tell(*commands.voltmeter(limit_v, self._settings.four_wire))
         self._readings.cleared()
         self._state = "voltmeter"

@@ -20,7 +20,7 @@ ABORT_OUT, CHECK_ABORT_OUT, ABORT_IN, CHECK_ABORT_IN, CLEAR, CHECK_CLEAR, CAPABI
 PULSE, STATUS_BYTE, REMOTE, LOCAL, LOCKOUT = 64, 128, 160, 161, 162
 SUCCESS, NOT_IN_PROGRESS = 0x01, 0x81
 MOST_MESSAGE_BYTES = 1 << 20
-FAULTS = ("mute", "slow", "gone", "stall", "stuck_on", "garbage", "error", "reversed")
+FAULTS = ("mute", "slow", "gone", "stall", "stuck_on", "garbage", "error", "reversed", "panel_off", "over_voltage")
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Asked:
 class Smu(UsbModel):
     """Faults: `mute` (answers to the next `count` queries never come), `slow` (`delay_s`), `gone`, `stall` (next
     message), `garbage` (next answer), `error` (`code`, `text` into the queue), `stuck_on` (the relay does not open),
-    `reversed` (leads of the cell).
+    `reversed` (leads of the cell), `panel_off` (somebody presses the output's key),
+    `over_voltage` (its protection trips, as with an open sense lead).
     """
 
     Settings = SmuOptions
@@ -71,7 +72,7 @@ class Smu(UsbModel):
         self._answer: bytes | None = None
         self._ready_s = 0.0
         self._asked: Asked | None = None
-        self._aborted_in = False
+        self._aborted_in = self._withholds = False
         self._interrupts: list[bytes] = []
         self._gone = False
 
@@ -110,6 +111,7 @@ class Smu(UsbModel):
             return
         if self._take("mute"):
             self.counts["answers withheld"] += 1
+            self._withholds = True
             return
         self._answer = b"\xff#\x00garbage\n" if self._take("garbage") else answer.encode() + b"\n"
         self._ready_s = self._now_s() + self._slow_s
@@ -127,7 +129,7 @@ class Smu(UsbModel):
         if asked is None:
             return None
         if self._answer is None:
-            if not self.counts["answers withheld"]:
+            if not self._withholds:
                 self.instrument.errors.add(UNTERMINATED)
                 self._asked = None
             return None
@@ -163,7 +165,7 @@ class Smu(UsbModel):
             raise Stall
         if setup.request == CLEAR:
             self._message, self._answer, self._asked = b"", None, None
-            self.counts["answers withheld"] = 0
+            self._withholds = False
             return bytes([SUCCESS])
         if setup.request == CHECK_CLEAR:
             return bytes([SUCCESS, 0])
@@ -187,7 +189,7 @@ class Smu(UsbModel):
             if self._asked is None or self._asked.tag != setup.value & 0xFF:
                 return bytes([NOT_IN_PROGRESS, setup.value & 0xFF])
             self._asked, self._answer, self._aborted_in = None, None, True
-            self.counts["answers withheld"] = 0
+            self._withholds = False
             return bytes([SUCCESS, setup.value & 0xFF])
         if setup.request == CHECK_ABORT_IN:
             return bytes([SUCCESS]) + bytes(7)
@@ -204,6 +206,10 @@ class Smu(UsbModel):
             self._gone = True
         elif fault == "stuck_on":
             self.instrument.stuck_on = True
+        elif fault in ("panel_off", "over_voltage"):
+            self.instrument.run(self._now_s())
+            self.instrument.protection_tripped = fault == "over_voltage"
+            self.instrument.output(False)
         elif fault == "reversed":
             self.instrument.reversed = True
         elif fault == "error":

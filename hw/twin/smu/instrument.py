@@ -26,7 +26,8 @@ from hw.twin.smu.language import (
 MAINS_HZ = 50.0
 OVERHEAD_S = 0.002
 BUFFER_POINTS = 100_000
-MOST_VOLTAGE_V, MOST_CURRENT_A = 21.0, 1.05
+MOST_VOLTAGE_V = 21.0
+MOST_CURRENT_A = {"2450": 1.05, "2460": 7.35, "2461": 7.35}
 PROTECTIONS = {"NONE": float("inf")} | {f"PROT{volts}": float(volts) for volts in (2, 5, 10, 20, 40, 60, 80, 100)}
 OVERFLOW = "9.9E+37"
 LIMITING_SHARE = 0.995
@@ -67,7 +68,7 @@ class Instrument:
         """A fault: the relay does not open any more."""
         self.reversed = False
         """A fault: the cell's leads are reversed; readings only."""
-        self.on = self._was_on = False
+        self.on = False
         self.source_v, self.limit_a = 0.0, 1.05e-4
         self._reset()
         self._table = CommandTable(self._basics() | self._source() | self._sense() | self._buffers() | self._triggers())
@@ -85,6 +86,7 @@ class Instrument:
         self.protection = "PROT20"
         self.protection_tripped = False
         self.remote_sense = {"VOLTage": False, "CURRent": False}
+        self.readback = {"VOLTage": True, "CURRent": True}
         self.nplc = 1.0
         self.triggers.load_empty()
 
@@ -112,7 +114,7 @@ class Instrument:
 
     def output(self, on: bool) -> None:
         """Switch the output: the set points take effect, or the off state does."""
-        self.on = on or self.stuck_on
+        self.on = on or (self.on and self.stuck_on)
         self.apply()
 
     def apply(self) -> None:
@@ -122,11 +124,10 @@ class Instrument:
             electrode.set_voltage(self.source_v, self.limit_a * 1e3)
         elif self.on:
             electrode.set_current(self.source_a * 1e3)
-        elif self.off_state["VOLTage"] == "NORMal" and self._was_on:
+        elif self.off_state["VOLTage"] == "NORMal":
             electrode.set_voltage(0.0, 0.1 * self.limit_a * 1e3)  # the "normal" off state drains a cell
         else:
             electrode.rest()
-        self._was_on = self._was_on or self.on
 
     def measure(self) -> float:
         """A reading of the sense function into the buffer."""
@@ -146,8 +147,8 @@ class Instrument:
 
     @property
     def takes_s(self) -> float:
-        """How long a reading takes."""
-        return self.nplc / MAINS_HZ + OVERHEAD_S
+        """How long a reading takes; the source is read back in a measurement of its own."""
+        return self.nplc * (1 + self.readback[self.source_function]) / MAINS_HZ + OVERHEAD_S
 
     @property
     def limiting(self) -> bool:
@@ -177,6 +178,7 @@ class Instrument:
             "*CLS": lambda p: self.errors.clear(),
             "*RST": lambda p: self._reset(),
             "*OPC?": lambda p: "1",
+            "*WAI": lambda p: None,
             "*STB?": lambda p: str(4 * bool(len(self.errors))),
             "*ESR?": lambda p: "0",
             "SYSTem:ERRor[:NEXT]?": lambda p: self.errors.take(),
@@ -200,25 +202,29 @@ class Instrument:
             self.apply()
 
     def _source(self) -> dict[str, Handler]:
+        most_a = MOST_CURRENT_A[self.options.model]
         return {
             "SOURce:FUNCtion[:MODE]": lambda p: self._set_source_function(choice(p, "VOLTage", "CURRent")),
             "SOURce:FUNCtion[:MODE]?": lambda p: self.source_function[:4].upper(),
             "SOURce:VOLTage[:LEVel]": lambda p: self._set("source_v", number(p, 0, -MOST_VOLTAGE_V, MOST_VOLTAGE_V)),
             "SOURce:VOLTage[:LEVel]?": lambda p: f"{self.source_v:.6E}",
             "SOURce:VOLTage:RANGe": _checked(-MOST_VOLTAGE_V, MOST_VOLTAGE_V),
-            "SOURce:VOLTage:ILIMit[:LEVel]": lambda p: self._set("limit_a", number(p, 0, 1e-9, MOST_CURRENT_A)),
+            "SOURce:VOLTage:ILIMit[:LEVel]": lambda p: self._set("limit_a", number(p, 0, 1e-9, most_a)),
             "SOURce:VOLTage:ILIMit[:LEVel]?": lambda p: f"{self.limit_a:.6E}",
             "SOURce:VOLTage:ILIMit[:LEVel]:TRIPped?": lambda p: str(int(self.limiting)),
             "SOURce:VOLTage:PROTection[:LEVel]": lambda p: self._set("protection", self._known_protection(p)),
             "SOURce:VOLTage:PROTection[:LEVel]?": lambda p: self.protection,
             "SOURce:VOLTage:PROTection[:LEVel]:TRIPped?": lambda p: str(int(self.protection_tripped)),
-            "SOURce:VOLTage:READ:BACK": _switched,
-            "SOURce:CURRent[:LEVel]": lambda p: self._set("source_a", number(p, 0, -MOST_CURRENT_A, MOST_CURRENT_A)),
+            "SOURce:VOLTage:READ:BACK": partial(self._set_readback, "VOLTage"),
+            "SOURce:CURRent[:LEVel]": lambda p: self._set("source_a", number(p, 0, -most_a, most_a)),
             "SOURce:CURRent[:LEVel]?": lambda p: f"{self.source_a:.6E}",
-            "SOURce:CURRent:RANGe": _checked(-MOST_CURRENT_A, MOST_CURRENT_A),
+            "SOURce:CURRent:RANGe": _checked(-most_a, most_a),
             "SOURce:CURRent:VLIMit[:LEVel]": lambda p: self._set("limit_v", number(p, 0, 0.02, MOST_VOLTAGE_V)),
-            "SOURce:CURRent:READ:BACK": _switched,
+            "SOURce:CURRent:READ:BACK": partial(self._set_readback, "CURRent"),
         }
+
+    def _set_readback(self, kind: str, p: list[str]) -> None:
+        self.readback[kind] = switch(p)
 
     def _set(self, name: str, value: float | str) -> None:
         setattr(self, name, value)
@@ -243,7 +249,7 @@ class Instrument:
             "SENSe:FUNCtion[:ON]?": lambda p: f'"{self.sense_function[:4].upper()}:DC"',
             "READ?": self._read,
         }
-        for kind, most in (("CURRent", MOST_CURRENT_A), ("VOLTage", 210.0)):
+        for kind, most in (("CURRent", MOST_CURRENT_A[self.options.model]), ("VOLTage", 210.0)):
             found |= {
                 f"SENSe:{kind}[:DC]:RSENse": partial(self._set_remote_sense, kind),
                 f"SENSe:{kind}[:DC]:RSENse?": partial(self._told_remote_sense, kind),
@@ -286,9 +292,8 @@ class Instrument:
         }
 
     def _data(self, p: list[str]) -> str:
-        first, last = int(number(p, 0, 1)), int(number(p, 1, 1))
-        if not 1 <= first <= last <= len(self.buffer):
-            raise ScpiError(OUT_OF_RANGE)
+        first = int(number(p, 0, 1, len(self.buffer)))
+        last = int(number(p, 1, first, len(self.buffer)))
         elements = [name.upper() for name in p[3:]] or ["READ"]
         return ",".join(self._told(self.buffer[k], elements) for k in range(first - 1, last))
 
@@ -302,16 +307,17 @@ class Instrument:
             "TRIGger:BLOCk:MEASure": lambda p: put(p, trigger.measure(_block(p), lambda: self.takes_s)),
             "TRIGger:BLOCk:MDIGitize": lambda p: put(p, trigger.measure(_block(p), lambda: self.takes_s)),
             "TRIGger:BLOCk:BRANch:LIMit:CONStant": lambda p: put(p, _limit(p)),
-            "TRIGger:BLOCk:BRANch:COUNter": lambda p: put(
-                p,
-                trigger.branch_counter(_block(p), int(number(p, 1, 1, 1e9)), int(number(p, 2, 1, trigger.MOST_BLOCKS))),
-            ),
-            "TRIGger:BLOCk:BRANch:ALWays": lambda p: put(p, trigger.branch_always(int(number(p, 1, 1)))),
+            "TRIGger:BLOCk:BRANch:COUNter": lambda p: put(p, _counter(p)),
+            "TRIGger:BLOCk:BRANch:ALWays": lambda p: put(p, trigger.branch_always(_block(p, 1))),
             "TRIGger:BLOCk:LIST?": lambda p: "\n".join(f"{k}) {b.text}" for k, b in sorted(model.blocks.items())),
-            "TRIGger:STATe?": lambda p: f"{model.state};{model.state};{model.at}",
+            "TRIGger:STATe?": self._told_state,
             "INITiate[:IMMediate]": lambda p: self._initiate(),
-            "ABORt": lambda p: model.abort(),
+            "ABORt": lambda p: model.abort(self.t_s),
         }
+
+    def _told_state(self, p: list[str]) -> str:
+        state = self.triggers.seen_state(self.t_s)
+        return f"{state};{state};{self.triggers.at}"
 
     def _put(self, p: list[str], block: trigger.Block) -> None:
         if self.triggers.state == "RUNNING":
@@ -329,20 +335,20 @@ class Instrument:
         self.cell.close()
 
 
-def _block(p: list[str]) -> int:
-    return int(number(p, 0, 1, trigger.MOST_BLOCKS))
+def _block(p: list[str], place: int = 0) -> int:
+    return int(number(p, place, 1, trigger.MOST_BLOCKS))
 
 
 def _limit(p: list[str]) -> trigger.Block:
-    kind = choice(p, "IN", "OUT", "ABOVe", "BELow", place=1)
+    kind = choice(p, "INside", "OUTside", "ABOVe", "BELow", place=1)
     low, high = number(p, 2), number(p, 3)
-    if kind in ("IN", "OUT") and not low < high:
+    if kind in ("INside", "OUTside") and not low < high:
         raise ScpiError(OUT_OF_RANGE)
-    return trigger.branch_limit(_block(p), kind, low, high, int(number(p, 4, 1, trigger.MOST_BLOCKS)))
+    return trigger.branch_limit(_block(p), kind, low, high, _block(p, 4))
 
 
 def _counter(p: list[str]) -> trigger.Block:
-    return trigger.branch_counter(_block(p), int(number(p, 1, 1, 1e9)), int(number(p, 2, 1, trigger.MOST_BLOCKS)))
+    return trigger.branch_counter(_block(p), int(number(p, 1, 1, 1e9)), _block(p, 2))
 
 
 def _checked(low: float, high: float) -> Handler:

@@ -9,6 +9,10 @@ from typing import Protocol
 MOST_BLOCKS = 63
 MOST_STEPS = 100_000
 """Blocks without a wait that may follow each other: a loop without a delay is an error, not a hang."""
+LEAST_WAIT_S = 1e-4
+"""Shorter waits take this long."""
+LOOK_S = 0.1
+"""How often the instrument looks at the state that it tells."""
 
 
 class Machine(Protocol):
@@ -43,7 +47,10 @@ class TriggerModel:
         self._machine = machine
         self.blocks: dict[int, Block] = {}
         self.counts: dict[int, int] = {}
-        self.state = "IDLE"
+        self.state = self._before = "IDLE"
+        self._changed_s = float("-inf")
+        self.measuring = False
+        """A measurement is under way; its reading comes with its end."""
         self.at = 0
         self.last_reading = 0.0
         self._due_s = 0.0
@@ -59,13 +66,21 @@ class TriggerModel:
 
     def start(self, now_s: float) -> None:
         """INITiate."""
-        self.state, self.at, self._due_s = "RUNNING", 1, now_s
+        self._become("RUNNING", now_s)
+        self.at, self._due_s, self.measuring = 1, now_s, False
         self.counts.clear()
 
-    def abort(self) -> None:
+    def abort(self, now_s: float) -> None:
         """Stop where it stands; the output stays as it is."""
         if self.state == "RUNNING":
-            self.state = "ABORTED"
+            self._become("ABORTED", now_s)
+
+    def _become(self, state: str, now_s: float) -> None:
+        self.state, self._before, self._changed_s = state, self.state, now_s
+
+    def seen_state(self, now_s: float) -> str:
+        """As the instrument tells it: it may be a look old."""
+        return self.state if now_s - self._changed_s >= LOOK_S else self._before
 
     @property
     def next_s(self) -> float | None:
@@ -79,11 +94,11 @@ class TriggerModel:
                 return
             block = self.blocks.get(self.at)
             if block is None:
-                self.state = "IDLE"
+                self._become("IDLE", self._due_s)
                 return
             self.at, took_s = block.act(self._machine, self)
-            self._due_s += took_s
-        self.state = "FAILED"
+            self._due_s += max(took_s, LEAST_WAIT_S) if took_s else 0.0
+        self._become("FAILED", until_s)
 
 
 def clear_buffer(number: int) -> Block:
@@ -115,17 +130,21 @@ def measure(number: int, takes_s: Callable[[], float]) -> Block:
     """MEASure: one reading."""
 
     def act(machine: Machine, model: TriggerModel) -> tuple[int, float]:
+        if not model.measuring:
+            model.measuring = True
+            return number, takes_s()
+        model.measuring = False
         model.last_reading = machine.measure()
-        return number + 1, takes_s()
+        return number + 1, 0.0
 
     return Block("MEASURE BUFFER: defbuffer1 COUNT: 1", act)
 
 
 def branch_limit(number: int, kind: str, low: float, high: float, to: int) -> Block:
-    """BRANch:LIMit:CONStant: IN, OUT, ABOVe or BELow of the last reading."""
+    """BRANch:LIMit:CONStant: INside, OUTside, ABOVe or BELow of the last reading."""
     holds = {
-        "IN": lambda value: low <= value <= high,
-        "OUT": lambda value: not low <= value <= high,
+        "INside": lambda value: low <= value <= high,
+        "OUTside": lambda value: not low <= value <= high,
         "ABOVe": lambda value: value > high,
         "BELow": lambda value: value < low,
     }[kind]

@@ -1,3 +1,6 @@
+import math
+import time
+
 import pytest
 
 from hw.errors import CellReason, PotentiostatError
@@ -5,7 +8,12 @@ from hw.potentiostat.keithley.scpi import Scpi, cell_error
 from hw.usb.errors import UsbError, UsbReason
 from tests.hw.usb.test_usbtmc import Instrument, answer
 
-NO_ERROR = answer(b'0,"No error"\n')
+ONE_ERROR = answer(b"1\n")
+
+
+def late(instrument):
+    time.sleep(0.15)
+    raise UsbError(UsbReason.TIMEOUT, "nothing came")
 
 
 def timed_out(instrument):
@@ -18,7 +26,7 @@ def scpi(*answers) -> Scpi:
 
 def test_errors_of_commands_are_told_in_the_units_words():
     with pytest.raises(PotentiostatError, match="Parameter data out of range") as caught:
-        scpi(answer(b'-222,"Parameter data out of range"\n'), NO_ERROR).tell("SOUR:VOLT 1e9")
+        scpi(ONE_ERROR, answer(b'-222,"Parameter data out of range"\n')).tell("SOUR:VOLT 1e9")
     assert caught.value.reason is CellReason.REFUSED
 
 
@@ -41,8 +49,30 @@ def test_garbage_is_asked_for_again_and_no_number_is_a_stall():
 
 
 def test_an_endless_error_queue_does_not_hold_it():
-    one = scpi(*[answer(b'-113,"Undefined header"\n')] * 100)
+    one = scpi(answer(b"100\n"), *[answer(b'-113,"Undefined header"\n')] * 100)
     assert len(one.errors()) == 32
+
+
+def test_an_error_whose_words_get_lost_is_still_an_error():
+    with pytest.raises(PotentiostatError) as caught:
+        scpi(ONE_ERROR, timed_out, b"", answer(b'0,"No error"\n')).tell("SOUR:VOLT 1e9")
+    assert caught.value.reason is CellReason.REFUSED
+
+
+def test_all_that_is_said_ends_within_its_budget():
+    one = scpi(*[late] * 20)
+    began = time.monotonic()
+    with pytest.raises(PotentiostatError), one.within(0.3), one.within(10.0):
+        one.ask("OUTP?")
+    assert time.monotonic() - began < 0.8 and one.retries < 2
+
+
+def test_what_cannot_be_measured_is_nan():
+    assert math.isnan(scpi(answer(b"9.9E+37\n")).numbers("READ?")[0])
+    with pytest.raises(PotentiostatError, match="no count"):
+        scpi(answer(b"9.9E+37\n")).count("TRAC:ACT?")
+    with pytest.raises(PotentiostatError, match="2 numbers in place of 3"):
+        scpi(answer(b"1,2\n")).row("TRAC:DATA?", 3)
 
 
 @pytest.mark.parametrize(
