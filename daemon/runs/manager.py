@@ -212,6 +212,8 @@ class RunManager:
             dated = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
             active.add_events([dated])
             return
+        if self._loop is None:  # not open yet, and the cell was found on
+            self._loop = asyncio.get_running_loop()
         future = self._writer.put_events([event])
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
 
