@@ -17,6 +17,11 @@ def _switch(on: bool) -> str:
     return "ON" if on else "OFF"
 
 
+def joined(messages: list[str]) -> str:
+    """As one message: the cell's record has a gap for as long as switching takes."""
+    return ";".join(message if message[0] in ":*" else f":{message}" for message in messages)
+
+
 def prepare(four_wire: bool) -> list[str]:
     """From any state: the output off, known settings, and an off that isolates."""
     return [
@@ -32,7 +37,7 @@ def prepare(four_wire: bool) -> list[str]:
 
 
 def voltmeter(limit_v: float, four_wire: bool) -> list[str]:
-    """The output on as a source of 0 A in its smallest range."""
+    """A source of 0 A in its smallest range, still off."""
     return [
         ":ABOR;:OUTP OFF",
         "SOUR:FUNC CURR",
@@ -43,7 +48,6 @@ def voltmeter(limit_v: float, four_wire: bool) -> list[str]:
         f"SENS:VOLT:RSEN {_switch(four_wire)}",  # off forgets it
         f"SENS:VOLT:RANG {limit_v:.6g}",
         f"TRAC:CLE {BUFFER}",
-        "OUTP ON",
     ]
 
 

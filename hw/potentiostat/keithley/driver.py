@@ -276,10 +276,9 @@ class KeithleyPotentiostat(Potentiostat):
                 f"the cell shows {rest_v:.3f} V, outside of {bounds.min_voltage_v:g} to {bounds.max_voltage_v:g} V",
             )
         level_v = min(max(rest_v, bounds.min_voltage_v), bounds.max_voltage_v)
-        scpi.tell(
-            *commands.source(level_v, limit_ma, bounds.max_voltage_v, self._settings.four_wire),
-            *commands.readings(self._period_s, self._settings.host_loss_after_s),
-        )
+        settings = commands.source(level_v, limit_ma, bounds.max_voltage_v, self._settings.four_wire)
+        model = commands.readings(self._period_s, self._settings.host_loss_after_s)
+        scpi.tell(commands.joined(settings + model))
         self._readings.cleared()
         scpi.tell("OUTP ON")
 
@@ -441,6 +440,7 @@ class KeithleyPotentiostat(Potentiostat):
         if self._state == "voltmeter":
             return
         limit_v = min(commands.PROTECTION_MARGIN * self._bounds().max_voltage_v + 0.5, self._model.max_voltage_v)
-        self._talk().tell(*commands.voltmeter(limit_v, self._settings.four_wire))
+        self._talk().tell(commands.joined(commands.voltmeter(limit_v, self._settings.four_wire)))
+        self._talk().tell("OUTP ON")
         self._readings.cleared()
         self._state = "voltmeter"

@@ -20,7 +20,12 @@ def test_the_output_opens_after_the_time_of_host_loss_and_not_later(rate_hz, hos
 
 
 def test_nothing_but_outp_on_switches_on():
-    told = [*commands.prepare(True), *commands.source(3.7, 1.0, 4.4, True), *commands.readings(0.2, 30)]
+    told = [
+        *commands.prepare(True),
+        *commands.voltmeter(5.0, True),
+        *commands.source(3.7, 1.0, 4.4, True),
+        *commands.readings(0.2, 30),
+    ]
     told.append(commands.redrive(4.4, 1.0, 2.0))
     assert not [message for message in told if "OUTP ON" in message or ("STAT" in message and "ON" in message)]
 
@@ -42,9 +47,10 @@ def test_the_smaller_of_two_limits_holds_while_the_voltage_changes():
 def test_an_instrument_takes_every_message(four_wire):
     unit = Instrument(SmuOptions(particles=2, initial_soc=0.4))
     for message in (
-        *commands.prepare(four_wire), *commands.voltmeter(5.0, four_wire), ":ABOR;:OUTP OFF",
+        *commands.prepare(four_wire), *commands.voltmeter(5.0, four_wire), "OUTP ON", ":ABOR;:OUTP OFF",
         *commands.source(3.7, 1.0, 4.4, four_wire), *commands.readings(0.2, 30), "OUTP ON", ":SOUR:VOLT 4.4;:INIT",
-        commands.redrive(2.5, 5.0, 1.0),
+        commands.redrive(2.5, 5.0, 1.0), commands.joined(commands.prepare(four_wire)),
+        commands.joined(commands.source(3.7, 1.0, 4.4, four_wire) + commands.readings(0.2, 30)), "OUTP ON", "INIT",
     ):  # fmt: skip
         unit.execute(message)
         assert unit.execute("SYST:ERR?") == '0,"No error"', message
