@@ -1,8 +1,8 @@
 """Potentiostat drivers: one file a driver, one line each in `DRIVERS`."""
 
 DRIVERS: dict[str, str] = {
-    "methodscript": "hw.potentiostat.methodscript.driver:MethodScriptPotentiostat",
     "keithley": "hw.potentiostat.keithley.driver:KeithleyPotentiostat",
+    "methodscript": "hw.potentiostat.methodscript.driver:MethodScriptPotentiostat",
     "none": "hw.potentiostat.none:NoPotentiostat",
     "replay": "hw.potentiostat.replay:ReplayPotentiostat",
     "twin": "hw.potentiostat.twin:TwinPotentiostat",
