@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil bench soak accuracy docs
+.PHONY: help run test lint hil vm bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -12,7 +12,8 @@ MINUTES ?= 10
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
-HIL := $(BIN)/python -m hw.twin.usb --or-skip -- $(BIN)/python -m pytest -q
+GUEST := .cache/vm/disk.raw
+HIL := $(BIN)/python -m hw.twin.usb --or-skip -- $(BIN)/python -m pytest -q --ignore tests/hil/vm
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo "make test      linters, types, import layers, tests"
 	@echo "make lint      the checks without the tests"
 	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
+	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
@@ -52,6 +54,14 @@ test: lint $(WARM)
 hil: $(WARM)
 	@./packaging/environment --for-hil
 	@$(HIL) $(or $(ARGS),tests/hil)
+
+$(GUEST): tests/hil/vm/image systemd/70-photometryd.rules systemd/photometryd.sysusers
+	@./packaging/environment --for-vm
+	@echo "building the guest"
+	@tests/hil/vm/image $(@D)
+
+vm: $(READY) $(GUEST)
+	@PHOTOMETRYD_GUEST=$(CURDIR)/$(dir $(GUEST)) $(BIN)/python -m pytest -q $(or $(ARGS),tests/hil/vm)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench

@@ -9,6 +9,7 @@ Triple = tuple[int, int, int]
 """Class, subclass, protocol."""
 
 DEVICE, CONFIGURATION, STRING, INTERFACE, ENDPOINT, ASSOCIATION, COMPANION = 1, 2, 3, 4, 5, 11, 0x30
+BOS, DEVICE_CAPABILITY = 15, 16
 BULK, INTERRUPT = 2, 3
 SUPERSPEED = 0x0300
 ENGLISH = 0x0409
@@ -66,6 +67,13 @@ def string(text: str) -> bytes:
 def languages() -> bytes:
     """String descriptor 0: English."""
     return struct.pack("<BBH", 4, STRING, ENGLISH)
+
+
+def capabilities() -> bytes:
+    """The binary object store of a SuperSpeed device: no link power management, all speeds from full on."""
+    usb2 = struct.pack("<BBBI", 7, DEVICE_CAPABILITY, 2, 0)
+    superspeed = struct.pack("<BBBBHBBH", 10, DEVICE_CAPABILITY, 3, 0, 0x0E, 1, 0, 0)
+    return struct.pack("<BBHB", 5, BOS, 5 + len(usb2 + superspeed), 2) + usb2 + superspeed
 
 
 def walk(data: bytes) -> Iterator[bytes]:

@@ -239,6 +239,8 @@ class Port:
                 answer = b"\0"
             case 11:  # SET_INTERFACE
                 self.set_interface(setup.index, setup.value)
+            case 0x30 | 0x31 if self.model.speed_mbps >= 5000:  # SET_SEL, SET_ISOCH_DELAY: times on the wire
+                pass
             case _:
                 raise Stall
         return answer
@@ -255,6 +257,8 @@ class Port:
             return self.model.configuration()
         if kind == descriptors.STRING and index == 0:
             return descriptors.languages()
+        if kind == descriptors.BOS and self.model.speed_mbps >= 5000:
+            return descriptors.capabilities()
         strings = self.model.strings()
         if kind == descriptors.STRING and index in strings:
             return descriptors.string(strings[index])

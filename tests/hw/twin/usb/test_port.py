@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from hw.twin.usb import descriptors
 from hw.twin.usb.device import Gone, Setup, Stall
 from hw.twin.usb.loopback import Loopback
 from hw.twin.usb.port import Port, Transfer
@@ -137,6 +138,18 @@ def test_standard_requests(port: Port, ended: list[Transfer], setup: tuple[int, 
     assert ended[0].status == (0 if answer is not None else -errno.EPIPE)
     assert bytes(ended[0].answer) == (answer or b"")
     assert submit(port, OUT, data=b"x") == 0 and ended[-1].status == 0  # endpoint 0 never stays halted
+
+
+def test_superspeed_devices_have_capabilities_and_take_times(ended: list[Transfer]) -> None:
+    port = Port(Loopback(Loopback.Settings(superspeed=True)), ended.append)
+    control(port, 0x80, 6, 0x0F00, 0, 5)
+    assert bytes(ended[0].answer) == b"\x05\x0f\x16\0\2"
+    control(port, 0x80, 6, 0x0F00, 0, 255)
+    parts = list(descriptors.walk(bytes(ended[1].answer)))
+    assert [part[2] for part in parts[1:]] == [2, 3] and sum(map(len, parts)) == len(ended[1].answer) == 22
+    control(port, 0x00, 0x31, 40, 0, 0)
+    control(port, 0x00, 0x30, 0, 0, 6, data=bytes(6))
+    assert [one.status for one in ended] == [0] * 4
 
 
 def test_halts_and_what_ends_them(port: Port, ended: list[Transfer]) -> None:
