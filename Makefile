@@ -49,7 +49,7 @@ lint: $(READY)
 test: lint $(WARM)
 	@./packaging/environment --for-tests
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/hil $(ARGS)
-	@$(if $(ARGS),,$(HIL) tests/hil) # what ARGS= choose is not among these
+	@$(if $(ARGS),,$(HIL) -m "not slow" tests/hil) # what ARGS= choose is not among these
 
 hil: $(WARM)
 	@./packaging/environment --for-hil

@@ -46,6 +46,7 @@ class Service:
     def start(self, timeout_s: float = 90.0) -> None:
         """Start and wait for READY=1 on a notification socket of our own."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.lines.clear()  # another start's, with another address
         toml = self._toml.replace("@STATE@", str(self.state_dir)).replace("@WORLD@", str(self.folder / "world"))
         self.config.write_text(toml)
         notify_path = self.folder / "notify"
