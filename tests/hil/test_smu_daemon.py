@@ -161,6 +161,7 @@ def curves(samples: list[dict], pace: float) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_an_experiment_ends_as_asked_and_as_it_does_on_the_twin(unit, tmp_path):
     before = unit.state("smu")["soc"]
     with service_of(tmp_path) as service:
@@ -208,6 +209,7 @@ def compare(ours: list[dict], theirs: list[dict]) -> None:
 # -- a dead host ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_daemon_leaves_a_cell_that_opens_by_itself_and_is_found_off(unit, tmp_path):
     took_s = []
     with service_of(tmp_path) as service:
