@@ -42,6 +42,8 @@ class EventReader:
         self._facts: list[FrameFacts] = []
         self._detections: dict[int, list[Detection]] = {}
         self.phases = PhaseTracker(particle_id)
+        self.cracks_t_s: dict[int, float] = {}
+        """When the particles at these indices last cracked."""
 
     def change_masks(self, masks: MaskSet) -> None:
         """Go on with the next version of the masks: new particles are appended."""
@@ -56,6 +58,11 @@ class EventReader:
     def lost(self) -> np.ndarray:
         """(P,) bool."""
         return self._episodes.lost
+
+    @property
+    def parted(self) -> np.ndarray:
+        """(P,) bool: told that a piece follows no more, and not that it does again."""
+        return np.isin(np.arange(len(self._particle_id)), self._aftermath.apart)
 
     @property
     def suppressed(self) -> int:
@@ -127,6 +134,7 @@ class EventReader:
             closes = not crack and each.step.size > 0 and self._aftermath.closes(each)
             own.append(step_event(each, identity, CLOSED if closes else CRACK if crack else STEP))
             if crack:
+                self.cracks_t_s[index] = each.step.t_s
                 self._aftermath.add(each, identity, self._settling.anatomy(index), self._settling.lookback)
         return own
 
