@@ -97,7 +97,7 @@ class EventReader:
         for detection, onset_t_s in self._settling.look_again(facts):
             self._settling.add(detection, onset_t_s, facts)
         own += self._told(self._settling.due(facts))
-        events += self._bubbles.due(facts)
+        events += self._bubbles.due(facts, self._settling.lookback)
         own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)
         if self.phases.active:
             fraction = np.where(table.two_phase, table.soc(part.values[k, :, 0]), np.nan)
@@ -109,7 +109,8 @@ class EventReader:
         if not self._facts:
             return self._instrument.finish()
         told = self._told(self._settling.flush(self._facts[-1]))
-        return self._bubbles.finish(self._facts[-1]) + self._budget.admit(told) + self._instrument.finish()
+        passing = self._bubbles.finish(self._facts[-1], self._settling.lookback)
+        return passing + self._budget.admit(told) + self._instrument.finish()
 
     def fragments(self) -> list[dict[str, Any]]:
         """Rows of the pieces that cracked particles have come to, under ids of their own."""
@@ -124,11 +125,11 @@ class EventReader:
             crack = is_crack(each, self.phases.expected_sign(index))
             shaken = self._instrument.explains(onset_t_s, detection.onset_frame)
             common = is_common(detection, len(self._particle_id))
-            if each.passing and not (shaken or common):
-                self._bubbles.touch(each, self._settling.lookback)
             # whatever shook all of them, or passed nearby, may have hidden one's crack, or caused it
             apart = each.apart and not ((shaken or each.near_passing) and not (crack and each.shapes))
             if each.passing or ((shaken or common or each.near_passing) and not apart):
+                if not (shaken or common):
+                    self._bubbles.touch(each, self._settling.lookback)
                 continue
             identity = int(self._particle_id[index])
             closes = not crack and each.step.size > 0 and self._aftermath.closes(each)

@@ -61,6 +61,8 @@ class Score:
     late: int = 0
     hours: float = 0.0
     size_error: list[float] = field(default_factory=list)
+    radii: list[tuple[float, float, float]] = field(default_factory=list)
+    """px, of bubbles that passed by themselves: true, told, and its standard deviation."""
     remarks: list[str] = field(default_factory=list)
 
 
@@ -79,7 +81,21 @@ def run(effort: Effort) -> list[Figure]:
         at_most("  error of the size, median", 100 * float(np.median(sizes)), 5.0, "%", digits=1),
         Figure(f"false cracks in {hours:.1f} particle-hours of disturbances alone", str(total(calm, "told")), ""),
         at_least(f"recall of {steps} other steps as `step`", total(every, "steps_found") / steps, 0.9, digits=3),
+        *_bubbles(every),
         *_afterwards(effort),
+    ]
+
+
+def _bubbles(scores: list[Score]) -> list[Figure]:
+    """Radii of bubbles, where they are told."""
+    radii = np.array([row for score in scores for row in score.radii]).reshape(-1, 3)
+    true, told, sigma = radii[np.isfinite(radii[:, 1])].T
+    if not len(true):
+        return []
+    return [
+        Figure(f"radius of bubbles that pass alone, told of {len(radii)}", str(len(true)), ""),
+        Figure("  error, median", f"{100 * np.median(np.abs(told / true - 1)):.0f} %", ""),
+        Figure("  within two standard deviations", f"{100 * np.mean(np.abs(told - true) < 2 * sigma):.0f} %", ""),
     ]
 
 
@@ -214,6 +230,20 @@ def told_of(theatre: Theatre) -> tuple[list[Event], list[dict[str, Any]], np.nda
     return events + end.events, end.fragments, np.array([last.drift_y_px[-1], last.drift_x_px[-1]])
 
 
+def radii_of(script: Script, events: list[Event], frames: int) -> list[tuple[float, float, float]]:
+    """True and told radius, with its sigma, of each `bubble` in whose time one alone was in the field."""
+    under = np.array([[each.shade(frame) is not None for frame in range(frames)] for each in script.bubbles])
+    found = []
+    for event in (event for event in events if event.kind == "bubble"):
+        first, last = (
+            int(np.clip(t_s * RATE_HZ, 0, frames - 1)) for t_s in (event.t_s - 0.5, event.detected_t_s - 2.0)
+        )
+        passing = np.flatnonzero(under[:, first : last + 1].any(axis=1))
+        if len(passing) == 1:
+            found.append((script.bubbles[passing[0]].radius_px, event.magnitude, event.magnitude_sigma))
+    return found
+
+
 def scored(script: Script, theatre: Theatre, events: list[Event], frames: int) -> Score:
     """Match events and changes of the same particle."""
     score = Score(hours=frames / RATE_HZ * PARTICLES / 3600.0)
@@ -239,6 +269,7 @@ def scored(script: Script, theatre: Theatre, events: list[Event], frames: int) -
             score.steps_found += "step" in kinds
         if (CRACK if change.kind == CRACK else "step") not in kinds or len(kinds) > 1:
             score.remarks.append(f"{change} at {change.frame / RATE_HZ:.2f} s: {kinds}")
+    score.radii = radii_of(script, events, frames)
     score.told = sum(event.kind == "crack" for event in own)
     score.remarks += [
         f"extra {e.kind} of {e.particle_id} at {e.t_s:.2f} s: {e.magnitude:.4f}"
