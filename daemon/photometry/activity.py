@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,20 @@ LAYER_SIGMA = 0.10
 """... if its noise lets that share be known this well."""
 MIN_CHARGE_SHARE = 0.20
 """A half must pass this share of the window's charge to tell anything."""
+
+
+@dataclass(frozen=True)
+class Swings:
+    """How far each particle moved in one half, (P,) each."""
+
+    swing: np.ndarray
+    """Span of the contrasts of ten stretches."""
+    least: np.ndarray
+    """What noise and slow systematics reach."""
+    sigma: np.ndarray
+    """Standard deviation of `swing` from contrast noise."""
+    known: np.ndarray
+    """bool: measured well enough to be judged."""
 
 
 def binned(values: np.ndarray) -> np.ndarray:
@@ -105,25 +120,28 @@ class Activity:
         for place, (t_s, means) in enumerate(self._means):
             self._means[place] = t_s, grown(means, particles, np.nan, axis=1)
 
-    def add(self, curves: HalfCurves, layer_sigma_ratio: np.ndarray) -> None:
-        """Take one half in which the ensemble may have swung; one in which it did not is left out."""
+    def add(self, curves: HalfCurves, layer_sigma_ratio: np.ndarray) -> Swings | None:
+        """Take one half in which the ensemble may have swung; one in which it did not is left out, and None."""
         means = np.where(curves.known, binned(curves.contrast), np.nan)
         swing = span(means)
         limit = noise_range(curves.block_sigma, len(curves.t_s))
         known = np.isfinite(swing) & np.isfinite(limit)
         if not known.any():
-            return
+            return None
         ensemble = np.quantile(swing[known], 0.75)
         if ensemble < 2.0 * np.median(limit[known]):
-            return
+            return None
         floor = min(DEAD_SHARE * ensemble, DEAD_MOST)
-        still = known & (swing < np.maximum(limit, floor))
+        least = np.maximum(limit, floor)
+        still = known & (swing < least)
         self._still.append(still)
         self._means.append((binned(curves.t_s), means))
         gain, sigma = layer_gain(curves, curves.block_sigma[:, None] * layer_sigma_ratio)
         behind = ((sigma < LAYER_SIGMA) & (np.abs(gain) < LAYER_SHARE)).any(axis=1)
         self._behind.append(known & ~still & behind)
         self._decide(known, self._drifts(curves, floor))
+        sigma = curves.block_sigma * np.sqrt(2.0 / max(1.0, len(curves.t_s) / BINS))
+        return Swings(swing, least, sigma, known)
 
     def _drifts(self, curves: HalfCurves, floor: float) -> np.ndarray:
         """(P,) bool: over the last two halves nothing is left beside a steady drift. What lives comes back."""

@@ -146,6 +146,11 @@ class Aftermath:
             )
         )
 
+    @property
+    def apart(self) -> list[int]:
+        """Indices of the particles of which a piece follows no more."""
+        return [wound.index for wound in self.wounds if wound.still is not None]
+
     def closes(self, step: Settled) -> bool:
         """Whether a step of a cracked particle is its line that closed at once."""
         for wound in self.wounds:

@@ -24,8 +24,6 @@ COMMON_COUNT = 3
 FOCUS_LEAST = 0.02
 ILLUMINATION_LEAST = 0.003
 """Smallest relative changes of focus and illumination that explain a common step; below, it was the cell."""
-BUBBLE_S = 3.0
-"""An object that passes touches one particle after another: what it does within this long of the last is one event."""
 LEVEL_FRAMES = 10
 KEPT_FRAMES = 2048
 KEPT_JUMPS = 64
@@ -119,10 +117,6 @@ class InstrumentEvents:
             return self._say(EventKind.FOCUS_JUMP, facts, focus, onset_t_s, detection.score)
         return []  # the cell itself: a current that sets in moves all particles at once
 
-    def passed(self, settled: Settled) -> list[Event]:
-        """The one event for an object that passes over particles, however many it touches."""
-        return self._say(EventKind.BUBBLE, settled.facts, float("nan"), settled.suspect.onset_t_s, np.nan, BUBBLE_S)
-
     def _change(self, kind: EventKind, facts: FrameFacts) -> float:
         calm = [past for past in list(self._frames)[-LEVEL_FRAMES:] if not past.flags & (JUMPS | NOTHING)]
         if kind is EventKind.DRIFT_JUMP:
@@ -140,13 +134,12 @@ class InstrumentEvents:
         magnitude: float,
         onset_t_s: float,
         score: float,
-        together_s: float = TOGETHER_S,
     ) -> list[Event]:
         said = self._said.get(kind)
         self._said[kind] = facts
         if kind in FLAG_KINDS.values():
             self._jumps.append(facts)
-        if said and (facts.t_s - said.t_s <= together_s or facts.frame - said.frame <= TOGETHER_FRAMES):
+        if said and (facts.t_s - said.t_s <= TOGETHER_S or facts.frame - said.frame <= TOGETHER_FRAMES):
             return []
         return [Event(kind, onset_t_s, facts.t_s, magnitude=magnitude, score=score, detected_host_t_s=facts.host_t_s)]
 

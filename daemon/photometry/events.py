@@ -11,6 +11,7 @@ import numpy as np
 from daemon.engine.measures import Detection, MaskSet, MeasureBatch
 from daemon.events import Event, EventKind
 from daemon.photometry.aftermath import Aftermath
+from daemon.photometry.bubbles import Bubbles
 from daemon.photometry.classify import (
     EventBudget,
     FrameFacts,
@@ -34,17 +35,21 @@ class EventReader:
         particle_id = self._particle_id = np.asarray(masks.particle_id)
         self._settling = Settling(masks)
         self._aftermath = Aftermath()
+        self._bubbles = Bubbles(masks)
         self._instrument = InstrumentEvents()
         self._episodes = ParticleEpisodes(particle_id, lost_after_s)
         self._budget = EventBudget(len(particle_id))
         self._facts: list[FrameFacts] = []
         self._detections: dict[int, list[Detection]] = {}
         self.phases = PhaseTracker(particle_id)
+        self.cracks_t_s: dict[int, float] = {}
+        """When the particles at these indices last cracked."""
 
     def change_masks(self, masks: MaskSet) -> None:
         """Go on with the next version of the masks: new particles are appended."""
         particle_id = self._particle_id = np.asarray(masks.particle_id)
         self._settling.change_masks(masks)
+        self._bubbles.change_masks(masks)
         self._episodes.grow(particle_id)
         self._budget.grow(len(particle_id))
         self.phases.grow(particle_id)
@@ -53,6 +58,11 @@ class EventReader:
     def lost(self) -> np.ndarray:
         """(P,) bool."""
         return self._episodes.lost
+
+    @property
+    def parted(self) -> np.ndarray:
+        """(P,) bool: told that a piece follows no more, and not that it does again."""
+        return np.isin(np.arange(len(self._particle_id)), self._aftermath.apart)
 
     @property
     def suppressed(self) -> int:
@@ -86,8 +96,8 @@ class EventReader:
         self._settling.lookback.add(part, k, facts.t_s)
         for detection, onset_t_s in self._settling.look_again(facts):
             self._settling.add(detection, onset_t_s, facts)
-        told, passing = self._told(self._settling.due(facts))
-        events, own = events + passing, own + told
+        own += self._told(self._settling.due(facts))
+        events += self._bubbles.due(facts, self._settling.lookback)
         own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)
         if self.phases.active:
             fraction = np.where(table.two_phase, table.soc(part.values[k, :, 0]), np.nan)
@@ -96,35 +106,38 @@ class EventReader:
 
     def finish(self) -> list[Event]:
         """Events still being gathered."""
-        told, passing = self._told(self._settling.flush(self._facts[-1]) if self._facts else [])
+        if not self._facts:
+            return self._instrument.finish()
+        told = self._told(self._settling.flush(self._facts[-1]))
+        passing = self._bubbles.finish(self._facts[-1], self._settling.lookback)
         return passing + self._budget.admit(told) + self._instrument.finish()
 
     def fragments(self) -> list[dict[str, Any]]:
         """Rows of the pieces that cracked particles have come to, under ids of their own."""
         return self._aftermath.pieces(int(self._particle_id.max(initial=0)) + 1, self._settling.places)
 
-    def _told(self, settled: list[Settled]) -> tuple[list[Event], list[Event]]:
-        """Particles' events and the instrument's of what was settled."""
+    def _told(self, settled: list[Settled]) -> list[Event]:
+        """Particles' events of what was settled; what passes is gathered."""
         own: list[Event] = []
-        passing: list[Event] = []
         for each in settled:
             index, onset_t_s = each.suspect.detection.index, each.suspect.onset_t_s
             detection = each.suspect.detection
             crack = is_crack(each, self.phases.expected_sign(index))
             shaken = self._instrument.explains(onset_t_s, detection.onset_frame)
             common = is_common(detection, len(self._particle_id))
-            if each.passing and not (shaken or common):
-                passing += self._instrument.passed(each)
             # whatever shook all of them, or passed nearby, may have hidden one's crack, or caused it
             apart = each.apart and not ((shaken or each.near_passing) and not (crack and each.shapes))
             if each.passing or ((shaken or common or each.near_passing) and not apart):
+                if not (shaken or common):
+                    self._bubbles.touch(each, self._settling.lookback)
                 continue
             identity = int(self._particle_id[index])
             closes = not crack and each.step.size > 0 and self._aftermath.closes(each)
             own.append(step_event(each, identity, CLOSED if closes else CRACK if crack else STEP))
             if crack:
+                self.cracks_t_s[index] = each.step.t_s
                 self._aftermath.add(each, identity, self._settling.anatomy(index), self._settling.lookback)
-        return own, passing
+        return own
 
 
 def _by_place(batch: MeasureBatch) -> dict[int, list[Detection]]:

@@ -97,6 +97,12 @@ class Lookback:
         """(n,) numbers of the last frames kept, oldest first."""
         return np.arange(max(self._count - frames, 0), self._count)
 
+    def around(self, t_s: float, reach_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) times of the frames kept within `reach_s` and (n, P) relative brightness without what all share."""
+        rows = self._rows(FRAMES) % FRAMES
+        rows = rows[np.abs(self._t_s[rows] - t_s) <= reach_s]
+        return self._t_s[rows], self._contrast[rows].astype(float)
+
     def trace(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) times and (n,) relative brightness without what all share, where measured; oldest first."""
         rows = self._rows(FRAMES) % FRAMES

@@ -31,6 +31,7 @@ from daemon.photometry.kinetics import Kinetics
 from daemon.photometry.outlook import Outlook
 from daemon.photometry.slices import Sliced, completed
 from daemon.photometry.soc import Calibrator
+from daemon.photometry.standstill import Standstill
 from daemon.photometry.update import ScienceUpdate
 from daemon.tables import CALIBRATIONS, FRONT_MODES, PARTICLE_STATES
 
@@ -79,6 +80,7 @@ class Science:
         self._masks = masks
         self._calibrator = Calibrator(count, settings.capacity_mah)
         self._activity = Activity(count)
+        self._standstill = Standstill(self._particle_id)
         self._book = CycleBook(self._particle_id, self._weights)
         self._events = EventReader(masks, settings.lost_after_s)
         self.fronts = FrontFinder(masks)
@@ -136,6 +138,7 @@ class Science:
         self._book.grow(self._particle_id, self._weights)
         self.fronts.change_masks(masks)
         self._outlook.grow(self._particle_id)
+        self._standstill.grow(self._particle_id)
         self._events.change_masks(masks)
         self._table = SocTable(dict(enumerate(self._rows)), count)
         self._kinds = grown(self._kinds, count, CALIBRATIONS.index("none"))
@@ -323,7 +326,7 @@ class Science:
         yield
         enough = self._calibrator.passed_enough(curves, MIN_CHARGE_SHARE)
         if enough:
-            self._activity.add(curves, self._layer_sigma_ratio())
+            self._judge(curves)
         yield from self._calibrate()
         if enough:
             self._balance = balance(curves, self._table, self._calibrator.window, self._weights)
@@ -331,6 +334,13 @@ class Science:
         yield
         fronts = yield from self.fronts.end_half(curves, self._history)
         self._update.fronts += fronts
+
+    def _judge(self, curves: HalfCurves) -> None:
+        """Who takes part, and who has stopped to."""
+        swings = self._activity.add(curves, self._layer_sigma_ratio())
+        if swings is not None:
+            out = self._events.lost | self._removed | self._events.parted
+            self._update.events += self._standstill.add(swings, curves, out, self._events.cracks_t_s, self._block_t_s)
 
     def _tell_cycles(self, curves: HalfCurves, update: ScienceUpdate) -> None:
         alive = self._activity.states != DEAD

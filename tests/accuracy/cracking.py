@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from daemon.engine.measures import MeasureBatch
 from tests.accuracy.subject import Subject
@@ -16,6 +17,8 @@ RATE_HZ = 50.0
 HEIGHT, WIDTH, PARTICLES = 200, 260, 14
 FINE = SUPERSAMPLING
 CRACK, AVALANCHE, WHOLE = "crack", "avalanche", "step"
+APART_FRAMES = 4
+"""For an eighth of a pixel, by which fragments move apart."""
 
 
 @dataclass
@@ -31,6 +34,8 @@ class Change:
     """When a crack's line has faded."""
     cut: bool = False
     """Whether one fragment follows the cell no more."""
+    apart_px: float = 0.0
+    """How far a crack's fragments go on moving apart."""
 
 
 @dataclass
@@ -128,10 +133,19 @@ class Body:
         live, dead = (self._pixels(scale * pieces[1 - gone]), self._pixels(scale * pieces[gone]))
         now = (live, dead) if change.cut else (live + dead, None)
         self._forms.append((change.frame, *now))
+        self._apart(change, pieces, turn, scale, gone)
         if change.faded_frame is not None:
             whole = [self._whole * (along < offset), np.roll(self._whole * (along >= offset), shift, axis=(0, 1))]
             live, dead = (self._pixels(1.0 * whole[1 - gone]), self._pixels(1.0 * whole[gone]))
             self._forms.append((change.faded_frame, *((live, dead) if change.cut else (live + dead, None))))
+
+    def _apart(self, change: Change, pieces: list[np.ndarray], turn: float, scale: float, gone: int) -> None:
+        """One fragment, moved on along `turn` little by little."""
+        for k in range(1, round(change.apart_px * FINE) + 1):
+            moved = np.roll(pieces[1], (round(k * np.sin(turn)), round(k * np.cos(turn))), axis=(0, 1))
+            live, dead = (self._pixels(scale * (moved if side else pieces[0])) for side in (1 - gone, gone))
+            now = (live, dead) if change.cut else (live + dead, None)
+            self._forms.append((change.frame + k * APART_FRAMES, *now))
 
 
 def _inside(scene: PoissonScene, index: int) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
@@ -161,6 +175,8 @@ class Theatre:
         self.script, self.frames = script, frames
         own = [[c for c in script.changes if c.index == i] for i in range(PARTICLES)]
         self._bodies = [Body(self.scene, i, own[i], rng) for i in range(PARTICLES)]
+        self.glow = np.ones(PARTICLES)
+        """Factor of all of a particle's light."""
         self._swing, self._rate = swing, rng.uniform(0.6, 1.4, PARTICLES)
         pace = round(RATE_HZ)
         wander = [ornstein_uhlenbeck(rng, frames, 0.1, 30.0 * pace / 100) for _ in range(2)]
@@ -179,6 +195,23 @@ class Theatre:
         """Factor of what follows the cell."""
         return 1 + self._swing * self._rate[index] * self.progress(frame)
 
+    def drift_px(self, frame: int) -> np.ndarray:
+        """(2,) how far the scene has drifted, y and x."""
+        return self._drift[frame] + self._latest(self.script.drift, frame, (0.0, 0.0))
+
+    def pieces(self, index: int, frame: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(H, W) light of a particle where it has drifted to, relative and not blurred: what follows the cell, and what
+        does not.
+        """
+        body = self._bodies[index]
+        parts = [self._placed(body, part, frame) for part in body.form(frame) if part is not None]
+        return parts[0], parts[1] if len(parts) > 1 else None
+
+    def _placed(self, body: Body, part: np.ndarray, frame: int) -> np.ndarray:
+        canvas = np.zeros((HEIGHT + 2 * PAD_PX, WIDTH + 2 * PAD_PX))
+        canvas[body.rows, body.columns] = part
+        return ndimage.shift(canvas, self.drift_px(frame), order=1)[PAD_PX:-PAD_PX, PAD_PX:-PAD_PX]
+
     def mean_e(self, frame: int, at_rest: bool = False) -> np.ndarray:
         """(H, W) expected electrons."""
         canvas = np.zeros((HEIGHT + 2 * PAD_PX, WIDTH + 2 * PAD_PX))
@@ -187,8 +220,8 @@ class Theatre:
             light = live * self.brightness(i, frame)
             if dead is not None:
                 light = light + dead * self.brightness(i, self._frozen(i))
-            canvas[body.rows, body.columns] += self.scene.level_e[i] * light
-        drift = (0.0, 0.0) if at_rest else self._drift[frame] + self._latest(self.script.drift, frame, (0.0, 0.0))
+            canvas[body.rows, body.columns] += self.glow[i] * self.scene.level_e[i] * light
+        drift = (0.0, 0.0) if at_rest else self.drift_px(frame)
         blur = self.scene.psf_sigma_px**2 + self._latest(self.script.focus, frame, 0.0)
         spectrum = np.fft.rfft2(canvas) * np.exp(-2 * np.pi**2 * blur * (self._fy**2 + self._fx**2))
         spectrum = (spectrum + self.scene.background_spectrum) * np.exp(

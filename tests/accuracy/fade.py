@@ -47,6 +47,7 @@ def run(effort: Effort) -> list[Figure]:
         *_remaining("slow", slow),
         *_risks(slow),
         *_fade(slow),
+        *_stopped(slow),
         *_recall("harder", harder),
         Figure("  ceiling", f"{100 * np.nanmean(best):.1f} %", ""),
         *_forms(harder, best),
@@ -315,3 +316,20 @@ def _risks(runs: list[Aged]) -> list[Figure]:
 def _fade(runs: list[Aged]) -> list[Figure]:
     error = np.concatenate([(one.retention - one.true_retention)[:, ~one.fails & ~one.cracked].ravel() for one in runs])
     return [Figure("retention at one rate: error, rms", f"{100 * np.sqrt(np.nanmean(error**2)):.2f} %", "")]
+
+
+def _stopped(runs: list[Aged]) -> list[Figure]:
+    """Disconnections told by their event: of those there were within the run, and of others."""
+    true = told = wrong = 0
+    for one in runs:
+        places = {
+            e.particle_id - 1
+            for e in one.outcome.events
+            if e.kind is EventKind.DISCONNECTED and e.particle_id is not None
+        }
+        failed = set(np.flatnonzero(one.fate.failure < CYCLES).tolist())
+        true, told, wrong = true + len(failed), told + len(failed & places), wrong + len(places - failed)
+    return [
+        Figure(f"`disconnected` told of {true} that stop", str(told), ""),
+        Figure(f"  told of {len(runs) * COUNT - true} others", str(wrong), ""),
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from tests.accuracy.cracking import (
     Theatre,
 )
 from tests.accuracy.effort import Effort
+from tests.accuracy.identity import Kept, fragments_right, kept_through, through_edits
 from tests.bench.figures import Figure, at_least, at_most
 
 TITLE = "Cracks"
@@ -34,7 +36,13 @@ line of 1 to 2 px between them darkens, all of it darkens by 3 to 25 % together.
 of the particle, or a band of it. Meanwhile the focus jumps, the lamp steps by 1 to 3 %, the scene leaps by 1.4 to 2 px,
 frames are lost, and bubbles of 25 to 60 px radius pass; changes keep half a second off these. In the second kind all of
 this goes on and no particle cracks. In the third, without disturbances, all crack: a third of them open for good, a
-third with a line that fades after 6 to 16 s, a third with a piece that follows no more from then on."""
+third with a line that fades after 6 to 16 s, a third with a piece that follows no more from then on.
+
+An id is kept when the mask, where it has drifted to, and the true outline of its particle share more than half of what
+they cover, no other particle's shares more. Rows of fragments must name the right parent, lie nearer to the true
+fragment that does what they say, and have ids of their own. Then scenes that drift by 6 to 10 px, in which 11 of 14
+particles crack and fragments move on apart: three masks are replaced by what is there by then, one is removed, one
+removed and added again, in the running pipeline. At the end each particle brightens alone, and its id must see it."""
 WITHIN_S = 0.3
 FRAMES = 1500
 AFTERWARDS = ("crack_closed", "fragment", "disconnected")
@@ -53,6 +61,8 @@ class Score:
     late: int = 0
     hours: float = 0.0
     size_error: list[float] = field(default_factory=list)
+    radii: list[tuple[float, float, float]] = field(default_factory=list)
+    """px, of bubbles that passed by themselves: true, told, and its standard deviation."""
     remarks: list[str] = field(default_factory=list)
 
 
@@ -71,39 +81,76 @@ def run(effort: Effort) -> list[Figure]:
         at_most("  error of the size, median", 100 * float(np.median(sizes)), 5.0, "%", digits=1),
         Figure(f"false cracks in {hours:.1f} particle-hours of disturbances alone", str(total(calm, "told")), ""),
         at_least(f"recall of {steps} other steps as `step`", total(every, "steps_found") / steps, 0.9, digits=3),
+        *_bubbles(every),
         *_afterwards(effort),
     ]
 
 
+def _bubbles(scores: list[Score]) -> list[Figure]:
+    """Radii of bubbles, where they are told."""
+    radii = np.array([row for score in scores for row in score.radii]).reshape(-1, 3)
+    true, told, sigma = radii[np.isfinite(radii[:, 1])].T
+    if not len(true):
+        return []
+    return [
+        Figure(f"radius of bubbles that pass alone, told of {len(radii)}", str(len(true)), ""),
+        Figure("  error, median", f"{100 * np.median(np.abs(told / true - 1)):.0f} %", ""),
+        Figure("  within two standard deviations", f"{100 * np.mean(np.abs(told - true) < 2 * sigma):.0f} %", ""),
+    ]
+
+
 def _afterwards(effort: Effort) -> list[Figure]:
-    """Lines that fade and pieces that stop, told and told wrongly."""
+    """Lines that fade and pieces that stop, told and told wrongly; whose ids the particles have then."""
     counts: Counter[str] = Counter()
+    particles, fragments = Kept(), Kept()
     for seed in effort.seeds:
-        counts += aftermath(seed)
+        found, kept, rows = aftermath(seed)
+        counts, particles, fragments = counts + found, particles + kept, fragments + rows
     figures = []
     for kind in AFTERWARDS:
         wanted, wrong = counts[f"{kind} wanted"], counts[f"{kind} wrong"]
         figures.append(Figure(f"`{kind}` told of {wanted}", str(counts[f"{kind} told"]), ""))
         figures.append(Figure(f"  told of {counts['cracks'] - wanted} others", str(wrong), ""))
-    return figures
+    return [*figures, *_identities(effort, particles, fragments)]
 
 
-def aftermath(seed: int) -> Counter[str]:
-    """One scene in which all particles crack, and what was told of them later."""
+def _identities(effort: Effort, particles: Kept, fragments: Kept) -> list[Figure]:
+    """Ids of cracked particles and their fragments, and those after edits of the masks."""
+    edited = [through_edits(seed) for seed in effort.seeds]
+    near, far, parents = (sum((getattr(one, name) for one in edited), Kept()) for name in ("near", "far", "parents"))
+    every = particles + fragments + near
+    return [
+        _kept(f"identity kept by {every.ids} ids after cracks and edits", every),
+        _kept(f"  by {particles.ids} cracked particles", particles),
+        _kept(f"  by {fragments.ids} rows of fragments: parent, place, state", fragments),
+        _kept(f"  by {near.ids} ids after edits of masks, fragments up to 2 px apart", near),
+        Figure(f"  by {far.ids} others, fragments 1.2 to 4 px apart", f"{far.percent:.1f} %", ""),
+        _kept(f"  `parent_id` right after edits, of {parents.ids}", parents),
+    ]
+
+
+def _kept(name: str, kept: Kept) -> Figure:
+    return at_least(name, kept.percent, 98.0, "%", digits=1)
+
+
+def aftermath(seed: int) -> tuple[Counter[str], Kept, Kept]:
+    """One scene in which all particles crack: what was told of them later, the ids of particles, those of fragments."""
     rng, frames, script = np.random.default_rng([seed, 57]), 4 * FRAMES // 3, Script([])
     for index in range(PARTICLES):
         frame = int(rng.integers(250, 900))
         faded = int(frame + rng.integers(300, 800)) if index % 3 == 0 else None
         script.changes.append(Change(index, frame, CRACK, -float(rng.uniform(0.05, 0.25)), faded, index % 3 == 1))
     theatre = Theatre(seed, script, frames)
-    events, counts = events_of(theatre), Counter(cracks=PARTICLES)
+    events, rows, drift_px = told_of(theatre)
+    counts = Counter(cracks=PARTICLES)
     for change in script.changes:
         place = np.flatnonzero(theatre.subject.which == change.index)
         told = {event.kind.value for event in events if len(place) and event.particle_id == place[0] + 1}
         for kind, true in zip(AFTERWARDS, (change.faded_frame is not None, change.cut, change.cut), strict=True):
             counts[f"{kind} wanted"] += true
             counts[f"{kind} {'told' if true else 'wrong'}"] += kind in told
-    return counts
+    last = frames - 1
+    return counts, kept_through(theatre, drift_px, last), fragments_right(theatre, rows, drift_px, last)
 
 
 def total(scores: Iterable[Score], name: str) -> int:
@@ -165,6 +212,11 @@ def bubble(rng: np.random.Generator, frame: int) -> Bubble:
 
 def events_of(theatre: Theatre) -> list[Event]:
     """All events of the scene; particle i of the masks has the id i + 1."""
+    return told_of(theatre)[0]
+
+
+def told_of(theatre: Theatre) -> tuple[list[Event], list[dict[str, Any]], np.ndarray]:
+    """Events, rows of fragments, and the drift (2,) measured at the end."""
     labels = theatre.subject.labels
     area = np.bincount(labels.ravel())[1:].astype(float)
     rows, columns = np.indices(labels.shape)
@@ -172,8 +224,24 @@ def events_of(theatre: Theatre) -> list[Event]:
     science = Science(
         MaskSet(labels, np.arange(1, len(area) + 1), y, x, {"area_px": area}, 1.5, None), ScienceSettings()
     )
-    events = [event for batch in theatre.measured() for event in science.add(batch).events]
-    return events + science.finish().events  # fmt: skip
+    batches = theatre.measured()
+    events = [event for batch in batches for event in science.add(batch).events]
+    last, end = batches[-1], science.finish()
+    return events + end.events, end.fragments, np.array([last.drift_y_px[-1], last.drift_x_px[-1]])
+
+
+def radii_of(script: Script, events: list[Event], frames: int) -> list[tuple[float, float, float]]:
+    """True and told radius, with its sigma, of each `bubble` in whose time one alone was in the field."""
+    under = np.array([[each.shade(frame) is not None for frame in range(frames)] for each in script.bubbles])
+    found = []
+    for event in (event for event in events if event.kind == "bubble"):
+        first, last = (
+            int(np.clip(t_s * RATE_HZ, 0, frames - 1)) for t_s in (event.t_s - 0.5, event.detected_t_s - 2.0)
+        )
+        passing = np.flatnonzero(under[:, first : last + 1].any(axis=1))
+        if len(passing) == 1:
+            found.append((script.bubbles[passing[0]].radius_px, event.magnitude, event.magnitude_sigma))
+    return found
 
 
 def scored(script: Script, theatre: Theatre, events: list[Event], frames: int) -> Score:
@@ -201,6 +269,7 @@ def scored(script: Script, theatre: Theatre, events: list[Event], frames: int) -
             score.steps_found += "step" in kinds
         if (CRACK if change.kind == CRACK else "step") not in kinds or len(kinds) > 1:
             score.remarks.append(f"{change} at {change.frame / RATE_HZ:.2f} s: {kinds}")
+    score.radii = radii_of(script, events, frames)
     score.told = sum(event.kind == "crack" for event in own)
     score.remarks += [
         f"extra {e.kind} of {e.particle_id} at {e.t_s:.2f} s: {e.magnitude:.4f}"

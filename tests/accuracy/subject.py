@@ -13,7 +13,7 @@ from daemon.engine.pipeline import Pipeline, PipelineSettings
 from daemon.photometry.compile import compile_operator
 from daemon.photometry.noise import NoiseHints
 from daemon.recipe import MaskSettings
-from daemon.runs.prepare import Reference, prepare
+from daemon.runs.prepare import Prepared, Reference, prepare
 from hw.camera.contract import FrameStamp
 from tests.accuracy.plain import UPSAMPLING, PlainPhotometry
 from tests.disturbed import EXPOSURE_RATE_HZ, PIXEL_NM, Disturbances, Exposer, Stage
@@ -53,6 +53,9 @@ class Subject:
     the mean frame `first_e`, the scene at rest by default.
     """
 
+    prepared: Prepared
+    """What preparing found; not there with true masks."""
+
     def __init__(
         self,
         scene: PoissonScene,
@@ -82,7 +85,7 @@ class Subject:
             reference = Reference(
                 self.reference_dn, np.zeros_like(self.reference_dn), frames, camera.bit_depth, hints, PIXEL_NM
             )
-            prepared = prepare(reference, MaskSettings())
+            prepared = self.prepared = prepare(reference, MaskSettings())
             masks = prepared.masks
             return masks.labels, prepared.operator, masks.y_px, masks.x_px
         if camera.exposures > 1:

@@ -119,22 +119,6 @@ def test_a_step_is_known_from_its_alarm_and_others_when_told_apart(kind: EventKi
     assert (event.magnitude, event.magnitude_sigma, event.score) == (-0.05, 2e-4, 40.0)
 
 
-def test_an_object_that_passes_is_said_once_while_it_passes() -> None:
-    instrument = InstrumentEvents()
-    told = []
-    for frame in (100, 150, 380, 900):
-        now = facts(frame)
-        instrument.add(now)
-        suspect = Suspect(found(frame - 70, frame - 67), now.t_s - 0.7, facts(frame - 67), now.t_s)
-        step = Step(now.t_s - 0.7, -0.1, 1e-3)
-        settled = Settled(suspect, now, step, True, False, True, False, None, np.full(14, np.nan))
-        told += instrument.passed(settled)
-    assert [(event.kind, event.t_s) for event in told] == [
-        (EventKind.BUBBLE, pytest.approx(0.3)),
-        (EventKind.BUBBLE, pytest.approx(8.3)),
-    ]
-
-
 def test_onsets_are_dated_by_kept_frames_and_beyond_them_by_rate() -> None:
     instrument = InstrumentEvents()
     for k in range(100, 150):
