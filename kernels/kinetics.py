@@ -34,9 +34,14 @@ TOLERANCE_V = 1e-9
 
 
 @njit(**JIT)
-def place(x: float, at: np.ndarray) -> tuple[int, float]:
-    """(knot, share) of `x` among rising knots `at`: knot * (1 - share) + next * share; ends held outside."""
+def place(x: float, at: np.ndarray, near: int) -> tuple[int, float]:
+    """(knot, share) of `x` among rising knots `at`: knot * (1 - share) + next * share; ends held outside.
+
+    Looked for at the knot `near` first, whose number is that of the last step as a rule.
+    """
     lo, hi = 0, at.shape[0] - 1
+    if at[near] <= x < at[near + 1]:
+        lo, hi = near, near + 1
     while hi - lo > 1:
         middle = (lo + hi) // 2
         if x < at[middle]:
@@ -47,18 +52,18 @@ def place(x: float, at: np.ndarray) -> tuple[int, float]:
 
 
 @njit(**JIT)
-def rest_v(x: float, table: np.ndarray, at: np.ndarray, knots: np.ndarray) -> tuple[float, float]:
-    """(U, dU/dx) at `x`."""
+def rest_v(x: float, table: np.ndarray, at: np.ndarray, knots: np.ndarray, near: int) -> tuple[float, float, int]:
+    """(U, dU/dx, knot) at `x`."""
     last = table.shape[0] - 1
     step = (TABLE_HI - TABLE_LO) / last
     cell = (x - TABLE_LO) / step
     i = min(max(int(cell), 0), last - 1)
     slope = (table[i + 1] - table[i]) / step
     volts = table[i] + slope * (cell - i) * step
-    j, share = place(x, at)
+    j, share = place(x, at, near)
     if 0.0 < share < 1.0:
         slope += (knots[j + 1] - knots[j]) / (at[j + 1] - at[j])
-    return volts + knots[j] * (1.0 - share) + knots[j + 1] * share, slope
+    return volts + knots[j] * (1.0 - share) + knots[j + 1] * share, slope, j
 
 
 @njit(**JIT)
@@ -73,17 +78,19 @@ def surface(
     a_at: np.ndarray,
     a: np.ndarray,
     s: float,
-) -> tuple[float, float, float, float]:
+    i: int,
+    j: int,
+) -> tuple[float, float, float, float, int, int]:
     """Surface charge at the end of a step: the root of V - U(s) - 2RT/F asinh((s - ahead) / (2 gain_s k a(s))).
 
-    `s` is where to begin. Newton inside a bracket that shrinks. Returns s and the derivatives of that expression there
-    by s, by `ahead` and by `ln_rate`, all in V.
+    `s` is where to begin, near the knots `i` of U and `j` of a. Newton inside a bracket that shrinks. Returns s, the
+    derivatives of that expression there by s, by `ahead` and by `ln_rate`, all in V, and its knots.
     """
     lo, hi = TABLE_LO - 1.0, TABLE_HI + 1.0
     slope, pull, by_rate = -1.0, 0.0, 0.0
     for _ in range(MAX_STEPS):
-        volts_s, volts_slope = rest_v(s, table, u_at, u)
-        j, share = place(s, a_at)
+        volts_s, volts_slope, i = rest_v(s, table, u_at, u, i)
+        j, share = place(s, a_at, j)
         ln_a_slope = (a[j + 1] - a[j]) / (a_at[j + 1] - a_at[j]) if 0.0 < share < 1.0 else 0.0
         scale = 2.0 * gain_s * math.exp(ln_rate + a[j] * (1.0 - share) + a[j + 1] * share)
         y = (s - ahead) / scale
@@ -99,7 +106,7 @@ def surface(
             break
         new = s - left / slope if slope < 0.0 else 0.5 * (lo + hi)
         s = new if lo < new < hi else 0.5 * (lo + hi)
-    return s, slope, pull, by_rate
+    return s, slope, pull, by_rate, i, j
 
 
 @njit(**JIT)
@@ -144,15 +151,18 @@ def point(
     first: int,
     u_at: np.ndarray,
     a_at: np.ndarray,
+    i: int,
+    j: int,
     direct: np.ndarray,
 ) -> None:
-    """Derivatives, by each parameter, of what `surface` solves, into `direct` (n,); `first`: the resistance's place."""
+    """Derivatives, by each parameter, of what `surface` solves, into `direct` (n,); `first`: the resistance's place;
+    `i`, `j` the knots near s."""
     direct[:] = 0.0
     direct[LN_RATE] = by_rate
     if direct.shape[0] <= first:
         return
-    u, share_u = place(s, u_at)
-    a, share_a = place(s, a_at)
+    u, share_u = place(s, u_at, i)
+    a, share_a = place(s, a_at, j)
     first_a = first + 1 + u_at.shape[0]
     direct[first] = -amps
     direct[first + 1 + u], direct[first + 2 + u] = share_u - 1.0, -share_u
@@ -174,7 +184,7 @@ def compare(
 ) -> tuple[float, float]:
     """(x as the calibration would show it, x drawn to `seen`), and derivatives of the former and of `lead`, (n,)."""
     is_seen = not math.isnan(seen)
-    knot, share = place(seen if is_seen else x + lead, off_at)
+    knot, share = place(seen if is_seen else x + lead, off_at, 0)
     lift = off[knot] * (1.0 - share) + off[knot + 1] * share
     for p in range(x_by.shape[0]):
         mean_by[p], lead_by[p] = x_by[p], s_by[p] - x_by[p]
@@ -221,6 +231,8 @@ def respond(
     """
     tau_s, first = math.exp(own[LN_TAU]), OFF + off_at.shape[0]
     x, q, s = own[START], 0.0, own[START]
+    i, j, slope, pull = 0, 0, -1.0, 0.0
+    driven_before, ahead_before = volts[0] - ohm * amps[0], x
     x_by, q_by, s_by, direct = np.zeros(sensed), np.zeros(sensed), np.zeros(sensed), np.zeros(sensed)
     x_by[START] = 1.0
     for k in range(mean.shape[0] * every):
@@ -228,11 +240,14 @@ def respond(
         keep = math.exp(-30.0 * dt / tau_s)
         ahead = x + 8.0 * q * keep / 35.0
         gain = dt + tau_s * (2.0 * (1.0 - keep) + 1.0 / 3.0) / 35.0
-        s, slope, pull, by_rate = surface(
-            ahead, gain, volts[k] - ohm * amps[k], own[LN_RATE], table, u_at, u, a_at, a, s
-        )
+        driven = volts[k] - ohm * amps[k]
+        if slope < 0.0:  # as Newton would go from here: one evaluation less
+            s -= (driven - driven_before + pull * (ahead - ahead_before)) / slope
+            s = min(max(s, TABLE_LO - 1.0), TABLE_HI + 1.0)
+        driven_before, ahead_before = driven, ahead
+        s, slope, pull, by_rate, i, j = surface(ahead, gain, driven, own[LN_RATE], table, u_at, u, a_at, a, s, i, j)
         rate = (s - ahead) / gain
-        point(by_rate, amps[k], s, first, u_at, a_at, direct)
+        point(by_rate, amps[k], s, first, u_at, a_at, i, j, direct)
         sense(dt, tau_s, keep, gain, rate, q, slope, pull, by_rate, direct, x_by, q_by, s_by)
         q = q * keep + 0.25 * tau_s * (1.0 - keep) * rate
         x += dt * rate
