@@ -71,16 +71,19 @@ class Wound:
     """The piece that follows no more."""
     parted: bool = False
 
+    def __post_init__(self) -> None:
+        self._by_crack, self._by_pieces = _Shapes(self.columns), _Shapes(self.pieces)
+
     def share_of_line(self, parts: np.ndarray) -> tuple[float, float]:
         """How much of the line is left, 1 when it was new, and the share of all changes that is not explained."""
-        amount, left = _explained(self.columns, self._relative(parts - self.before))
+        amount, left = self._by_crack.explained(self._relative(parts - self.before))
         return float(amount[1] / self.line), left
 
     def motion(self, parts: np.ndarray) -> tuple[np.ndarray, float]:
         """(2,) relative brightness that each piece has gained since it was counted from, and the share of the change
         that this does not explain.
         """
-        return _explained(self.pieces, self._relative(parts - self.since))
+        return self._by_pieces.explained(self._relative(parts - self.since))
 
     def _relative(self, change: np.ndarray) -> np.ndarray:
         out = change / self.before[:AXIAL_BINS].sum()
@@ -88,11 +91,18 @@ class Wound:
         return out
 
 
-def _explained(columns: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, float]:
-    """Least-squares amounts of the columns in a change, and the share of its square that they leave."""
-    amount = np.linalg.lstsq(columns, change, rcond=None)[0]
-    left = change - columns @ amount
-    return amount, float(left @ left / max(change @ change, 1e-30))
+class _Shapes:
+    """Least squares by the same columns (FEATURES, n), solved once."""
+
+    def __init__(self, columns: np.ndarray) -> None:
+        self._columns = columns
+        self._inverse = np.linalg.pinv(columns, rcond=np.finfo(float).eps * max(columns.shape))
+
+    def explained(self, change: np.ndarray) -> tuple[np.ndarray, float]:
+        """(n,) amounts of the columns in a change (FEATURES,), and the share of its square that they leave."""
+        amount = self._inverse @ change
+        left = change - self._columns @ amount
+        return amount, float(left @ left / max(change @ change, 1e-30))
 
 
 def closing_detail(sign: int, electrode: str) -> str:

@@ -53,7 +53,9 @@ class Anatomy:
         slopes = [np.gradient(plane) for plane in blurred]
         count = inside.size
         self._weights = np.reshape(blurred, (FEATURES, count))
+        self._held = np.ascontiguousarray(self._weights[:, self._inside])
         self._slopes = np.reshape(slopes, (FEATURES, 2, count))
+        self._held_slopes = np.reshape(self._slopes[:, :, self._inside], (FEATURES * 2, -1))
         self._whole = self._weights @ self._inside
         self._total = self._whole[:AXIAL_BINS].sum()
         self._whole /= self._total
@@ -85,10 +87,10 @@ class Anatomy:
 
     def _between(self, order: np.ndarray) -> np.ndarray:
         """(M, FEATURES) unit vectors: parts of the particle whose `order` lies between any two of its quantiles."""
-        limits = np.quantile(order[self._inside], np.arange(1, CUTS) / CUTS)
-        below = np.stack([self._inside & (order < limit) for limit in limits], axis=1)
+        order = order[self._inside]
+        below = (order[:, None] < np.quantile(order, np.arange(1, CUTS) / CUTS)).astype(float)
         upto = np.concatenate(
-            [np.zeros((FEATURES, 1)), self._weights @ below, (self._whole * self._total)[:, None]], axis=1
+            [np.zeros((FEATURES, 1)), self._held @ below, (self._whole * self._total)[:, None]], axis=1
         )
         low, high = np.triu_indices(CUTS + 1, 1)
         part = (upto[:, high] - upto[:, low]).T
@@ -136,22 +138,22 @@ class Anatomy:
 
     def _cracked(self, change: np.ndarray) -> tuple[float, int, int]:
         """Square left by the best crack, its direction and its cut: a line, all of it and one side moved, freely."""
-        best = (float(change @ change), 0, CUTS // 2 - 1)
-        for direction, order in enumerate(self._orders):
-            limits = self._limits[direction]
-            line = np.clip(LINE_PX / 2 + 0.5 - np.abs(order[:, None] - limits), 0, 1) * self._inside[:, None]
-            lines = (self._weights @ line).T / self._total
-            side = (order[:, None] >= limits) & self._inside[:, None]
-            moved = np.moveaxis(self._slopes @ side, 2, 0) / self._total
-            whole = (self._slopes @ self._inside / self._total)[None]
-            for beyond in (moved, whole - moved):
-                columns = np.concatenate(
-                    [np.broadcast_to(self._whole, lines.shape)[:, :, None], lines[:, :, None], beyond], axis=2
-                )
-                left, cut = _best(columns, change)
-                if left < best[0]:
-                    best = (left, direction, cut)
-        return best
+        along = self._orders[:, self._inside].T[:, :, None]  # (n, DIRECTIONS, 1)
+        shape = (len(along), -1)
+        lines = self._held @ np.clip(LINE_PX / 2 + 0.5 - np.abs(along - self._limits), 0, 1).reshape(shape)
+        moved = self._held_slopes @ (along >= self._limits).astype(float).reshape(shape)
+        moved = moved.reshape(FEATURES, 2, DIRECTIONS, 1, CUTS - 1)
+        whole = self._held_slopes.sum(axis=1).reshape(FEATURES, 2, 1, 1, 1)
+        columns = np.empty((DIRECTIONS, 2, CUTS - 1, FEATURES, 4))
+        columns[..., 0] = self._whole
+        columns[..., 1] = np.moveaxis(lines.reshape(FEATURES, DIRECTIONS, 1, CUTS - 1), 0, -1) / self._total
+        beyond = np.concatenate([moved, whole - moved], axis=3) / self._total
+        columns[..., 2:] = np.moveaxis(beyond, (0, 1), (-2, -1))
+        left, place = _best(columns.reshape(-1, FEATURES, 4), change)
+        square = float(change @ change)
+        if not left < square:
+            return square, 0, CUTS // 2 - 1
+        return left, place // (2 * (CUTS - 1)), place % (CUTS - 1)
 
 
 def _best(columns: np.ndarray, change: np.ndarray) -> tuple[float, int]:

@@ -154,8 +154,9 @@ class Lookback:
     def latest(self, index: int, since_t_s: float) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts since then, in electrons and electrons times px; NaN without any."""
         rows = self._rows(PART_FRAMES)
+        rows = rows[self._t_s[rows % FRAMES] >= since_t_s]
         parts = self._parts[rows % PART_FRAMES, index].astype(float)
-        recent = parts[(self._t_s[rows % FRAMES] >= since_t_s) & np.isfinite(parts).all(axis=1)]
+        recent = parts[np.isfinite(parts).all(axis=1)]
         return recent.mean(axis=0) if len(recent) else np.full(FEATURES, np.nan)
 
     def step(self, index: int, onset_t_s: float, others_t_s: list[float]) -> Step | None:
