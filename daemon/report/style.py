@@ -73,6 +73,8 @@ def duration(seconds: float) -> str:
 
 def figure(rows: int = 1, columns: int = 1, height: int = 340, **options: Any) -> go.Figure:
     """An empty figure of subplots, `options` as of plotly's `make_subplots`; spacing in the figure's own share."""
+    if rows == columns == 1 and not options:  # an eighth of the time
+        return go.Figure(layout={"template": _TEMPLATE, "height": height})
     made = make_subplots(rows=rows, cols=columns, **options)
     made.update_layout(template=_TEMPLATE, height=height)
     return made
