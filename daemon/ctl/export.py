@@ -65,11 +65,11 @@ def export(run: Path, out: Path, as_json: bool, file_format: Any, tables: tuple[
         click.echo(str(path))
 
 
-def _with_progress(work: Any) -> Any:
-    """Run `work` with a progress bar on standard error."""
+def _with_progress(work: Any, name: str = "tables") -> Any:
+    """Run `work` with a progress bar, and the time left, on standard error."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("tables", total=1.0)
+        task = bar.add_task(name, total=1.0)
         return work(lambda fraction: bar.update(task, completed=fraction))

@@ -29,6 +29,8 @@ points than this together: more make them no surer than their systematics."""
 FEWEST = 12
 REPRESENTATIVES = 200
 """Particles that are read beside those asked for: for what is common, and for the ensemble's charge."""
+READ_WORK, SETTLE_WORK = 30, 60
+"""What reading and settling what is common take, in fits of one particle: for the share done, which tells the end."""
 MIN_POINTS = 60
 INSIDE_S = 1e-6
 """Frames at a border itself would be read twice."""
@@ -121,12 +123,13 @@ def fit_models(
     two_phase = bool((alive & (kinds == "end_members")).sum() > (alive & (kinds == "monotone")).sum())
     able = alive & (kinds == ("end_members" if two_phase else "monotone"))
     read = wanted | _representatives(able)
-    series = Series.read(run, cell, np.flatnonzero(read), lambda share: progress(0.4 * share))
+    begin = READ_WORK / (READ_WORK + SETTLE_WORK + int(wanted.sum()))
+    series = Series.read(run, cell, np.flatnonzero(read), lambda share: progress(begin * share))
     reasons = [_reason(str(kind), str(what), bool(known)) for kind, what, known in zip(kinds, state, sure, strict=True)]
     if two_phase:
         return _two_phase(run, series, cell, wanted, able, reasons)
     return SolidSolution(run, series, cell, able & read, ocv).models(
-        wanted, reasons, lambda share: progress(0.4 + 0.6 * share)
+        wanted, reasons, lambda share: progress(begin + (1.0 - begin) * share)
     )
 
 
@@ -245,12 +248,13 @@ class SolidSolution:
         common = Common()
         which = self._telling_now = self._telling(first)
         own = first.begin(which, common, np.log(np.array(FIRST_RATES_PER_H) / 3600.0), FIRST_LN_TAU)
-        levels = []
+        levels, count = [], int(wanted.sum())
+        settled = SETTLE_WORK / (SETTLE_WORK + count)
         for k, (floor, rounds) in enumerate(STAGES):
             joint = first if k == 0 else Joint(self._observed, self.equilibrium, floor)
             own, common = joint.settle(which, own, common, rounds)
             levels.append(float(np.median(own[which, LN_RATE])))
-            progress(0.5 * (k + 1) / len(STAGES))
+            progress(settled * (k + 1) / len(STAGES))
         wide = Joint(self._observed, self.equilibrium, profile=PROFILE * (1.0 + PROFILE_SIGMA))
         other = wide.settle(which, own, common, PROFILE_ROUNDS)[0]
         # how far it moves when points weigh less or more, when the image's geometry is another, and by the voltage
@@ -267,7 +271,7 @@ class SolidSolution:
             name = int(self._run.particle_id[index])
             results.append(FitResult(name, reason=reasons[index]) if at is None else
                            self._result(joint, at, name, own[at], common, scale_sigma))  # fmt: skip
-            progress(0.5 + 0.5 * len(results) / wanted.sum())
+            progress(settled + (1.0 - settled) * len(results) / count)
         return self._summary(results, common, scale_sigma)
 
     def _voltage_share(self, ln_rate: float) -> float:
@@ -311,7 +315,7 @@ class SolidSolution:
         tau, tau_why = self._logarithm(joint, k, own, common, LN_TAU, np.sqrt(whole[LN_TAU]), best)
         radius = float(self._run.particles["equivalent_diameter_um"][self._which[k]]) * 0.5e-6
         value, low, high = (3600.0 * np.exp(bound) for bound in rate)
-        middle, least, most = (float(radius**2 / np.exp(bound)) for bound in (tau[0], tau[2], tau[1]))
+        middle, least, most = (float(radius**2 * np.exp(-bound)) for bound in (tau[0], tau[2], tau[1]))
         why = [f"rate {rate_why}"] * bool(rate_why) + [f"diffusion time {tau_why}"] * bool(tau_why)
         why += ["no pixel size: no diffusivity"] * (not np.isfinite(radius))
         return FitResult(

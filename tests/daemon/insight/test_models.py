@@ -87,8 +87,12 @@ def test_a_few_of_many_particles_are_read_and_agree_with_all(run, models, monkey
     monkeypatch.setattr(RunData, "traces", traces)
     monkeypatch.setattr(daemon.insight.models, "REPRESENTATIVES", 4)
     last = int(run.particle_id[len(RATE_PER_H) - 1])
-    (fit,) = fit_models(run, [last]).results
+    marks: list[float] = []
+    (fit,) = fit_models(run, [last], progress=marks.append).results
     assert set(read) <= {4, 5}
+    assert marks == sorted(marks) and marks[0] < 0.1 and marks[-1] == 1.0
+    # one fit is little beside what is common to all
+    assert marks[-2] > 0.9
     whole = models.results[len(RATE_PER_H) - 1]
     assert fit.particle_id == whole.particle_id == last
     np.testing.assert_allclose(fit.soc, whole.soc)
