@@ -16,6 +16,7 @@ from daemon.photometry.blocks import Block, History, grown
 from daemon.photometry.contrast import Contrasts
 from daemon.photometry.curves import HalfCurves
 from daemon.photometry.derive import SocTable
+from daemon.photometry.slices import Sliced
 from kernels.photometry import AXIAL_BINS
 
 TOGETHER_S = 1.0
@@ -29,6 +30,7 @@ BENT = 2.5
 """Second differences of the contrast beyond so many of their standard deviations are not noise alone."""
 SHAPE_BLOCKS = 16
 """Of which it is remembered how much centroids move by themselves."""
+ROWS_A_SLICE = 64
 KEPT_BLOCKS = 32768
 """Of drift left over, until the half they belong to has ended; beyond that every second one is kept."""
 USUAL_OFFSET, USUAL_SLOPE = 0.02, 0.1
@@ -237,7 +239,7 @@ class AxialBook:
             return []
         return [{name: np.array([row[name] for row in waiting]) for name in waiting[0]}]
 
-    def end_half(self, curves: HalfCurves, history: History) -> None:
+    def end_half(self, curves: HalfCurves, history: History) -> Sliced[None]:
         """Learn what even ends look like, from the history that `curves` were made of: relaxed rests, and means of a
         charge and a discharge.
         """
@@ -250,17 +252,21 @@ class AxialBook:
         self._t_s, self._drifts = t_s[later].tolist(), list(drifts[later])
         moved = drift @ self._axes.direction.T
         parts = quarters(np.asarray(history.axial, float)) / quarters(base) - 1.0
+        yield
         parts -= self._axes.slip * (moved * (1.0 + curves.contrast))[:, :, None]
         parts[:, ~self._axes.rods] = np.nan
         own = replace(curves, layers=parts)
         self._span = np.fmax(self._span, np.where(curves.known, np.abs(curves.contrast).max(axis=0), np.nan))
         for rest in curves.half.rests:
+            yield
             anchor = rest_anchor(own, rest)
             if anchor is not None:
                 difference = self._difference(anchor.layers[None])
                 none = np.zeros(difference.shape)
                 self._rests.append(Alike(anchor.contrast[None], difference, anchor.sigma[None], none))
+        yield
         drive = driven(own) if curves.half.sign else None
+        yield
         before, self._drive = self._drive, drive if drive is not None else self._drive
         if drive is not None and before is not None and alike(before, drive) and drive.source == before.source + 1:
             self._pairs.append(self._pair(drive, before))
@@ -310,7 +316,7 @@ class AxialBook:
         scale = np.where(count > 4, np.maximum(misfit / np.maximum(count - 2, 1), 1.0), 1.0)
         return even, np.stack([c / whole, -b / whole, a / whole], axis=1) * scale[:, None]
 
-    def rows(self, usable: np.ndarray) -> list[dict[str, Any]]:
+    def rows(self, usable: np.ndarray) -> Sliced[list[dict[str, Any]]]:
         """One row a particle: `axis_deg` (from the image's x axis, downwards), `length_px`, why there is no gradient or
         shift, and what they are made of; `usable` (P,) particles have a curve.
         """
@@ -321,6 +327,8 @@ class AxialBook:
         further = self._further()
         rows = []
         for i in range(self.count):
+            if i % ROWS_A_SLICE == 0:
+                yield
             lit = measured[i] and bool(np.isfinite(self._bins[i]).all())
             why = str(axes.why[i]) or ("" if lit else "not_measured")
             rows.append({

@@ -320,7 +320,7 @@ class Science:
         if curves is None:
             return
         self._calibrator.add(curves)
-        self._axial.end_half(curves, self._history)
+        yield from self._axial.end_half(curves, self._history)
         if not half.sign:
             return
         yield
@@ -334,6 +334,13 @@ class Science:
         yield
         fronts = yield from self.fronts.end_half(curves, self._history)
         self._update.fronts += fronts
+        axes = yield from self._axial.rows(self._with_curve)
+        self._update.axes = axes
+
+    @property
+    def _with_curve(self) -> np.ndarray:
+        """(P,) bool: those whose SoC is known all the way."""
+        return self._table.usable & ~self._table.open_interior
 
     def _judge(self, curves: HalfCurves) -> None:
         """Who takes part, and who has stopped to."""
@@ -408,8 +415,8 @@ class Science:
         flux_e = self._contrasts.flux_e
         if flux_e is None:
             return
-        if self._axial.changed:
-            update.axes = self._axial.rows(self._table.usable & ~self._table.open_interior)
+        if self._axial.changed and self._ending is None:
+            update.axes = completed(self._axial.rows(self._with_curve))
         states, kinds, modes = self.states, self._kinds, self.fronts.modes
         fresh = self._told_states < 0
         bright = ~self._told_brightness & (fresh | np.isfinite(flux_e))

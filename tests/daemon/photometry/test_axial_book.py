@@ -7,6 +7,7 @@ from daemon.photometry.axial import AxialRows
 from daemon.photometry.axial_book import AxialBook
 from daemon.photometry.derive import SocTable
 from daemon.photometry.science import Science, ScienceSettings
+from daemon.photometry.slices import completed
 from daemon.store.axial import DRIFT
 from tests.daemon.photometry.synthetic import Movie, cell_rows, charge_at, gitt
 from tests.daemon.photometry.test_axial import masks_of
@@ -120,7 +121,7 @@ def test_a_drift_that_all_particles_show_is_none_of_their_shifts():
 
 def test_before_anything_was_measured_it_says_so():
     book = AxialBook(masks_of(SHAPES[-3:]))
-    rows = book.rows(np.ones(3, bool))
+    rows = completed(book.rows(np.ones(3, bool)))
     assert [row["axial_unknown_why"] for row in rows] == ["not_measured", "not_measured", "round"]
     assert book.ready() == book.finish() == []
     assert np.isnan(book.summary(SocTable({}, 3))["axial_gradient_rms"])
@@ -132,4 +133,4 @@ def test_particles_that_are_added_begin_anew():
     assert book.change_masks(many) == []
     assert book.count == 3
     assert book.changed
-    assert len(book.rows(np.zeros(3, bool))) == 3
+    assert len(completed(book.rows(np.zeros(3, bool)))) == 3
