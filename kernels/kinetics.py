@@ -231,8 +231,7 @@ def respond(
     """
     tau_s, first = math.exp(own[LN_TAU]), OFF + off_at.shape[0]
     x, q, s = own[START], 0.0, own[START]
-    i, j, slope, pull = 0, 0, -1.0, 0.0
-    driven_before, ahead_before = volts[0] - ohm * amps[0], x
+    i, j = 0, 0
     x_by, q_by, s_by, direct = np.zeros(sensed), np.zeros(sensed), np.zeros(sensed), np.zeros(sensed)
     x_by[START] = 1.0
     for k in range(mean.shape[0] * every):
@@ -241,10 +240,6 @@ def respond(
         ahead = x + 8.0 * q * keep / 35.0
         gain = dt + tau_s * (2.0 * (1.0 - keep) + 1.0 / 3.0) / 35.0
         driven = volts[k] - ohm * amps[k]
-        if slope < 0.0:  # as Newton would go from here: one evaluation less
-            s -= (driven - driven_before + pull * (ahead - ahead_before)) / slope
-            s = min(max(s, TABLE_LO - 1.0), TABLE_HI + 1.0)
-        driven_before, ahead_before = driven, ahead
         s, slope, pull, by_rate, i, j = surface(ahead, gain, driven, own[LN_RATE], table, u_at, u, a_at, a, s, i, j)
         rate = (s - ahead) / gain
         point(by_rate, amps[k], s, first, u_at, a_at, i, j, direct)
