@@ -99,7 +99,9 @@ def test_no_description_is_a_sentence(port):
         read_description(port, bootstrap(), None)
 
 
-@pytest.mark.parametrize("stored", [b"no archive", zipped(name="readme.txt"), zipped()[:60]])
+@pytest.mark.parametrize(
+    "stored", [b"no archive", zipped(name="readme.txt"), zipped()[:60]], ids=["none", "no description", "cut short"]
+)
 def test_a_broken_archive_is_a_sentence(stored):
     with pytest.raises(UsbError, match="description"):
         unpacked(stored, ZIP)
