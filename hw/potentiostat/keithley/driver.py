@@ -30,7 +30,8 @@ from hw.potentiostat.keithley import commands
 from hw.potentiostat.keithley.commands import BUFFER
 from hw.potentiostat.keithley.models import MODELS
 from hw.potentiostat.keithley.readings import Readings
-from hw.potentiostat.keithley.scpi import Scpi, cell_error
+from hw.potentiostat.keithley.scpi import Scpi
+from hw.potentiostat.usb_errors import cell_error
 from hw.usb.bus import FoundDevice, UsbId, find
 from hw.usb.device import UsbDevice
 from hw.usb.errors import UsbError

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from hw.errors import CellReason, PotentiostatError
+from hw.potentiostat.usb_errors import cell_error
 from hw.usb.device import UsbDevice
 from hw.usb.errors import UsbError, UsbReason
 from hw.usb.usbtmc import UsbTmc
@@ -21,19 +22,6 @@ LEAST_S = 0.1
 """A query is not asked again with less time than this."""
 OVERFLOW = 9.9e36
 """The unit tells what it cannot measure as 9.9e37."""
-
-_REASONS = {
-    UsbReason.NOT_FOUND: CellReason.NOT_FOUND,
-    UsbReason.UNPLUGGED: CellReason.UNPLUGGED,
-    UsbReason.TIMEOUT: CellReason.STALLED,
-    UsbReason.STALLED: CellReason.STALLED,
-}
-
-
-def cell_error(error: UsbError) -> PotentiostatError:
-    """The same as an error of a potentiostat; what is said of the bus alone keeps its own reason."""
-    reason = _REASONS.get(error.reason)  # type: ignore[call-overload]
-    return PotentiostatError(error.reason if reason is None else reason, error.detail)
 
 
 class Scpi:

@@ -38,7 +38,8 @@ from hw.potentiostat.methodscript.scripts import (
     voltage_script,
     watch_script,
 )
-from hw.potentiostat.methodscript.session import Heard, ScriptFailed, Session, translated
+from hw.potentiostat.methodscript.session import Heard, ScriptFailed, Session
+from hw.potentiostat.usb_errors import cell_error
 from hw.usb.errors import UsbError
 from hw.usb.lines import Lines
 
@@ -120,7 +121,7 @@ class MethodScriptPotentiostat(Potentiostat):
                 self._lines.open()
             except UsbError as error:
                 self._lines = None
-                raise translated(error) from error
+                raise cell_error(error) from error
             self._session = Session(self._lines, settings.interval_s / settings.clock_rate)
             try:
                 return self._opened_info(self._session, serial)

@@ -18,7 +18,8 @@ from hw.errors import CellReason, PotentiostatError
 from hw.potentiostat.methodscript.codes import sentence
 from hw.potentiostat.methodscript.packets import End, Fault, Garbage, Mark, Message, Packet, parse_line
 from hw.potentiostat.methodscript.scripts import off_script, probe_script
-from hw.usb.errors import UsbError, UsbReason
+from hw.potentiostat.usb_errors import cell_error
+from hw.usb.errors import UsbError
 from hw.usb.lines import Line, Lines
 
 log = logging.getLogger(__name__)
@@ -68,13 +69,13 @@ class Session:
         try:
             self._lines.write(text.encode("ascii"))
         except UsbError as error:
-            raise translated(error) from error
+            raise cell_error(error) from error
 
     def _line(self, timeout_s: float) -> Line | None:
         try:
             return self._lines.read_line(max(timeout_s, 0.0))
         except UsbError as error:
-            raise translated(error) from error
+            raise cell_error(error) from error
 
     def _lines_until(self, deadline_s: float) -> Iterator[Line]:
         while (line := self._line(deadline_s - time.monotonic())) is not None:
@@ -266,17 +267,3 @@ class ScriptFailed(PotentiostatError):
     def __init__(self, code: str, place: str) -> None:
         super().__init__(CellReason.DEVICE_ERROR, f"the potentiostat stopped with {sentence(code, place)}")
         self.error, self.place = code, place
-
-
-_REASONS = {
-    UsbReason.NOT_FOUND: CellReason.NOT_FOUND,
-    UsbReason.UNPLUGGED: CellReason.UNPLUGGED,
-    UsbReason.STALLED: CellReason.STALLED,
-    UsbReason.TIMEOUT: CellReason.STALLED,
-}
-
-
-def translated(error: UsbError) -> PotentiostatError:
-    """The same failure as a potentiostat's."""
-    reason = _REASONS.get(error.reason) if isinstance(error.reason, UsbReason) else None
-    return PotentiostatError(reason or error.reason, error.detail)

@@ -4,7 +4,8 @@ import time
 import pytest
 
 from hw.errors import CellReason, PotentiostatError
-from hw.potentiostat.keithley.scpi import Scpi, cell_error
+from hw.potentiostat.keithley.scpi import Scpi
+from hw.potentiostat.usb_errors import cell_error
 from hw.usb.errors import UsbError, UsbReason
 from tests.hw.usb.test_usbtmc import Instrument, answer
 

@@ -10,7 +10,8 @@ import pytest
 from hw.errors import CellReason, PotentiostatError
 from hw.potentiostat.methodscript import session as session_module
 from hw.potentiostat.methodscript.packets import Packet
-from hw.potentiostat.methodscript.session import ScriptFailed, Session, State, translated
+from hw.potentiostat.methodscript.session import ScriptFailed, Session, State
+from hw.potentiostat.usb_errors import cell_error
 from hw.usb.errors import UsbError, UsbReason
 from hw.usb.lines import Line
 
@@ -146,6 +147,6 @@ def test_half_a_script_cannot_run():
 
 
 def test_failures_of_links_are_failures_of_the_potentiostat():
-    reasons = {reason: translated(UsbError(reason, "x")).reason for reason in UsbReason}
+    reasons = {reason: cell_error(UsbError(reason, "x")).reason for reason in UsbReason}
     assert reasons[UsbReason.UNPLUGGED] is CellReason.UNPLUGGED and reasons[UsbReason.TIMEOUT] is CellReason.STALLED
     assert reasons[UsbReason.BUSY] is UsbReason.BUSY and reasons[UsbReason.DENIED] is UsbReason.DENIED
