@@ -104,7 +104,7 @@ def measured(path: Path) -> dict[str, Any]:
             swings.setdefault((row["cycle"], row["half"]), []).append(swing)
         return {
             "samples": len(t_s),
-            "frames": reader.frame_count,
+            "frames": reader.frame_count(),
             "charge_mah": float((np.clip(current[1:], 0, None) * steps).sum() / 3600.0),
             "cycles": {key: np.array(values, float) for key, values in swings.items()},
         }
