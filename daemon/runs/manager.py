@@ -70,6 +70,8 @@ class RunManager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
         self._dropped_before = 0
+        self._last_frame_s = NAN
+        self._camera_away = False
         self.problem: InstrumentError | None = None
         """Why the latest run failed; None after one that did not."""
 
@@ -244,6 +246,7 @@ class RunManager:
         return self._active.depth if self._active is not None else 0
 
     def _on_batch(self, batch: MeasureBatch) -> None:
+        self._last_frame_s = float(batch.host_t_s[-1])
         active = self._active
         if active is None:
             return
@@ -260,12 +263,18 @@ class RunManager:
         self._writer.set_metadata({"started_utc": started.isoformat()})
 
     def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
+        silence_s = time.monotonic() - self._last_frame_s
         if kind == "lost":
-            self.record(Event(EventKind.CAMERA_LOST, NAN, NAN, detail=str(fields.get("detail", ""))))
+            if not self._camera_away:  # further tries that fail belong to the same outage
+                detail = str(fields.get("detail", ""))
+                self.record(Event(EventKind.CAMERA_LOST, NAN, NAN, magnitude=silence_s, detail=detail))
+            self._camera_away = True
         elif kind == "ended" and self._active is not None and self._active.running.is_set():
             self._active.end(Ending())
-        elif kind == "open" and self._active is not None and self._active.running.is_set():
-            self.record(Event(EventKind.CAMERA_BACK, NAN, NAN))
+        elif kind == "open":
+            if self._camera_away or (self._active is not None and self._active.running.is_set()):
+                self.record(Event(EventKind.CAMERA_BACK, NAN, NAN, magnitude=silence_s))
+            self._camera_away = False
 
     def _on_restart(self) -> None:
         self.record(Event(EventKind.ENGINE_RESTARTED, NAN, NAN))

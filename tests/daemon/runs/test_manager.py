@@ -308,6 +308,7 @@ async def test_events_of_the_instrument_are_dated_stored_and_published(tmp_path,
         engine.show(30)
         await until(lambda: one.runs.current().frames == 30)
         engine.on_camera("lost", {"detail": "pulled"})
+        engine.on_camera("lost", {"detail": "not found"})  # a try to open it again: the same outage
         engine.on_camera("open", {})
         one.runs.on_cell_event(Event(EventKind.CELL_LIMIT, NAN, NAN))
         await until(lambda: len(one.events) >= 4)
@@ -316,6 +317,7 @@ async def test_events_of_the_instrument_are_dated_stored_and_published(tmp_path,
     assert outside.run_id == "" and [event.seq for event in one.events] == [1, 2, 3, 4]
     assert [event.kind for event in inside] == ["camera_lost", "camera_back", "cell_limit"]
     assert inside[0].detail == "pulled"
+    assert 0.0 <= inside[0].magnitude <= inside[1].magnitude < 60.0
     assert all(event.run_id == run.run_id for event in inside)
     assert all(event.t_s == pytest.approx(0.29, abs=0.01) for event in inside)
 
