@@ -1,4 +1,4 @@
-"""The twin's cell on the bench of an emulated device: electrode and clock, shown to the simulated camera."""
+"""The twin's cell on the terminals of an emulated device: electrode and clock, shown to the simulated camera."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hw.twin.electrode import Electrode
 from hw.twin.sample import make_sample, stream
-from hw.twin.settings import NotNegative, Positive, SampleOptions
+from hw.twin.settings import NotNegative, SampleOptions
 from hw.twin.world import WorldState, WorldWriter
 
-LONGEST_LEAP_S = 5.0  # host seconds to catch up with after a suspend: the rest is skipped
+LONGEST_LEAP_S = 60.0  # host seconds to catch up with: nobody asked, or the machine slept. The rest is skipped
 PUBLISH_S = 0.01
 _NOISE = 12  # sub-stream of the seed
 
@@ -20,8 +20,6 @@ _NOISE = 12  # sub-stream of the seed
 class BenchOptions(SampleOptions):
     """The sample that is the cell, and how it is read."""
 
-    speed: Positive = 1.0
-    """Seconds that the cell ages in one of the device's, which are the host's: a cell of so much less capacity."""
     world: str = ""
     """Path of the file that the simulated camera attaches to; empty: nobody looks."""
     voltage_noise_v: NotNegative = 5e-5
@@ -29,12 +27,24 @@ class BenchOptions(SampleOptions):
 
 
 class BenchCell:
-    """An electrode on a device whose clock is the host's, from 0 on; the electrode's own may run faster."""
+    """An electrode on a device's terminals, whose clock starts at 0.
 
-    def __init__(self, options: BenchOptions, longest_leap_s: float = LONGEST_LEAP_S) -> None:
-        self._longest_leap_s = longest_leap_s
+    `clock_rate`: device seconds in one of the host's. `ageing`: the cell's seconds in one of the device's, which is a
+    cell of so much less capacity.
+    """
+
+    def __init__(
+        self,
+        options: BenchOptions,
+        *,
+        clock_rate: float = 1.0,
+        ageing: float = 1.0,
+        longest_leap_s: float = LONGEST_LEAP_S,
+    ) -> None:
         sample_options = SampleOptions(**{name: getattr(options, name) for name in SampleOptions.model_fields})
         self._options = options
+        self._clock_rate, self._ageing = clock_rate, ageing
+        self._longest_leap_s = longest_leap_s
         self.electrode = Electrode(make_sample(sample_options))
         self.electrode.advance(1e-3)  # compiles the physics before its clock starts
         self.electrode.t_s = 0.0
@@ -54,18 +64,18 @@ class BenchCell:
 
     def due_s(self, now_s: float) -> float:
         """The device's clock at `now_s` (`time.monotonic()`); time in which the host slept is left out."""
-        due_s = now_s - self._anchor_t
-        behind_s = max(due_s - self._t_s - self._longest_leap_s, 0.0)
-        self._anchor_t += behind_s
+        due_s = (now_s - self._anchor_t) * self._clock_rate
+        behind_s = max(due_s - self._t_s - self._longest_leap_s * self._clock_rate, 0.0)
+        self._anchor_t += behind_s / self._clock_rate
         return due_s - behind_s
 
     def host_s(self, t_s: float) -> float:
         """`time.monotonic()` at which the device's clock shows `t_s`."""
-        return self._anchor_t + t_s
+        return self._anchor_t + t_s / self._clock_rate
 
     def advance(self, t_s: float) -> None:
         """Let time pass until the device's clock shows `t_s`."""
-        self.electrode.advance(max(t_s - self._t_s, 0.0) * self._options.speed)
+        self.electrode.advance(max(t_s - self._t_s, 0.0) * self._ageing)
         self.electrode.events.clear()
         self._t_s = max(t_s, self._t_s)
 
@@ -88,14 +98,14 @@ class BenchCell:
             self._writer.publish(self._state())
 
     def _state(self) -> WorldState:
-        electrode, speed = self.electrode, self._options.speed
+        electrode, ageing = self.electrode, self._ageing
         particles = electrode.state.copy()
-        particles.c_rate *= speed
-        particles.crack_t_s /= speed
+        particles.c_rate *= ageing
+        particles.crack_t_s /= ageing
         return WorldState(
             t_s=self._t_s,
             host_t_s=self.host_s(self._t_s),
-            speed=1.0,
+            speed=self._clock_rate,
             mode=electrode.mode,
             voltage_v=electrode.voltage_v,
             current_ma=electrode.current_ma,

@@ -161,9 +161,9 @@ class Interpreter:
             return
         yield self._cell.t_s + float(self._number(node.args[0]))
         if node.name == "meas":
-            voltage_v, current_a = self._cell.read()
+            voltage_v, current_ma = self._cell.read()
             kind = node.args[2]
-            self._numbers[node.args[1]] = voltage_v if kind == "ab" else current_a
+            self._numbers[node.args[1]] = voltage_v if kind == "ab" else current_ma / 1e3
             self._kinds[node.args[1]] = kind
 
     def _do_set_int(self, node: Node) -> None:
@@ -274,10 +274,10 @@ class Interpreter:
         self._cell.apply()
 
     def _readings(self, node: Node) -> None:
-        voltage_v, current_a = self._cell.read()
+        voltage_v, current_ma = self._cell.read()
         self._numbers[node.args[0]], self._kinds[node.args[0]] = voltage_v, "ab"
         if node.name != "meas_loop_ocp":
-            self._numbers[node.args[1]], self._kinds[node.args[1]] = current_a, "ba"
+            self._numbers[node.args[1]], self._kinds[node.args[1]] = current_ma / 1e3, "ba"
 
     def _do_pck_start(self, node: Node) -> None:
         self._packet = []

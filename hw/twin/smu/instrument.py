@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 from hw.twin.bench import BenchCell, BenchOptions
+from hw.twin.settings import Positive
 from hw.twin.smu import trigger
 from hw.twin.smu.language import (
     CONFLICT,
@@ -40,6 +41,8 @@ class SmuOptions(BenchOptions):
     model: Literal["2450", "2460", "2461"] = "2450"
     serial: str = "04400001"
     language: Literal["SCPI", "TSP"] = "SCPI"
+    speed: Positive = 1.0
+    """Seconds that the cell ages in one of the unit's, which are the host's."""
     found_on_ma: float = 0.0
     """Current that it drives already when it is plugged in, as a host that died would leave it."""
 
@@ -58,7 +61,7 @@ class Instrument:
 
     def __init__(self, options: SmuOptions) -> None:
         self.options = options
-        self.cell = BenchCell(options, longest_leap_s=float("inf"))  # it goes on with no host to ask
+        self.cell = BenchCell(options, ageing=options.speed, longest_leap_s=float("inf"))  # goes on with no host to ask
         self.errors = ErrorQueue()
         self.triggers = trigger.TriggerModel(self)
         self.buffer: deque[Reading] = deque(maxlen=BUFFER_POINTS)
