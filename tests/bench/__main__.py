@@ -31,7 +31,7 @@ def main(parts: tuple[str, ...], minutes: float) -> None:
     for part in parts or [part for part in PARTS if part != "sustained"]:
         module = importlib.import_module(f"tests.bench.{part}")
         found = module.run(minutes) if part in TIMED else module.run()
-        for name, figures in found.items() if isinstance(found, dict) else [("", found)]:
+        for name, figures in [("", found)] if isinstance(found, list) else found:
             show(f"{PARTS[part]}, {name}" if name else PARTS[part], figures)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tests.bench.figures import Figure
 from tests.bench.watch import (
     accounts_figures,
@@ -44,9 +46,10 @@ RECIPE = {
 that what ends with them, and the memory it takes, comes often and from early on."""
 
 
-def run(minutes: float) -> dict[str, list[Figure]]:
-    """`minutes` of each load."""
-    return {f"{name} at {rate_hz:g} frames/s": _load(name, rate_hz, minutes) for name, rate_hz in LOADS}
+def run(minutes: float) -> Iterator[tuple[str, list[Figure]]]:
+    """`minutes` of each load, told as each ends."""
+    for pixel_format, rate_hz in LOADS:
+        yield f"{pixel_format} at {rate_hz:g} frames/s", _load(pixel_format, rate_hz, minutes)
 
 
 def _load(pixel_format: str, rate_hz: float, minutes: float) -> list[Figure]:
