@@ -261,7 +261,7 @@ def test_two_at_once_wait_for_each_other(home: Home) -> None:
         ["switch", "1.2"],
         ["starting"],
         ["confirm"],
-        ["prune", "--keep", "2"],
+        ["prune"],
         ["switch", "1.1"],
     ]
     tools = [
