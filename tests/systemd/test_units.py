@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import load_settings
+from tests.packaging.updating import tool
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "photometryd.service"
@@ -106,6 +107,37 @@ def test_settings_are_checked_before_the_start() -> None:
     assert unit["ExecStartPre"].endswith("photometryctl check-config /etc/photometryd/photometryd.toml")
     assert unit["ExecStart"].endswith("photometryd --config /etc/photometryd/photometryd.toml")
     assert unit["Restart"] == "on-failure"
+
+
+def test_a_version_that_fails_is_left_before_systemd_gives_up() -> None:
+    unit, service = settings(section="Unit"), settings()
+    assert unit["OnFailure"] == ROLLBACK.name
+    assert service["Restart"] == "on-failure"
+    # systemd 252 counts each restart of its own twice; the last start is the one that goes back
+    assert int(unit["StartLimitBurst"]) >= 1 + 2 * tool.START_LIMIT
+    first = UNIT.read_text().split("ExecStartPre=")[1]
+    # before the settings are checked: settings that a new version cannot read count too
+    assert first.startswith("-+/usr/sbin/photometryd-update starting\n")
+    assert float(service["TimeoutStartSec"]) > tool.LOCK_S + tool.SYSTEMCTL_S
+
+
+def test_going_back_starts_the_service_only_when_there_was_a_reason() -> None:
+    service = settings(ROLLBACK)
+    assert service["ExecCondition"] == "/usr/sbin/photometryd-update failed-start"
+    assert service["CapabilityBoundingSet"] == ""
+    # systemd takes orders only from those with all rights
+    orders = re.findall(r"^ExecStart=\+(.*)$", ROLLBACK.read_text(), re.MULTILINE)
+    assert orders == [f"/usr/bin/systemctl {verb} {UNIT.name}" for verb in ("reset-failed", "--no-block start")]
+
+
+def test_the_proof_begins_with_the_service_and_ends_with_it() -> None:
+    assert settings(section="Unit")["Wants"] == CONFIRM.name
+    unit, service = settings(CONFIRM, "Unit"), settings(CONFIRM)
+    assert unit["BindsTo"] == unit["After"] == UNIT.name
+    assert service["SupplementaryGroups"] == settings()["Group"]
+    assert "--settle-s ${SETTLE_S}" in service["ExecStart"]
+    assert service["Environment"].startswith("SETTLE_S=")
+    assert service["TimeoutStartSec"] == "infinity"  # the time to settle is a setting
 
 
 def test_the_packaged_settings_are_valid() -> None:
