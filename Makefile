@@ -4,11 +4,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm bench soak accuracy docs
+.PHONY: help run test lint hil vm fuzz bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
+INPUTS ?= 1000000
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
@@ -22,6 +23,7 @@ help:
 	@echo "make lint      the checks without the tests"
 	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
 	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
+	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
@@ -62,6 +64,9 @@ $(GUEST): tests/hil/vm/image systemd/70-photometryd.rules systemd/photometryd.sy
 
 vm: $(READY) $(GUEST)
 	@PHOTOMETRYD_GUEST=$(CURDIR)/$(dir $(GUEST)) $(BIN)/python -m pytest -q $(or $(ARGS),tests/hil/vm)
+
+fuzz: $(WARM)
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench
