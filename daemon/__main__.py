@@ -70,7 +70,7 @@ async def _serve(loaded: LoadedSettings, logs: LogService) -> int:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
     except InstrumentError as error:
-        log.critical("%s", error)
+        log.critical("%s [%s]", error, error.code)
         return 1
     finally:
         stopping.cancel()

@@ -13,10 +13,11 @@ from daemon.diagnostics.metrics import Metrics
 from daemon.diagnostics.selftest import machine_checks
 from daemon.errors import all_reasons
 from daemon.schema import generic
+from tests.packaging.updating import tool
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-CODES = {reason.code for reason in all_reasons()}
+CODES = {reason.code for reason in (*all_reasons(), *tool.Reason)}
 FIRST_WORDS = {code.split(".")[0] for code in CODES} | {name.split(".")[0] for name in KNOWN}
 SUFFIXES = {
     ".md",

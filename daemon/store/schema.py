@@ -2,6 +2,10 @@
 
 Both kinds of file carry an application id, so that `file` and the readers tell them apart, and sqlite-utils'
 `_sqlite_migrations` table. Steps are only ever added; all that are pending are applied in one transaction.
+
+A version can be gone back from: a step that an older one may ignore, as it only adds tables, columns that may be NULL,
+or plain indexes, is named with a plus sign (``0031+_wear``). Unknown steps without one are refused. All steps since the
+first release have one.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from daemon.store.faults import primary_code, translated
 from daemon.store.sqlite import Database, Migrations
 from daemon.tables import HEALTH, RATES
 
+ADDITIVE = "+_"  # behind a step's number
 BUSY_TIMEOUT_MS = 2000  # another program's short write; the queue covers two seconds many times over
 
 catalogue_steps = Migrations("photometry-catalogue")
@@ -350,10 +355,17 @@ def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:
         return True
     if application_id != kind.application_id:
         raise StoreError(StoreReason.NOT_A_RUN, f"{path} is an SQLite database, but no {kind.name}")
-    unknown = [step.name for step in kind.steps.applied(db) if step.name not in _known_steps(kind)]
+    known = _known_steps(kind)
+    unknown = [step.name for step in kind.steps.applied(db) if step.name not in known and not may_be_ignored(step.name)]
     if unknown:
         raise StoreError(StoreReason.NEWER, f"{path} has had the step '{unknown[0]}', which this version does not know")
     return False
+
+
+def may_be_ignored(step: str) -> bool:
+    """Whether a version that does not know the step can read and write the file all the same."""
+    number, plus, _ = step.partition(ADDITIVE)
+    return bool(plus) and number.isdigit()
 
 
 @functools.cache

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from daemon.config import load_settings
+from tests.packaging.updating import tool
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "photometryd.service"
+ROLLBACK = ROOT / "systemd" / "photometryd-rollback.service"
+CONFIRM = ROOT / "systemd" / "photometryd-confirm.service"
 RULES = ROOT / "systemd" / "70-photometryd.rules"
 
 
@@ -27,39 +30,53 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=30)
 
 
-def settings() -> dict[str, str]:
-    """The keys of [Service]; of repeated ones the last."""
+def settings(unit: Path = UNIT, section: str = "Service") -> dict[str, str]:
+    """The keys of a section; of repeated ones the last."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
-    return dict(parser["Service"])
+    parser.read(unit)
+    return dict(parser[section])
 
 
 @pytest.fixture
-def installed_unit(tmp_path: Path) -> Path:
-    """The unit with its commands where the test can put them."""
-    commands = tmp_path / "opt/photometryd/.venv/bin"
-    commands.mkdir(parents=True)
-    for name in ("photometryd", "photometryctl"):
-        (commands / name).write_text("#!/bin/sh\n")
-        (commands / name).chmod(0o755)
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/photometryd", f"{tmp_path}/opt/photometryd"))
-    return unit
+def installed(tmp_path: Path) -> Path:
+    """The units with their commands where the test can put them."""
+    commands = ("opt/photometryd/current/bin/photometryd", "opt/photometryd/current/bin/photometryctl",
+                "usr/sbin/photometryd-update")  # fmt: skip
+    for name in commands:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    for unit in (UNIT, ROLLBACK, CONFIRM):
+        text = unit.read_text()
+        for name in commands:
+            text = text.replace(f"/{name} ", f"{tmp_path}/{name} ")
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
 
 
-def test_systemd_accepts_the_unit(installed_unit: Path) -> None:
-    done = run("systemd-analyze", "verify", "--man=no", installed_unit)
+@pytest.mark.parametrize("unit", [UNIT, ROLLBACK, CONFIRM], ids=lambda unit: unit.stem)
+def test_systemd_accepts_the_unit(installed: Path, unit: Path) -> None:
+    done = run("systemd-analyze", "verify", "--man=no", installed / unit.name)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_systemd_finds_a_broken_unit(installed_unit: Path) -> None:
-    installed_unit.write_text(installed_unit.read_text().replace("Type=notify", "Type=notfy"))
-    assert "notfy" in run("systemd-analyze", "verify", "--man=no", installed_unit).stderr
+@pytest.mark.parametrize(
+    ("unit", "right", "wrong"),
+    [(UNIT, "Type=notify", "Type=notfy"), (ROLLBACK, "Type=oneshot", "Type=oneshoot"),
+     (CONFIRM, "photometryd-update prove", "photometryd-updat prove")],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)  # fmt: skip
+def test_systemd_finds_a_broken_unit(installed: Path, unit: Path, right: str, wrong: str) -> None:
+    broken = installed / unit.name
+    broken.write_text(broken.read_text().replace(right, wrong))
+    assert wrong.rpartition("=")[2].partition(" ")[0] in run("systemd-analyze", "verify", "--man=no", broken).stderr
 
 
-def test_exposure_is_at_most_2(installed_unit: Path) -> None:
-    done = run("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", installed_unit)
+@pytest.mark.parametrize("unit", [UNIT, ROLLBACK, CONFIRM], ids=lambda unit: unit.stem)
+def test_exposure_is_at_most_2(installed: Path, unit: Path) -> None:
+    security = ("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager")
+    done = run(*security, installed / unit.name)
     assert done.returncode == 0, done.stdout
 
 
@@ -90,6 +107,37 @@ def test_settings_are_checked_before_the_start() -> None:
     assert unit["ExecStartPre"].endswith("photometryctl check-config /etc/photometryd/photometryd.toml")
     assert unit["ExecStart"].endswith("photometryd --config /etc/photometryd/photometryd.toml")
     assert unit["Restart"] == "on-failure"
+
+
+def test_a_version_that_fails_is_left_before_systemd_gives_up() -> None:
+    unit, service = settings(section="Unit"), settings()
+    assert unit["OnFailure"] == ROLLBACK.name
+    assert service["Restart"] == "on-failure"
+    # systemd 252 counts each restart of its own twice; the last start is the one that goes back
+    assert int(unit["StartLimitBurst"]) >= 1 + 2 * tool.START_LIMIT
+    first = UNIT.read_text().split("ExecStartPre=")[1]
+    # before the settings are checked: settings that a new version cannot read count too
+    assert first.startswith("-+/usr/sbin/photometryd-update starting\n")
+    assert float(service["TimeoutStartSec"]) > tool.LOCK_S + tool.SYSTEMCTL_S
+
+
+def test_going_back_starts_the_service_only_when_there_was_a_reason() -> None:
+    service = settings(ROLLBACK)
+    assert service["ExecCondition"] == "/usr/sbin/photometryd-update failed-start"
+    assert service["CapabilityBoundingSet"] == ""
+    # systemd takes orders only from those with all rights
+    orders = re.findall(r"^ExecStart=\+(.*)$", ROLLBACK.read_text(), re.MULTILINE)
+    assert orders == [f"/usr/bin/systemctl {verb} {UNIT.name}" for verb in ("reset-failed", "--no-block start")]
+
+
+def test_the_proof_begins_with_the_service_and_ends_with_it() -> None:
+    assert settings(section="Unit")["Wants"] == CONFIRM.name
+    unit, service = settings(CONFIRM, "Unit"), settings(CONFIRM)
+    assert unit["BindsTo"] == unit["After"] == UNIT.name
+    assert service["SupplementaryGroups"] == settings()["Group"]
+    assert "--settle-s ${SETTLE_S}" in service["ExecStart"]
+    assert service["Environment"].startswith("SETTLE_S=")
+    assert service["TimeoutStartSec"] == "infinity"  # the time to settle is a setting
 
 
 def test_the_packaged_settings_are_valid() -> None:

@@ -214,6 +214,92 @@ def test_a_step_of_tomorrow_is_applied_by_the_version_that_has_it(tmp_path):
     refused(StoreReason.NEWER, open_writing, path, RUN)
 
 
+FIRST = {
+    "run file": (
+        "0001_metadata 0002_particles 0003_calibrations 0004_events 0005_cycles 0006_ensemble 0007_cell_samples"
+        " 0008_drops_and_faults 0009_chunks 0010_masks 0011_mask_versions 0014_health 0012_fronts 0015_clips 0024_axial"
+    ),
+    "catalogue": "0001_meta 0002_runs 0003_events 0004_calibrations 0005_audit_and_faults",
+}
+"""Steps of the first release."""
+
+
+def shape(db):
+    """Of each table its columns (type, whether required, default, key) and unique indexes; the SQL of what else is."""
+    tables = [name for (name,) in db.execute("select name from sqlite_master where type = 'table'")]
+    others = "select name, sql from sqlite_master where type not in ('table', 'index')"
+    return {
+        "columns": {name: {row[1]: row[2:] for row in db.execute(f"pragma table_info('{name}')")} for name in tables},
+        "unique": {name: {row[1] for row in db.execute(f"pragma index_list('{name}')") if row[2]} for name in tables},
+        "others": dict(db.execute(others).fetchall()),
+    }
+
+
+def not_additive(before, after):
+    """What keeps a version that knows `before` from writing what `after` describes; empty when nothing does."""
+    found = [f"other objects: {after['others']}"] if before["others"] != after["others"] else []
+    for table, columns in before["columns"].items():
+        now = after["columns"].get(table)
+        if now is None or any(now.get(name) != column for name, column in columns.items()):
+            found.append(f"{table} lost or changed a column")
+            continue
+        required = [name for name in now.keys() - columns.keys() if now[name][1] and now[name][2] is None]
+        if required or before["unique"][table] != after["unique"][table]:
+            found.append(f"{table} demands what it did not: {required or 'uniqueness'}")
+    return found
+
+
+@KINDS
+def test_a_version_before_can_write_what_a_later_one_made(kind):
+    """Without this no update could be gone back from; a step that cannot be so is for a new major version."""
+    db = Database(memory=True)
+    try:
+        for step in kind.steps.pending(db):
+            before = shape(db)
+            step.fn(db)
+            assert not_additive(before, shape(db)) == [], step.name
+            assert step.name in FIRST[kind.name].split() or schema.may_be_ignored(step.name), step.name
+    finally:
+        db.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["drop table events", "alter table runs drop column detail", "alter table runs rename column detail to note",
+     "alter table runs add column owner text not null default ''", "create unique index x on runs (name)",
+     "create trigger x before insert on runs begin select 1; end", "alter table runs add column note text",
+     "create index x on runs (name)", "create table wear (day text)"],
+)  # fmt: skip
+def test_what_is_additive(statement):
+    harmless = statement.endswith(("default ''", "note text", "(day text)")) or statement.startswith("create index")
+    db = Database(memory=True)
+    try:
+        CATALOGUE.steps.apply(db)
+        before = shape(db)
+        db.execute(statement)
+        assert (not_additive(before, shape(db)) == []) is harmless
+    finally:
+        db.close()
+
+
+def test_an_additive_step_of_tomorrow_is_no_hindrance(tmp_path):
+    path = make(tmp_path / "instrument.db", CATALOGUE)
+    tomorrow = Migrations(CATALOGUE.steps.name)
+    tomorrow(name="0099+_wear")(lambda db: db.table("runs").add_column("wear", float))
+    with sqlite3.connect(path) as conn:
+        tomorrow.apply(Database(conn))
+    conn.close()
+    for opener in (open_reading, open_writing):
+        db = opener(path, CATALOGUE)
+        assert "wear" in db.table("runs").columns_dict
+        db.close()
+
+
+@pytest.mark.parametrize("name", ["0099_wear+_x", "+_wear", "0099+wear", "new+_wear", ""])
+def test_only_a_number_and_a_plus_sign_say_additive(name):
+    assert not schema.may_be_ignored(name)
+
+
 def test_a_finished_file_is_one_file_unless_somebody_reads_it(tmp_path):
     path = tmp_path / "a.db"
     db = open_writing(path, RUN, create=True)
