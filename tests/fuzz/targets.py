@@ -144,12 +144,12 @@ def registers(data: bytes) -> object:
 
 def register_seeds() -> list[bytes]:
     memory = bytearray(4096)
-    for offset, text in ((0x04, b"Maker"), (0x44, b"Model"), (0x84, b"1.0"), (0x144, b"S1")):
+    for offset, text in ((0x04, b"Maker"), (0x44, b"Model"), (0xC4, b"1.0"), (0x144, b"S1")):
         memory[offset : offset + len(text)] = text
-    struct.pack_into("<Q", memory, 0x1D0, 0x1000)
-    struct.pack_into("<Q", memory, 0x1D8, 0x800)
-    struct.pack_into("<IQII", memory, 0x804, 2 << 24, 4096, 52, 32)
-    struct.pack_into("<QQ", memory, 0x20, 0x800, 0x800)
+    struct.pack_into("<QQ", memory, 0x1D0, 0xA00, 0x800)
+    struct.pack_into("<II", memory, 0x814, 128, 128)
+    struct.pack_into("<Q", memory, 0x820, 0x900)
+    struct.pack_into("<IIQII", memory, 0x900, 2 << 24, 0, 4096, 52, 32)
     return [bytes(memory)]
 
 
