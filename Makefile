@@ -4,11 +4,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm deb package-test bench soak accuracy docs
+.PHONY: help run test lint hil vm deb package-test fuzz bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
+INPUTS ?= 1000000
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
@@ -24,6 +25,7 @@ help:
 	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
 	@echo "make deb       the Debian package, into dist/"
 	@echo "make package-test  the package's whole life on a clean Debian 12 under its own systemd; as root on Debian"
+	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
@@ -72,6 +74,8 @@ deb: $(READY)
 package-test: $(READY)
 	@./packaging/environment --for-package tests
 	@PHOTOMETRYD_PACKAGE_TEST=1 $(BIN)/python -m pytest -q -s $(or $(ARGS),tests/packaging/test_package.py)
+fuzz: $(WARM)
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench

@@ -95,7 +95,7 @@ def _unzipped(stored: bytes) -> bytes:
                 raise UsbError(UsbReason.PROTOCOL, "the camera's description is no archive of one XML file")
             with archive.open(names[0]) as file:
                 return file.read(MOST_XML_BYTES)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, struct.error) as error:
         raise UsbError(UsbReason.PROTOCOL, f"the camera's description cannot be unpacked: {error}") from error
 
 

@@ -30,6 +30,8 @@ LEADER_BYTES, TRAILER_BYTES = 50, 32  # some cameras leave the last reserved fie
 IMAGE, IMAGE_AND_CHUNKS = 0x0001, 0x4001
 STATUS = {0xA100: "discarded", 0xA101: "overrun"}
 MOST_TRANSFER_BYTES = 8 << 20
+MOST_HEAD_BYTES = 1 << 20  # the largest alignment known is 1024
+MOST_PAYLOAD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,12 @@ class Layout:
 def plan(needs: StreamNeeds, image_bytes: int, most_bytes: int, packet_bytes: int) -> Layout:
     """The transfers of a frame. `most_bytes` bounds one; all are multiples of the camera's alignment.
 
-    Raises `UsbError` (PROTOCOL) when the payload cannot hold the image.
+    Raises `UsbError` (PROTOCOL) when the payload cannot hold the image, or is more than any camera's.
     """
+    if max(needs.alignment, needs.leader_bytes, needs.trailer_bytes) > MOST_HEAD_BYTES:
+        raise UsbError(UsbReason.PROTOCOL, "the camera wants leaders, trailers or units that no camera needs")
+    if needs.payload_bytes > MOST_PAYLOAD_BYTES:
+        raise UsbError(UsbReason.PROTOCOL, f"the camera says that a frame has {needs.payload_bytes} bytes")
     if needs.payload_bytes < image_bytes:
         detail = f"the camera's frame has {needs.payload_bytes} bytes, its image needs {image_bytes}"
         raise UsbError(UsbReason.PROTOCOL, detail)
