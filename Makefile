@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm deb package-test fuzz bench soak accuracy docs
+.PHONY: help run test lint hil vm boot deb package-test fuzz bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -14,7 +14,8 @@ INPUTS ?= 1000000
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
 GUEST := .cache/vm/disk.raw
-HIL := $(BIN)/python -m hw.twin.usb --or-skip -- $(BIN)/python -m pytest -q --ignore tests/hil/vm
+BOOT := .cache/boot/disk.raw
+HIL := $(BIN)/python -m hw.twin.usb --or-skip -- $(BIN)/python -m pytest -q --ignore tests/hil/vm --ignore tests/hil/boot
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 help:
@@ -23,6 +24,7 @@ help:
 	@echo "make lint      the checks without the tests"
 	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
 	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
+	@echo "make boot      the installed package in a Debian guest: boot, USB, watchdog, full disk, power cuts; as root on Debian"
 	@echo "make deb       the Debian package, into dist/"
 	@echo "make package-test  the package's whole life on a clean Debian 12 under its own systemd; as root on Debian"
 	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
@@ -66,6 +68,17 @@ $(GUEST): tests/hil/vm/image systemd/70-photometryd.rules systemd/photometryd.sy
 
 vm: $(READY) $(GUEST)
 	@PHOTOMETRYD_GUEST=$(CURDIR)/$(dir $(GUEST)) $(BIN)/python -m pytest -q $(or $(ARGS),tests/hil/vm)
+
+$(BOOT): tests/hil/vm/image tests/hil/boot/settings.toml pyproject.toml uv.lock \
+		$(shell find daemon hw kernels packaging systemd -type f -not -name "*.pyc")
+	@./packaging/environment --for-package
+	@./packaging/environment --for-vm
+	@echo "building the package and a guest with it"
+	@rm -f $(@D)/photometryd_*.deb && packaging/debian-package --out $(@D)
+	@tests/hil/vm/image $(@D) $(@D)/photometryd_*.deb tests/hil/boot/settings.toml .cache/vm
+
+boot: $(READY) $(BOOT)
+	@PHOTOMETRYD_INSTALLED_GUEST=$(CURDIR)/$(dir $(BOOT)) $(BIN)/python -m pytest -q -s $(or $(ARGS),tests/hil/boot)
 
 deb: $(READY)
 	@./packaging/environment --for-package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -46,12 +47,17 @@ class GuestError(Exception):
 class Machine:
     """One guest at a time: `prepare` once, then a `resume` for each case.
 
-    `image` is what `tests/hil/vm/image` made, its `run` the disk with the saved guest. `sockets` has a short path.
+    `image` is what `tests/hil/vm/image` made, its folder `run` has disks, one with the saved guest.
+    `sockets` has a short path.
     """
 
-    def __init__(self, image: Path, sockets: Path) -> None:
+    memory_mb = 1024
+    disk_cache = "unsafe"
+    """QEMU's word. This one is the quickest, and a killed QEMU leaves a disk that holds anything."""
+
+    def __init__(self, image: Path, sockets: Path, run: str = "run") -> None:
         self._image, self._sockets = image, sockets
-        self._run = image / "run"
+        self._run = image / run
         self._process: subprocess.Popen[bytes] | None = None
         self._cables: dict[str, Cable] = {}
         self._ports: dict[str, str] = {}
@@ -60,20 +66,17 @@ class Machine:
 
     def prepare(self, files: Path) -> None:
         """Make disks, the second one of `files`; boot and save, unless this image was saved by this QEMU before."""
-        self._run.mkdir(exist_ok=True)
-        self._path("files.raw").unlink(missing_ok=True)
-        made = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(files), str(self._path("files.raw")), FILES_SIZE]
-        subprocess.run(made, check=True)
+        self._make_files(files)
         saved, key = self._path("saved"), self._key()
         if saved.exists() and saved.read_text() == key:
             return
         saved.unlink(missing_ok=True)
-        disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self._image / "disk.raw")]
-        subprocess.run([*disk, str(self._path("disk.qcow2"))], check=True)
+        self._new_disk()
         try:
             self._start()
-            self._await_agent()
+            self.await_agent()
             self.sh("systemctl is-system-running --wait || true", BOOT_S)
+            self.settle_down()
             told = self._monitor("savevm " + SNAPSHOT)
             if told.strip():
                 raise GuestError(told)
@@ -81,11 +84,24 @@ class Machine:
             self.stop()
         saved.write_text(key)
 
+    def _make_files(self, files: Path) -> None:
+        self._run.mkdir(exist_ok=True)
+        self._path("files.raw").unlink(missing_ok=True)
+        made = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(files), str(self._path("files.raw")), FILES_SIZE]
+        subprocess.run(made, check=True)
+
+    def settle_down(self) -> None:
+        """Waits for what a case may expect of a guest, before it is saved."""
+
+    def _new_disk(self) -> None:
+        disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self._image / "disk.raw")]
+        subprocess.run([*disk, str(self._path("disk.qcow2"))], check=True)
+
     def _key(self) -> str:
         """What a saved guest goes with."""
         version = subprocess.run([TOOLS[0], "--version"], capture_output=True, text=True, check=True).stdout
         ages = [str((self._image / name).stat().st_mtime_ns) for name in ("disk.raw", "kernel", "initrd")]
-        command = " ".join(self._command()).replace(str(self._sockets), "")
+        command = re.sub(r"127\.0\.0\.1:\d+", "", " ".join(self._command()).replace(str(self._sockets), ""))
         return "\n".join([version, *ages, command])
 
     @contextmanager
@@ -93,7 +109,7 @@ class Machine:
         """A guest as it was saved; at the end its devices are unplugged and it is stopped."""
         try:
             self._start("-loadvm", SNAPSHOT)
-            self._await_agent()
+            self.await_agent()
             yield
         finally:
             self.stop()
@@ -123,12 +139,13 @@ class Machine:
 
     def _command(self) -> list[str]:
         server = "server=on,wait=off"
+        memory = str(self.memory_mb)
         command = ["qemu-system-x86_64", "-M", "q35,hpet=off,smm=off", "-accel", "tcg,thread=multi,tb-size=512"]
-        command += ["-cpu", "max,pcid=off,la57=off", "-m", "1024", "-smp", "2", "-display", "none"]
+        command += ["-cpu", "max,pcid=off,la57=off", "-m", memory, "-smp", "2", "-display", "none"]
         command += ["-nodefaults", "-no-user-config", "-serial", f"file:{self._path('console.log')}"]
         command += ["-kernel", str(self._image / "kernel"), "-initrd", str(self._image / "initrd")]
         command += ["-append", KERNEL_LINE, "-device", "virtio-rng-pci"]
-        command += ["-drive", f"file={self._path('disk.qcow2')},if=virtio,format=qcow2,cache=unsafe"]
+        command += ["-drive", f"file={self._path('disk.qcow2')},if=virtio,format=qcow2,cache={self.disk_cache}"]
         command += ["-drive", f"file={self._path('files.raw')},if=virtio,format=raw,readonly=on"]
         command += [
             "-device",
@@ -141,7 +158,11 @@ class Machine:
         for port in PORTS:
             command += ["-chardev", f"socket,id={port},path={self._socket(port)},{server}"]
             command += ["-device", f"usb-redir,chardev={port},id={port},bus=xhci.0"]
-        return command
+        return [*command, *self.more_devices()]
+
+    def more_devices(self) -> list[str]:
+        """QEMU's options for what this kind of guest has beside."""
+        return []
 
     def _path(self, name: str) -> Path:
         return self._run / name
@@ -223,7 +244,8 @@ class Machine:
         if self._process is None or self._process.poll() is not None:
             raise GuestError("QEMU ended: " + self._path("qemu.log").read_text()[-2000:])
 
-    def _await_agent(self) -> None:
+    def await_agent(self) -> None:
+        """Until a shell can be had, which is before all units are up. Raises `GuestError`."""
         deadline = time.monotonic() + BOOT_S
         while True:
             try:
