@@ -52,6 +52,8 @@ class CameraSettings(Strict):
     """Level of an unlit pixel; the driver's value, a dark calibration, or one fitted, when absent."""
     frame_deadline_s: Positive = 2.0
     """Longest wait for a frame before the camera counts as stalled."""
+    start_timeout_s: Positive = 20.0  # a reset of the bus takes 8 s
+    """Longest wait of a run's start for a camera that is being opened, and for its engine to take each order."""
 
 
 class PotentiostatSettings(Strict):
@@ -93,6 +95,8 @@ class EngineSettings(Strict):
     """Longest silence of a live engine before it is killed and restarted."""
     start_timeout_s: Positive = 90.0  # first start compiles the kernels: 60 s on the slowest machine tried
     """Longest start of the engine, kernels to be compiled included."""
+    prepare_timeout_s: Positive = 60.0
+    """Longest search for the particles, or edit of their masks."""
     step_false_alarms_per_day: Positive = 1.0
     """Designed false alarms of the step detector, for the whole instrument."""
 

@@ -27,7 +27,7 @@ from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
-from daemon.runs.setup import CAMERA_WAIT_S, RunSetup, stored
+from daemon.runs.setup import RunSetup, stored
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader
 from daemon.store.writer import StoreWriter
@@ -308,7 +308,7 @@ class RunManager:
             await self._finish(active, digest, state, ending)
 
     async def _begin(self, active: ActiveRun) -> None:
-        info = await self._or_ended(active, self._engine.camera(CAMERA_WAIT_S))
+        info = await self._or_ended(active, self._engine.camera(self._settings.camera.start_timeout_s))
         reference = await self._or_ended(active, self._setup.reference(active.recipe, info))
         prepared = await self._or_ended(active, self._setup.prepare(reference, active.recipe))
         active.prepared = prepared

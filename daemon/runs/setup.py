@@ -56,8 +56,6 @@ from daemon.store.writer import StoreWriter
 from hw.camera.contract import CameraInfo
 from hw.potentiostat.contract import PotentiostatInfo
 
-CAMERA_WAIT_S = 20.0
-PREPARE_S = 60.0
 STORE_S = 10.0
 
 
@@ -87,7 +85,7 @@ class RunSetup:
     async def reference(self, recipe: Recipe, info: CameraInfo) -> Reference:
         """Average the next frames; add what camera, settings and stored calibrations say of it."""
         frames = recipe.reference_frames
-        timeout_s = CAMERA_WAIT_S + 2.0 * frames / max(info.frame_rate_hz, 0.01)
+        timeout_s = self._settings.camera.start_timeout_s + 2.0 * frames / max(info.frame_rate_hz, 0.01)
         taken = await self._engine.capture(frames, timeout_s)
         dark, flat = await asyncio.to_thread(self._calibrations, taken.mean_dn.shape)
         camera = self._settings.camera
@@ -114,8 +112,8 @@ class RunSetup:
 
     async def prepare(self, reference: Reference, recipe: Recipe) -> Prepared:
         """Noise, particles and operator, found in a process of its own. Raises `RunError`, `EngineError`."""
-        answer = await ask("daemon.runs.prepare", reference_message(reference, recipe.masks), PREPARE_S)
-        return prepared_from(_answered(answer, "finding the particles", RunError))
+        order = reference_message(reference, recipe.masks)
+        return prepared_from(await self._asked(order, "finding the particles", RunError))
 
     async def create(self, active: ActiveRun, info: CameraInfo, prepared: Prepared, reference: Reference) -> None:
         """The run's file, its science and its clock."""
@@ -153,14 +151,14 @@ class RunSetup:
         settings = self._pipeline_settings(active, info, reference)
         nothing = np.empty((0, 0), np.float32)  # the noise is known now, its evidence need not stay in memory
         active.reference = replace(reference, variance_dn2=nothing)
-        await self._engine.request(measure_message(prepared.operator, settings), CAMERA_WAIT_S)
+        await self._engine.request(measure_message(prepared.operator, settings), self._settings.camera.start_timeout_s)
 
     async def resume(self, active: ActiveRun) -> None:
         """Give a restarted engine the run it lost: same masks, same F0, frames numbered on."""
         recorder, prepared, reference = active.recorder, active.prepared, active.reference
         if recorder is None or prepared is None or reference is None:
             return
-        info = await self._engine.camera(CAMERA_WAIT_S)
+        info = await self._engine.camera(self._settings.camera.start_timeout_s)
         t0_s = active.camera_t0_s
         message = measure_message(
             prepared.operator,
@@ -172,7 +170,7 @@ class RunSetup:
             rewind=False,
             mask_version=prepared.masks.version,
         )
-        await self._engine.request(message, CAMERA_WAIT_S)
+        await self._engine.request(message, self._settings.camera.start_timeout_s)
 
     async def edit(
         self, active: ActiveRun, before: Prepared, edits: list[MaskEdit]
@@ -184,15 +182,24 @@ class RunSetup:
         if active.reference is None:
             raise RunError(RunReason.NOT_RUNNING, f"run '{active.summary.run_id}' does not measure yet")
         order = edit_message(active.reference, before, edits, active.recipe.masks)
-        return edited_from(
-            _answered(await ask("daemon.runs.prepare", order, PREPARE_S), "editing the masks", MaskError)
-        )
+        return edited_from(await self._asked(order, "editing the masks", MaskError))
+
+    async def _asked(self, order: Message, what: str, kind: type[InstrumentError]) -> Message:
+        """The preparing process' answer. Raises an error of `kind` with its reason, or `EngineError` when it died."""
+        limit_s = self._settings.engine.prepare_timeout_s
+        answer = await ask("daemon.runs.prepare", order, limit_s)
+        if answer is None:
+            raise EngineError(EngineReason.DIED, f"{what} failed or took more than {limit_s:g} s")
+        if answer.kind == "failed":
+            reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
+            raise kind(reason, answer.fields["detail"])
+        return answer
 
     async def change_masks(self, before: Prepared, after: Prepared) -> int:
         """Order the engine to go on by other masks; the number of the first frame that they measure."""
         kept = kept_columns(before.masks, after.masks)
         # longer than the silence after which a hung engine is ended: an order cannot be left undecided
-        limit_s = max(CAMERA_WAIT_S, 2.0 * self._settings.engine.silence_s)
+        limit_s = max(self._settings.camera.start_timeout_s, 2.0 * self._settings.engine.silence_s)
         reply = await self._engine.request(masks_message(after.operator, kept, after.masks.version), limit_s)
         return int(reply.fields["from_frame"])
 
@@ -209,16 +216,6 @@ class RunSetup:
             dark_map=reference.dark_map,
             flat_map=reference.flat_map,
         )
-
-
-def _answered(answer: Message | None, what: str, kind: type[InstrumentError]) -> Message:
-    """The preparing process' answer. Raises an error of `kind` with its reason, or `EngineError` when it died."""
-    if answer is None:
-        raise EngineError(EngineReason.DIED, f"{what} failed or took more than {PREPARE_S:g} s")
-    if answer.kind == "failed":
-        reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
-        raise kind(reason, answer.fields["detail"])
-    return answer
 
 
 def _baseline_of(

@@ -132,7 +132,7 @@ class FakeCell:
 class Rig:
     """A manager over an engine, a store in `folder` and the events that were published."""
 
-    def __init__(self, folder: Path, engine: Any, **settings: Any) -> None:
+    def __init__(self, folder: Path, engine: Any, /, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.layout = StateLayout(folder)
         self.engine, self.cell = engine, FakeCell()
@@ -145,7 +145,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(folder: Path, engine: Any, **settings: Any) -> AsyncIterator[Rig]:
+async def rig(folder: Path, engine: Any, /, **settings: Any) -> AsyncIterator[Rig]:
     """Everything started, and taken down in reverse."""
     one = Rig(folder, engine, **settings)
     await asyncio.to_thread(one.layout.prepare)

@@ -62,6 +62,26 @@ async def test_calibrations_of_the_cameras_size_are_used_and_its_own_maps_win(tm
         assert asked.flat_map is own.flat and asked.dark_map is not None
 
 
+async def test_patience_with_the_camera_and_with_the_search_is_a_setting(tmp_path, engine, monkeypatch):
+    waited = []
+
+    async def capture(frames, timeout_s):
+        waited.append(timeout_s)
+        return await FakeEngine.capture(engine, frames, timeout_s)
+
+    async def ask(module, order, timeout_s):
+        waited.append(timeout_s)
+
+    monkeypatch.setattr(engine, "capture", capture)
+    monkeypatch.setattr(module, "ask", ask)
+    settings = {"camera": {"start_timeout_s": 300.0}, "engine": {"prepare_timeout_s": 7.0}}
+    async with rig(tmp_path, engine, **settings) as one:
+        asked = await one.runs._setup.reference(Recipe(reference_frames=1), engine.info)
+        with pytest.raises(EngineError, match="took more than 7 s"):
+            await one.runs._setup.prepare(asked, Recipe())
+    assert waited[0] > 300 and waited[1:] == [7.0]
+
+
 async def test_a_dead_pixel_of_the_flat_frame_cannot_divide(tmp_path, engine):
     flat = np.full((engine.info.height_px, engine.info.width_px), 1000, np.float32)
     flat[3, 4] = 0

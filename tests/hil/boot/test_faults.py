@@ -17,6 +17,7 @@ USB = """
 [camera]
 driver = "u3v"
 frame_deadline_s = 120
+start_timeout_s = 300
 
 [potentiostat]
 driver = "methodscript"
@@ -67,12 +68,10 @@ def test_usb_devices_are_reached_from_inside_the_sandbox_and_found_again(guest: 
 
 def test_a_hanging_kernel_is_reset_by_the_hardware_and_the_instrument_comes_back(guest: InstalledMachine) -> None:
     guest.sh("grep -l i6300 /sys/class/watchdog/*/identity && sync")
-    boot = guest.sh("cat /proc/sys/kernel/random/boot_id")
+    boot = guest.boot_id()
     # a panic that does not reboot: processors stand still, and nobody feeds the watchdog
     guest.start("/bin/sh", "-c", "sleep 1; echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger")
-    time.sleep(2)
-    guest.await_agent()
-    assert guest.sh("cat /proc/sys/kernel/random/boot_id") != boot
+    guest.await_another_boot(boot)
     guest.await_ready()
     guest.await_status(is_measuring)
     assert [run["state"] for run in guest.check_store()] == ["interrupted", "running"]
