@@ -37,17 +37,18 @@ def cold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledMachine]
 
 
 @pytest.fixture(scope="session")
-def _saved(tmp_path_factory: pytest.TempPathFactory) -> InstalledMachine:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> InstalledMachine:
+    """A machine that is switched off; `resume` has its service READY and measuring, nothing plugged in."""
     machine = InstalledMachine(Path(os.environ[VARIABLE]), tmp_path_factory.mktemp("boot"))
     machine.prepare(tmp_path_factory.mktemp("files"))
     return machine
 
 
 @pytest.fixture
-def guest(_saved: InstalledMachine) -> Iterator[InstalledMachine]:
-    """A machine that runs, its service READY and measuring, nothing plugged in."""
-    with _saved.resume():
-        yield _saved
+def guest(saved: InstalledMachine) -> Iterator[InstalledMachine]:
+    """`saved`, resumed."""
+    with saved.resume():
+        yield saved
 
 
 @pytest.fixture(autouse=True)

@@ -67,14 +67,13 @@ def check_all() -> list[dict[str, Any]]:
     problems.extend(f"set aside: {path.name}" for path in STATE.rglob("*corrupt*"))
     here = {path.resolve() for path in (STATE / "runs").glob("*.db")}
     problems.extend(f"not in the catalogue: {path.name}" for path in here - set(runs))
-    problems.extend(f"without a file: {path.name}" for path in set(runs) - here)
+    # a run gets its file when it begins to measure
+    problems.extend(f"without a file: {runs[path]}" for path in set(runs) - here if runs[path].frames)
     checked = [check_run(path, run.state, run.frames) for path, run in sorted(runs.items()) if path in here]
-    going_on = [one for one in checked if one["state"] not in ENDED]
+    going_on = [run.run_id for run in runs.values() if run.state not in ENDED]
     if len(going_on) > 1:
         problems.append(f"more than one run goes on: {going_on}")
-    problems.extend(
-        f"{run.path.name}: {run.reason}" for run in runs.values() if (run.reason or "").startswith("store.")
-    )
+    problems.extend(f"{runs[path]}" for path in here & set(runs) if runs[path].reason.startswith("store."))
     return checked
 
 
