@@ -1,4 +1,4 @@
-"""Regular measurements of the process itself: event loop lag and memory."""
+"""Regular measurements of the process itself: event loop lag, memory, bytes written."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Vitals:
         self._tasks: list[asyncio.Task[None]] = []
         self.resident_bytes: dict[str, int] = {}
         """Resident memory by process, as last measured."""
+        self._written: dict[int, int] = {}
 
     @property
     def worst_lag_s(self) -> float:
@@ -58,10 +59,28 @@ class Vitals:
 
     async def _probe_memory(self) -> None:
         while True:
-            self.resident_bytes = await asyncio.to_thread(resident_bytes, self._processes())
+            processes = self._processes()
+            self.resident_bytes = await asyncio.to_thread(resident_bytes, processes)
             for name, size_bytes in self.resident_bytes.items():
                 self._metrics.resident_memory(name, size_bytes)
+            self._count_written(await asyncio.to_thread(written_bytes, processes))
             await asyncio.sleep(MEMORY_PERIOD_S)
+
+    def _count_written(self, written: dict[int, int]) -> None:
+        for pid, total in written.items():
+            self._metrics.storage_written(max(0, total - self._written.get(pid, 0)))
+        self._written = written
+
+
+def written_bytes(processes: dict[str, int]) -> dict[int, int]:
+    """By pid, what each process that still lives had written to storage since it began, bytes. Blocking."""
+    found = {}
+    for pid in processes.values():
+        try:
+            found[pid] = psutil.Process(pid).io_counters().write_bytes
+        except psutil.Error:  # it ended
+            continue
+    return found
 
 
 def resident_bytes(processes: dict[str, int]) -> dict[str, int]:

@@ -61,6 +61,8 @@ class EngineHost:
         self._preview_lock = asyncio.Lock()
         self.book = EngineBook()
         self.restarts = 0
+        self.camera_opens = 0
+        """How often a camera was opened, by all engines."""
         self.info: CameraInfo | None = None
         self.on_batch: Callable[[MeasureBatch], None] = lambda batch: None
         self.on_camera: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None
@@ -267,6 +269,7 @@ class EngineHost:
             fields["notes"] = tuple(fields.get("notes", ()))
             self.info = CameraInfo(**{**fields, **message.arrays})
             self._camera_problem = None
+            self.camera_opens += 1
             self._camera_open.set()
             for note in self.info.notes:
                 log.warning("camera: %s", note)
