@@ -121,6 +121,8 @@ class Pulse:
             stage, _, reason = name.partition(".")
             if rise := self._rise(name, count):
                 metrics.frames_dropped(stage, reason, rise)
+                if reason == "full":
+                    metrics.queue_dropped(stage, rise)
                 if stage in MEASURED_AFTER:
                     instrument.runs.record_drop(stage, reason, rise)
         metrics.frames_in_flight(accounts.in_flight)

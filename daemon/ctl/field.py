@@ -84,7 +84,7 @@ def _bundle_locally(connection: Connection, out: Path, config_path: Path, state_
     from daemon.diagnostics.bundle import write_bundle
 
     given = _there(config_path)
-    site = _configured_site(given, state_dir)
+    site = configured_site(config_path, state_dir)
     live = {"status.json": _status(connection)}
     write_bundle(out, config_path=given, state_dir=site.state_dir, live=live, site=site)
 
@@ -95,12 +95,12 @@ def _there(config_path: Path) -> Path | None:
         os.lstat(config_path)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        warn(f"{config_path}: {error.strerror}")
+    except OSError:
+        return config_path
     return config_path
 
 
-def _configured_site(config_path: Path | None, state_dir: Path | None) -> Site:
+def configured_site(config_path: Path, state_dir: Path | None) -> Site:
     """From the configuration when it can be read, else the default: a bundle is wanted most when it cannot."""
     from daemon.config import StoreSettings, load_settings
     from daemon.diagnostics.checks.table import Site
@@ -108,7 +108,7 @@ def _configured_site(config_path: Path | None, state_dir: Path | None) -> Site:
     from daemon.errors import ConfigError
 
     try:
-        settings = load_settings(config_path).settings
+        settings = load_settings(_there(config_path)).settings
     except ConfigError as error:
         warn(error.detail)
         return Site(state_dir or StoreSettings().state_dir)

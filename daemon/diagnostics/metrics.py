@@ -9,6 +9,8 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from daemon.events import EventKind
+
 disable_created_metrics()  # a second line for each counter that nothing reads
 
 STAGE_BUCKETS_S = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 6e-3, 8e-3, 1e-2, 2e-2, 5e-2, 0.1, 1.0)  # a frame lasts 10 ms
@@ -96,7 +98,7 @@ class Metrics:
         self._bound.labels(label).set(bound)
 
     def queue_dropped(self, name: str, count: int = 1) -> None:
-        """Items refused by a full queue."""
+        """Items (frames) refused by a full queue."""
         self._queue_dropped.labels(*self._bounded("queue", name)).inc(count)
 
     def stage_duration(self, stage: str, duration_s: float) -> None:
@@ -218,7 +220,7 @@ class Metrics:
     def _flow_metrics(self) -> None:
         self._depth = self._gauge("queue_depth_items", "Items waiting in a bounded queue.", "queue")
         self._bound = self._gauge("queue_bound_items", "The most items a queue takes.", "queue")
-        self._queue_dropped = self._counter("queue_dropped_items", "Items refused by a full queue.", "queue")
+        self._queue_dropped = self._counter("queue_dropped_items", "Items (frames) that a full queue refused.", "queue")
         self._stage = self._histogram(
             "stage_duration_seconds", "Time a frame took in a stage.", STAGE_BUCKETS_S, "stage"
         )
@@ -258,6 +260,8 @@ class Metrics:
 
     def _outcome_metrics(self) -> None:
         self._events = self._counter("events", "Events by kind.", "kind")
+        for kind in EventKind:  # a counter that appears with its first event has not risen, for Prometheus
+            self._events.labels(*self._bounded("event", kind.value))
         self._faults = self._counter("faults", "Faults recorded, by code.", "code")
         self._particles = self._gauge("particles", "Particles of the current run by state.", "state")
         self._parts = self._gauge("part_severity", "A part's state: 0 well, 1 starting or degraded, 2 failed.", "part")

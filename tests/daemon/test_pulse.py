@@ -81,6 +81,7 @@ def test_counting_follows_engine_daemon_and_store():
     accounts = pulse.accounts
     assert (accounts.captured, accounts.idle, accounts.measured, accounts.stored) == (50, 5, 40, 30)
     assert accounts.dropped == {"ring.full": 2, "science.full": 4, "store.full": 1}
+    assert b'instrument_queue_dropped_items_total{queue="science"} 4.0' in one.metrics.text()
     assert accounts.in_flight == 8
 
 
