@@ -66,6 +66,7 @@ class Instrument:
         )
         self.feed = EventFeed(self._older_events)
         self.engine = EngineHost(settings.camera, settings.engine)
+        self.engine.on_fault = self.faults.note
         self.cell = Cell(
             lambda: build_driver(POTENTIOSTATS, settings.potentiostat.driver, settings.potentiostat.options),
             settings.potentiostat,

@@ -132,6 +132,10 @@ class Metrics:
         """Free space where results are kept."""
         self._free.set(size_bytes)
 
+    def storage_written(self, process: str, count_bytes: int) -> None:
+        """Bytes that `process` sent to storage, its logs and SQLite's among them."""
+        self._on_storage.labels(*self._bounded("process", process)).inc(count_bytes)
+
     def loss_bound(self, bound_s: float) -> None:
         """What a power cut may cost, by configuration."""
         self._loss_bound.set(bound_s)
@@ -143,10 +147,6 @@ class Metrics:
     def resident_memory(self, process: str, size_bytes: int) -> None:
         """Resident memory of `process` (daemon, engine)."""
         self._rss.labels(*self._bounded("process", process)).set(size_bytes)
-
-    def storage_written(self, count_bytes: int) -> None:
-        """Bytes that a process of ours had written to storage."""
-        self._storage.inc(count_bytes)
 
     def camera_remedy(self, step: str, count: int) -> None:
         """The camera's driver tried a remedy (clear, restart, reset) `count` times more."""
@@ -233,12 +233,9 @@ class Metrics:
         self._written = self._counter("store_written_bytes", "Bytes handed to the store.")
         self._failed_commits = self._counter("failed_commits", "Commits of the store that failed.")
         self._store_lag = self._gauge("store_lag_seconds", "Age of the oldest result that is not on disk yet.")
-        self._storage = self._counter(
-            "storage_written_bytes",
-            "Bytes that daemon and engine had written to storage, logs and journal files included.",
-        )
         self._wal = self._gauge("store_wal_bytes", "Size of the write-ahead log.")
         self._free = self._gauge("store_free_bytes", "Free space where results are kept.")
+        self._on_storage = self._counter("storage_written_bytes", "Bytes sent to storage, by process.", "process")
         self._loss_bound = self._gauge("store_loss_bound_seconds", "What a power cut may cost.")
 
     def _process_metrics(self) -> None:

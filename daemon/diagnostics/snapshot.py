@@ -43,7 +43,7 @@ STOP_S = 5.0
 JOURNAL = ["journalctl", "-u", "photometryd", "-n", "500", "-o", "short-iso-precise", "--no-pager"]
 DMESG = ["dmesg", "--ctime"]
 NAME = re.compile(r"(?P<utc>\d{8}T\d{6}Z)-(?P<code>[a-z0-9_.]+)\.tar\.gz")
-OTHERWISE_NOTED = ("store", "watchdog", "api")
+OTHERWISE_NOTED = ("camera", "engine", "store", "watchdog", "api")
 """Parts whose faults reach the list of faults by themselves."""
 
 

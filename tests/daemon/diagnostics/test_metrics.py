@@ -64,7 +64,7 @@ def test_every_typed_method_moves_its_metric() -> None:
     metrics.log_lines_dropped(8)
     metrics.part("camera", 2)
     metrics.snapshot()
-    metrics.storage_written(4097)
+    metrics.storage_written("engine", 4097)
     metrics.camera_remedy("reset", 3)
     metrics.reconnected("potentiostat", 2)
     metrics.failed_commits(1)
@@ -82,7 +82,7 @@ def test_every_typed_method_moves_its_metric() -> None:
         "particles{state=active}": 290, "http_requests_total{method=GET,status=200}": 1,
         "selftest_severity{check=clock}": 1, "log_dropped_lines": 8, "part_severity{part=camera}": 2,
         "snapshots_total": 1,
-        "storage_written_bytes_total": 4097, "camera_remedies_total{step=reset}": 3,
+        "storage_written_bytes_total{process=engine}": 4097, "camera_remedies_total{step=reset}": 3,
         "reconnects_total{device=potentiostat}": 2, "failed_commits_total": 1, "store_lag_seconds": 0.25,
     }  # fmt: skip
     assert {name: found[f"instrument_{name}"] for name in expected} == pytest.approx(expected)

@@ -92,21 +92,21 @@ async def test_a_part_that_fails_is_noted_and_photographed(tmp_path: Path) -> No
     async with watching(tmp_path, instrument, on_written=lambda: counted.append(None)) as snapshots:
         await asyncio.sleep(0.05)
         assert await listed(tmp_path) == []
-        instrument.parts = [PartStatus("camera", "failed", "camera.stalled", "no frame for 2.0 s", "Power-cycle it.")]
+        instrument.parts = [PartStatus("cell", "failed", "cell.stalled", "no sample for 2.0 s", "Check it.")]
         async with asyncio.timeout(10):
             while not instrument.noted:
                 await asyncio.sleep(0.01)
         snapshots.fault(instrument.noted[0])  # as the list of faults does
         (path,) = await written(tmp_path)
-    assert instrument.noted == ["camera.stalled"]
+    assert instrument.noted == ["cell.stalled"]
     assert counted == [None]
-    assert path.name.endswith("-camera.stalled.tar.gz")
+    assert path.name.endswith("-cell.stalled.tar.gz")
     files = await asyncio.to_thread(content, path)
     assert set(files) - {"usb.txt"} == {
         "manifest.json", "fault.json", "status.json", "metrics.txt", "dmesg.txt", "log.jsonl", "machine.json",
         "frames.npz", "journal.txt",
     }  # fmt: skip
-    assert json.loads(files["fault.json"])["code"] == "camera.stalled"
+    assert json.loads(files["fault.json"])["code"] == "cell.stalled"
     assert files["dmesg.txt"] == b"usb 1-1: reset\n"
     for name, raw in files.items():
         assert SECRET.encode() not in raw, name

@@ -41,13 +41,5 @@ def test_no_processes_no_figures() -> None:
     assert resident_bytes({}) == {}
 
 
-def test_what_was_written_is_counted_by_its_rise_also_over_a_new_process() -> None:
-    metrics = Metrics()
-    probe = Vitals(metrics, dict)
-    for written in ({1: 1000}, {1: 1500, 2: 200}, {1: 1500, 3: 50}):
-        probe._count_written(written)
-    assert b"instrument_storage_written_bytes_total 1750.0" in metrics.text()
-
-
 def test_what_this_process_wrote_is_known() -> None:
-    assert written_bytes({"daemon": os.getpid(), "engine": 2**22 + 1}).keys() == {os.getpid()}
+    assert written_bytes({"daemon": os.getpid(), "engine": 2**22 + 1}).keys() == {("daemon", os.getpid())}
