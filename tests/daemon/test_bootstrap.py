@@ -12,6 +12,7 @@ from daemon.diagnostics.checks.table import check_classes, live_checks
 from daemon.diagnostics.logs import LogService
 from daemon.diagnostics.selftest import run_check
 from daemon.events import Event, EventKind
+from daemon.parts import PartStatus
 from daemon.service.notify import Notifier
 
 
@@ -47,3 +48,7 @@ def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
     assert outcomes["camera_frames"].measured == "none since the start"
     assert all(result.measured and "check itself failed" not in result.measured for result in outcomes.values())
     assert instrument.status()["selftest"] is None
+    told = PartStatus("maintenance", "ready", values={"check": {"utc": "U", "outcome": "done", "detail": "3 files"}})
+    instrument.status_parts = lambda: [told]  # type: ignore[method-assign]
+    (store,) = [check for check in built if check.name == "store"]
+    assert "full check U: 3 files" in store.run().measured

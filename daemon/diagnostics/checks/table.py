@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daemon.diagnostics.checks.arrivals import CameraFrames, CellSamples
 from daemon.diagnostics.checks.base import Check
@@ -79,7 +79,7 @@ def live_rows() -> tuple[tuple[type[Check], Callable[[Instrument], Check]], ...]
         (CellSamples, lambda parts: CellSamples(lambda: parts.metrics.last_sample_age_s, _sample_deadline_s(parts))),
         (Memory, lambda parts: Memory(parts.processes)),
         (ClockSteps, lambda parts: ClockSteps(lambda: (parts.clock_watch.steps, parts.clock_watch.moved_s))),
-        (StoreHealth, lambda parts: StoreHealth(parts.writer.stats, parts.writer.status)),
+        (StoreHealth, lambda parts: StoreHealth(parts.writer.stats, parts.writer.status, lambda: _full_check(parts))),
         (Noise, lambda parts: Noise(parts.runs.current)),
         (DarkAge, lambda parts: DarkAge(parts.layout.catalogue, parts.settings.camera.driver)),
         (FlatAge, lambda parts: FlatAge(parts.layout.catalogue, parts.settings.camera.driver)),
@@ -123,6 +123,13 @@ def site_of(parts: Instrument) -> Site:
         frame_bytes,
         data_rate,
     )
+
+
+def _full_check(parts: Instrument) -> dict[str, Any] | None:
+    """What the status tells of the store's last full check; None before the first, and where nobody makes any."""
+    lines = [part for part in parts.status_parts() if part.name == "maintenance"]
+    found = lines[0].values.get("check") if lines else None
+    return found if isinstance(found, dict) else None
 
 
 def _sample_deadline_s(parts: Instrument) -> float | None:

@@ -27,7 +27,16 @@ READY = PartStatus("store", "ready")
 def test_a_store_that_keeps_up() -> None:
     result = StoreHealth(lambda: WELL, lambda: READY).run()
     assert result.outcome == "pass"
-    assert result.measured == "last commit 4.0 ms, 0 of 50 failed, 0.4 s behind, 0 frames refused"
+    assert result.measured == "last commit 4.0 ms, 0 of 50 failed, 0.4 s behind, 0 frames refused, no full check yet"
+
+
+def test_the_last_full_check_is_told() -> None:
+    done = {"outcome": "done", "detail": "checked 3 files", "utc": "2026-01-02T03:04:05+00:00", "took_s": 9.0}
+    result = StoreHealth(lambda: WELL, lambda: READY, lambda: done).run()
+    assert result.outcome == "pass"
+    assert result.measured.endswith("full check 2026-01-02T03:04:05+00:00: checked 3 files")
+    failed = done | {"outcome": "failed", "detail": "cannot read"}
+    assert StoreHealth(lambda: WELL, lambda: READY, lambda: failed).run().outcome == "warn"
 
 
 @pytest.mark.parametrize(
