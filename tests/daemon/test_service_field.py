@@ -20,7 +20,7 @@ from daemon.diagnostics.snapshot import snapshot_files
 from tests.packaging.test_monitoring import PROMTOOL, promtool
 from tests.service import SMALL, Service
 
-SLACK_S = 60.0
+SLACK_S = 90.0  # compiling kernels, or a loaded machine
 
 
 def ctl(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def listed(bundle: Path) -> tuple[set[str], set[str]]:
     return {entry["file"] for entry in manifest["files"]}, {entry["file"] for entry in manifest["missing"]}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_field_engineer_finds_what_happened(tmp_path: Path) -> None:
     toml = SMALL.replace("@AUTOSTART@", '[autostart]\nname = "night"')
     with Service(tmp_path, toml) as service:
