@@ -16,15 +16,15 @@ from daemon.api.parts import ApiParts
 from daemon.api.server import ApiServer
 from daemon.cell.cell import Cell
 from daemon.config import LoadedSettings
-from daemon.diagnostics.bundle import write_bundle
-from daemon.diagnostics.checks.arrivals import CameraFrames, CellSamples
-from daemon.diagnostics.checks.memory import Memory
+from daemon.diagnostics.bundle import configured_secrets, write_bundle
+from daemon.diagnostics.checks.table import live_checks, site_of
 from daemon.diagnostics.clock_watch import ClockWatch
 from daemon.diagnostics.faults import Faults
 from daemon.diagnostics.log_reader import LogReader
 from daemon.diagnostics.logs import LogService
 from daemon.diagnostics.metrics import Metrics
-from daemon.diagnostics.selftest import SelfTest, machine_checks
+from daemon.diagnostics.selftest import SelfTest
+from daemon.diagnostics.snapshot import Snapshots, Sources
 from daemon.diagnostics.vitals import Vitals
 from daemon.engine.host import EngineHost
 from daemon.errors import InstrumentError, ServiceReason, StoreError, StoreReason
@@ -60,12 +60,13 @@ class Instrument:
         self.layout = StateLayout(settings.store.state_dir)
         self._lock = StateLock(self.layout.lock)
         self.metrics = Metrics()
-        self.faults = Faults(settings.store.state_dir, self.metrics.fault)
+        self.faults = Faults(settings.store.state_dir, self._on_fault)
         self.writer = StoreWriter(
             self.layout.catalogue, commit_interval_s=settings.store.commit_interval_s, on_fault=self._store_fault
         )
         self.feed = EventFeed(self._older_events)
         self.engine = EngineHost(settings.camera, settings.engine)
+        self.engine.on_fault = self.faults.note
         self.cell = Cell(
             lambda: build_driver(POTENTIOSTATS, settings.potentiostat.driver, settings.potentiostat.options),
             settings.potentiostat,
@@ -83,17 +84,12 @@ class Instrument:
             interval_s=interval_from(os.environ),
             on_stall=self._on_stall,
         )
-        self.vitals = Vitals(self.metrics, self._processes)
+        self.vitals = Vitals(self.metrics, self.processes)
         self.clock_watch = ClockWatch(self._on_clock_step)
         self.pulse = Pulse(self)
-        self.selftest = SelfTest(
-            [
-                *machine_checks(settings.store.state_dir, settings.store.min_free_mb),
-                CameraFrames(lambda: self.metrics.last_frame_age_s, settings.camera.frame_deadline_s),
-                CellSamples(lambda: self.metrics.last_sample_age_s, settings.potentiostat.sample_deadline_s),
-                Memory(self._processes),
-            ],
-            on_result=self.metrics.selftest,
+        self.selftest = SelfTest(live_checks(self), on_result=self.metrics.selftest, settled=self._delivers)
+        self.snapshots = Snapshots(
+            settings.store.state_dir, settings.store.min_free_mb, self._snapshot_sources(), self.metrics.snapshot
         )
         self.api = ApiServer(self._api_parts(loaded, LogReader(logs.ring, settings.store.state_dir)))
         self._down: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
@@ -138,6 +134,8 @@ class Instrument:
         await self._up("engine", self._start_engine(), self.engine.stop)
         await self._up("runs", self.runs.open(), self.runs.close)
         await self._up("pulse", self.pulse.start(), self.pulse.stop)
+        await self._up("snapshots", self.snapshots.start(), self.snapshots.stop)
+        await self._up("self-test", self.selftest.start(), self.selftest.stop)
 
     async def _up(self, name: str, start: Awaitable[Any], stop: Callable[[], Awaitable[Any]]) -> None:
         self._down.append((name, stop))
@@ -197,6 +195,7 @@ class Instrument:
             "faults": self.faults.recent(20),
             "memory_bytes": dict(self.vitals.resident_bytes),
             "loop_lag_s": round(self.vitals.worst_lag_s, 4),
+            "selftest": self.selftest.summary(),
             "last_run_problem": None if self.runs.problem is None else str(self.runs.problem),
         }
 
@@ -225,8 +224,31 @@ class Instrument:
         )
 
     def _bundle(self, out: Path) -> None:
-        status = self.status() | {"parts": [vars(part) for part in self.status_parts()]}
-        write_bundle(out, config_path=self._config_path, state_dir=self.layout.state_dir, status=status)
+        live = {
+            "status.json": self._plain_status(),
+            "metrics.txt": self.metrics.text(),
+            "selftest-daemon.json": self.selftest.last,
+        }
+        write_bundle(out, config_path=self._config_path, state_dir=self.layout.state_dir, live=live, site=site_of(self))
+
+    def _plain_status(self) -> dict[str, Any]:
+        return self.status() | {"parts": [vars(part) for part in self.status_parts()]}
+
+    def _snapshot_sources(self) -> Sources:
+        return Sources(
+            parts=self.status_parts,
+            status=self._plain_status,
+            preview=self.engine.preview,
+            metrics_text=self.metrics.text,
+            log_tail=lambda: [entry.fields for entry in self.logs.ring.after(self.logs.ring.last_seq - 500)],
+            secrets=lambda: configured_secrets(self._config_path),
+            note=self.faults.note,
+        )
+
+    def _on_fault(self, code: str) -> None:
+        """Any thread."""
+        self.metrics.fault(code)
+        self.snapshots.fault(code)
 
     def _audit(self, actor: str, action: str, detail: str) -> None:
         self.writer.audit(actor, action, detail)
@@ -235,7 +257,14 @@ class Instrument:
         with CatalogueReader(self.layout.catalogue) as catalogue:
             return catalogue.events(after, limit)
 
-    def _processes(self) -> dict[str, int]:
+    def _delivers(self) -> bool:
+        has_cell = self.settings.potentiostat.driver != "none"
+        return self.metrics.last_frame_age_s is not None and (
+            self.metrics.last_sample_age_s is not None or not has_cell
+        )
+
+    def processes(self) -> dict[str, int]:
+        """Pid by name of the daemon's own processes."""
         engine = {"engine": self.engine.pid} if self.engine.pid is not None else {}
         return {"daemon": os.getpid(), **engine}
 

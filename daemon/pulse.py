@@ -23,6 +23,7 @@ log = logging.getLogger("pulse")
 PERIOD_S = 1.0
 SPACE_PERIOD_S = 5.0
 RELEASE_PERIOD_S = 30.0
+SEVERITY = {"ready": 0, "stopped": 0, "starting": 1, "degraded": 1, "failed": 2}
 MEASURED_AFTER = ("camera", "ring", "engine")  # losses that only the engine knows; the others are rows already
 
 
@@ -120,6 +121,8 @@ class Pulse:
             stage, _, reason = name.partition(".")
             if rise := self._rise(name, count):
                 metrics.frames_dropped(stage, reason, rise)
+                if reason == "full":
+                    metrics.queue_dropped(stage, rise)
                 if stage in MEASURED_AFTER:
                     instrument.runs.record_drop(stage, reason, rise)
         metrics.frames_in_flight(accounts.in_flight)
@@ -134,6 +137,9 @@ class Pulse:
         metrics.wal_bytes(stats.wal_bytes)
         if self._rise("commits", stats.commits):
             metrics.commit(stats.last_commit_took_s, self._rise("bytes", stats.chunk_bytes))
+        metrics.failed_commits(self._rise("failed_commits", stats.failed_commits))
+        metrics.store_lag(stats.lag_s)
+        self._parts(counters)
         metrics.queue("store", stats.queue_ops, stats.queue_ops_bound)
         metrics.queue("science", instrument.runs.queue_depth, 512)
         if counters:
@@ -142,9 +148,20 @@ class Pulse:
             known = counters["idle"] + counters["measured"] + sum(counters["dropped"].values())
             metrics.frames_unaccounted(max(0, counters["captured"] - known - held))
             metrics.queue("ring", counters["ring_depth"], counters["ring_bound"])
+            metrics.queue("link", counters["link_depth"], instrument.settings.engine.link_batches)
             if counters["last_frame_host_t_s"] == counters["last_frame_host_t_s"]:
                 metrics.frame_arrived(counters["last_frame_host_t_s"])
             self._stage(counters)
+
+    def _parts(self, counters: dict[str, Any]) -> None:
+        """States of the parts, and what was done to mend their devices."""
+        instrument, metrics = self._instrument, self._instrument.metrics
+        for part in instrument.status_parts():
+            metrics.part(part.name, SEVERITY[part.state])
+        for step, count in counters.get("remedies", {}).items():
+            metrics.camera_remedy(step, self._rise(f"remedy {step}", count))
+        for device, opens in (("camera", instrument.engine.camera_opens), ("potentiostat", instrument.cell.opens)):
+            metrics.reconnected(device, self._rise(device, max(0, opens - 1)))
 
     def _stage(self, counters: dict[str, Any]) -> None:
         frames = self._rise("worked", counters["measured"] + counters["idle"])

@@ -117,6 +117,8 @@ class StatusReply(Answer):
     """Resident memory by process."""
     loop_lag_s: Number = None
     """The longest the event loop was late."""
+    selftest: dict[str, Any] | None = None
+    """The last self-test: outcome, utc, failed and warned (names of checks); null before the first of this start."""
     utc: str
     """The instrument's wall clock, ISO 8601."""
     version: str

@@ -82,6 +82,8 @@ class Cell:
         self._attempts = 0
         self._next_attempt_s = math.nan
         self._progress_s = math.nan
+        self.opens = 0
+        """How often the potentiostat was opened."""
 
     # life
 
@@ -183,6 +185,7 @@ class Cell:
             await self._disconnect("lost", in_doubt=doubtful)
             raise
         self._info, self._aftermath = link.info, None
+        self.opens += 1
         self._attempts, self._next_attempt_s = 0, math.nan
 
     async def _reconnect(self) -> None:

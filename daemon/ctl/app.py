@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "table": ("daemon.ctl.table:table", "Rows of a run's tables: cycles, health, rates, fronts, clips, calibrations."),
     "trace": ("daemon.ctl.results:trace", "One particle's series."),
     "frame": ("daemon.ctl.results:frame", "The newest frame as a picture."),
+    "logs": ("daemon.ctl.logs:logs", "The service's log by level and time, with --follow as it comes."),
     "cell": ("daemon.ctl.cell:cell", "Pause, resume or switch off the cell, or run an experiment."),
     "selftest": ("daemon.ctl.field:selftest", "Run every check of the instrument."),
     "check-config": ("daemon.ctl.field:check_config", "Check a configuration file without using it."),

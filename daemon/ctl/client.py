@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -151,7 +152,7 @@ class Client:
 
     async def events(self, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
         """The events there are with a higher sequence number than `after`, oldest first."""
-        async with aclosing(self._lines(after, follow=False)) as lines:
+        async with aclosing(self._lines("/events", {"after": str(after)}, follow=False)) as lines:
             async for event in lines:
                 if event is not None:
                     yield event
@@ -163,15 +164,44 @@ class Client:
 
         Raises when the very first connection fails, and when the daemon refuses for good.
         """
+        feed = self._resumed(lambda: self._lines("/events", {"after": str(after)}, follow=True), lost)
+        async with aclosing(feed) as events:
+            async for event in events:
+                after = max(after, int(event.get("seq") or 0))
+                yield event
+
+    async def follow_logs(
+        self, level: str, since: datetime, lost: Callable[[InstrumentError], None] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Lines of the log from `since` on, for ever, resumed as `follow_events` are; none comes twice."""
+        last, seen = since.isoformat(), set[tuple[str, ...]]()
+        feed = self._resumed(lambda: self._lines("/logs", {"level": level, "since": last}, follow=True), lost)
+        async with aclosing(feed) as entries:
+            async for entry in entries:
+                key = tuple(str(entry.get(name, "")) for name in ("utc", "thread", "logger", "message"))
+                utc = key[0]
+                if key in seen:
+                    continue  # of the moment at which the connection was lost
+                if utc and utc != last:
+                    last = utc
+                    seen.clear()
+                seen.add(key)
+                yield entry
+
+    async def _resumed(
+        self,
+        connect: Callable[[], AsyncGenerator[dict[str, Any] | None, None]],
+        lost: Callable[[InstrumentError], None] | None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What `connect` gives, connected anew whenever that ends."""
         failures, connected, told = 0, False, False
         while True:
             try:
-                async with aclosing(self._lines(after, follow=True)) as lines:
-                    async for event in lines:
+                async with aclosing(connect()) as lines:
+                    async for line in lines:
                         failures, connected, told = 0, True, False
-                        if event is not None:
-                            after = max(after, int(event.get("seq") or 0))
-                            yield event
+                        if line is not None:
+                            yield line
             except (ClientError, Refused) as error:
                 if not connected or not _passes(error):
                     raise
@@ -181,13 +211,15 @@ class Client:
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
 
-    async def _lines(self, after: int, follow: bool) -> AsyncGenerator[dict[str, Any] | None, None]:
+    async def _lines(
+        self, path: str, query: dict[str, str], *, follow: bool
+    ) -> AsyncGenerator[dict[str, Any] | None, None]:
         """The feed on one connection: None once connected and for each keep-alive."""
         read_s = SILENCE_S if follow else self._connection.timeout_s
         timeout = aiohttp.ClientTimeout(total=None, connect=self._connection.timeout_s, sock_read=read_s)
-        query = {"after": str(after), "follow": "true" if follow else "false"}
+        query = query | {"follow": "true" if follow else "false"}
         accept = {"Accept": "application/x-ndjson"}
-        async with self._answer("GET", "/events", params=query, headers=accept, timeout=timeout) as response:
+        async with self._answer("GET", path, params=query, headers=accept, timeout=timeout) as response:
             yield None
             async for line in response.content:
                 yield _event(line, self._connection.name) if line.strip() else None

@@ -8,8 +8,11 @@ import pytest
 
 from daemon.bootstrap import Instrument
 from daemon.config import LoadedSettings, Settings, StoreSettings
+from daemon.diagnostics.checks.table import check_classes, live_checks
 from daemon.diagnostics.logs import LogService
+from daemon.diagnostics.selftest import run_check
 from daemon.events import Event, EventKind
+from daemon.parts import PartStatus
 from daemon.service.notify import Notifier
 
 
@@ -24,3 +27,28 @@ def test_a_step_of_the_wall_clock_is_recorded_counted_and_logged(
     assert [(event.kind, event.magnitude) for event in recorded] == [(EventKind.CLOCK_STEP, -2.5)]
     assert b"instrument_clock_steps_total 1.0" in instrument.metrics.text()
     assert "-2.500 s" in caplog.text
+
+
+def test_a_fault_of_the_engine_is_listed_counted_and_photographed(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = Instrument(loaded, LogService("info", tmp_path), Notifier({}))
+    instrument.engine.on_fault("camera.stalled", "no frame for 2.0 s", "Power-cycle it.")
+    assert [fault["code"] for fault in instrument.faults.recent()] == ["camera.stalled"]
+    assert b'instrument_faults_total{code="camera.stalled"} 1.0' in instrument.metrics.text()
+    assert list(instrument.snapshots._pending) == ["camera.stalled"]
+
+
+def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = Instrument(loaded, LogService("info", tmp_path), Notifier({}))
+    built = live_checks(instrument)
+    assert [type(check) for check in built] == [kind for kind, _ in check_classes()]
+    outcomes = {check.name: run_check(check) for check in built}
+    assert outcomes["store"].outcome == "fail"  # it was not started
+    assert outcomes["camera_frames"].measured == "none since the start"
+    assert all(result.measured and "check itself failed" not in result.measured for result in outcomes.values())
+    assert instrument.status()["selftest"] is None
+    told = PartStatus("maintenance", "ready", values={"check": {"utc": "U", "outcome": "done", "detail": "3 files"}})
+    instrument.status_parts = lambda: [told]  # type: ignore[method-assign]
+    (store,) = [check for check in built if check.name == "store"]
+    assert "full check U: 3 files" in store.run().measured

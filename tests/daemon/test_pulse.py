@@ -8,6 +8,7 @@ from daemon import pulse as module
 from daemon.diagnostics.metrics import Metrics
 from daemon.engine.book import EngineBook, Totals
 from daemon.errors import StoreError, StoreReason
+from daemon.parts import PartStatus
 from daemon.pulse import FrameAccounts, Pulse
 
 
@@ -24,19 +25,21 @@ class Part(SimpleNamespace):
 def instrument(**changes):
     stats = SimpleNamespace(
         progress_s=1.0, lost_frames=0, stored_frames=0, loss_bound_s=1.0, wal_bytes=10, commits=0,
-        last_commit_took_s=0.01, chunk_bytes=100, queue_ops=0, queue_ops_bound=4096,
+        last_commit_took_s=0.01, chunk_bytes=100, queue_ops=0, queue_ops_bound=4096, failed_commits=0, lag_s=0.0,
     )  # fmt: skip
     parts = {
         "metrics": Metrics(),
         "stats": stats,
         "writer": SimpleNamespace(stats=lambda: stats),
-        "engine": SimpleNamespace(book=EngineBook(), restarts=0),
+        "engine": SimpleNamespace(book=EngineBook(), restarts=0, camera_opens=0),
+        "cell": SimpleNamespace(opens=0),
+        "status_parts": list,
         "runs": Part(calls=[], dropped_frames=0, queue_depth=0, current=lambda: None, clock=None, live_summary=dict),
         "watchdog": Part(calls=[]),
         "faults": Part(calls=[]),
         "logs": SimpleNamespace(dropped_lines=0),
         "layout": SimpleNamespace(free_mb=lambda: 10_000, state_dir="/state"),
-        "settings": SimpleNamespace(store=SimpleNamespace(min_free_mb=200)),
+        "settings": SimpleNamespace(store=SimpleNamespace(min_free_mb=200), engine=SimpleNamespace(link_batches=64)),
         "disk_low_errors": [],
     }
     one = SimpleNamespace(**parts | changes)
@@ -47,7 +50,7 @@ def instrument(**changes):
 def beat(captured, measured, idle=0, dropped=None, **more):
     return {
         "captured": captured, "measured": measured, "idle": idle, "dropped": dropped or {}, "ring_depth": 0,
-        "ring_bound": 64, "last_frame_host_t_s": 5.0, "busy_s": 0.001 * (measured + idle), **more,
+        "ring_bound": 64, "link_depth": 1, "last_frame_host_t_s": 5.0, "busy_s": 0.001 * (measured + idle), **more,
     }  # fmt: skip
 
 
@@ -78,6 +81,7 @@ def test_counting_follows_engine_daemon_and_store():
     accounts = pulse.accounts
     assert (accounts.captured, accounts.idle, accounts.measured, accounts.stored) == (50, 5, 40, 30)
     assert accounts.dropped == {"ring.full": 2, "science.full": 4, "store.full": 1}
+    assert b'instrument_queue_dropped_items_total{queue="science"} 4.0' in one.metrics.text()
     assert accounts.in_flight == 8
 
 
@@ -152,3 +156,21 @@ async def test_it_beats_until_it_is_stopped(monkeypatch):
     kinds = [name for name, _ in one.watchdog.calls]
     assert kinds[:3] == ["register"] * 3 and kinds[-3:] == ["unregister"] * 3
     assert ("persist",) in one.faults.calls
+
+
+def test_parts_remedies_and_reconnects_are_counted():
+    one = instrument(status_parts=lambda: [PartStatus("camera", "failed"), PartStatus("cell", "ready")])
+    pulse = Pulse(one)
+    for opens, resets in ((1, 0), (3, 2), (3, 2)):
+        one.engine.camera_opens = one.cell.opens = opens
+        one.engine.book.heartbeat(beat(1, 1, remedies={"reset": resets, "clear": 0}))
+        one.stats.failed_commits, one.stats.lag_s = opens, 0.5
+        pulse._count()
+    text = one.metrics.text().decode()
+    for line in (
+        'instrument_part_severity{part="camera"} 2.0', 'instrument_part_severity{part="cell"} 0.0',
+        'instrument_reconnects_total{device="camera"} 2.0', 'instrument_reconnects_total{device="potentiostat"} 2.0',
+        'instrument_camera_remedies_total{step="reset"} 2.0', "instrument_failed_commits_total 3.0",
+        "instrument_store_lag_seconds 0.5", 'instrument_queue_depth_items{queue="link"} 1.0',
+    ):  # fmt: skip
+        assert line in text, line

@@ -34,3 +34,7 @@ class Check(ABC):
     def result(self, outcome: Outcome, measured: str, limit: str) -> CheckResult:
         """A result of this check, with its remedy unless it passed."""
         return CheckResult(self.name, outcome, measured, limit, "" if outcome == "pass" else self.remedy)
+
+    def not_applicable(self, why: str) -> CheckResult:
+        """Passed because there is nothing to measure here, for a reason that is told."""
+        return self.result("pass", f"not applicable: {why}", "none")

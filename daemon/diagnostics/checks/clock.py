@@ -25,7 +25,7 @@ def is_synchronised(timesyncd: Path = TIMESYNCD) -> bool | None:
 
 
 class Clock(Check):
-    """Labels in results need a right clock; intervals do not, they are measured on the monotonic clock."""
+    """Whether the wall clock follows a time server: labels in results need a right one, intervals do not."""
 
     name = "clock"
     remedy = (

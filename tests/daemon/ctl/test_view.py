@@ -5,9 +5,9 @@ from rich.console import Console
 from daemon.ctl import view
 
 
-def printed(science: dict) -> str:
+def printed(science: dict, **more: object) -> str:
     out = StringIO()
-    Console(width=200, file=out).print(view.status({"state": "ready", "science": science}))
+    Console(width=200, file=out).print(view.status({"state": "ready", "science": science, **more}))
     return out.getvalue()
 
 
@@ -27,3 +27,10 @@ def test_an_unknown_spread_is_left_out() -> None:
     text = printed({"particles": 3, "particles_active": 3, "rate_cv": None, "unusual": []})
     assert "particles 3" in text
     assert "spread" not in text
+
+
+def test_the_last_self_test_is_one_line() -> None:
+    selftest = {"outcome": "fail", "utc": "2026-01-02T03:04:05+00:00", "failed": ["free_space"], "warned": ["clock"]}
+    text = printed({}, selftest=selftest)
+    assert "self-test fail  failed: free_space  warned: clock  2026-01-02T03:04:05+00:00" in text
+    assert "self-test" not in printed({}, selftest=None)
