@@ -19,6 +19,7 @@ from daemon.api import (
     frame,
     instrument,
     jobs,
+    keeping,
     live,
     longwork,
     masks,
@@ -73,6 +74,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *control.ENDPOINTS,
     *jobs.ENDPOINTS,
     *field.ENDPOINTS,
+    *keeping.ENDPOINTS,
 )
 
 

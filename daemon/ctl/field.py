@@ -82,12 +82,12 @@ def _bundle_locally(connection: Connection, out: Path, config_path: Path, state_
     write_bundle(
         out,
         config_path=config_path if config_path.exists() else None,
-        state_dir=state_dir or _configured_state_dir(config_path),
+        state_dir=state_dir or configured_state_dir(config_path),
         status=_status(connection),
     )
 
 
-def _configured_state_dir(config_path: Path) -> Path:
+def configured_state_dir(config_path: Path) -> Path:
     """From the configuration when it can be read, else the default: a bundle is wanted most when it cannot."""
     from daemon.config import StoreSettings, load_settings
     from daemon.errors import ConfigError

@@ -414,15 +414,17 @@ class CatalogueReader(_Reader):
 
     def runs(self, limit: int = 100) -> list[RunSummary]:
         """Newest first."""
-        found = self._query("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
-        with _understood(self.path, "runs"):
-            return [run_summary(row, self.path.parent) for row in found]
+        return self.select_runs("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
 
     def run(self, run_id: str) -> RunSummary | None:
         """None when there is no such run."""
-        found = self._query("select * from runs where run_id = ?", (run_id,))
+        return next(iter(self.select_runs("select * from runs where run_id = ?", (run_id,))), None)
+
+    def select_runs(self, sql: str, parameters: Sequence[Any] = ()) -> list[RunSummary]:
+        """The runs that a query for whole rows of `runs` finds."""
+        found = self._query(sql, parameters)
         with _understood(self.path, "runs"):
-            return run_summary(found[0], self.path.parent) if found else None
+            return [run_summary(row, self.path.parent) for row in found]
 
     def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """Events with a higher sequence number, oldest first."""
