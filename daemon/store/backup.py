@@ -86,7 +86,7 @@ class _Backup:
         jobs = [(run, self._unchanged(run, before)) for run in reversed(runs)]
         self._check_room([run.path for run, entry in jobs if entry is None], spare_mb)
         entries = {entry.path: entry for entry in (before.files if before else ()) if entry.run_id}
-        self._report.kept = len(entries.keys() - {_place(run.run_id) for run in runs})
+        self._report.kept = len(entries.keys() - {_place(run) for run in runs})
         for run, entry in jobs:
             self._report.unchanged += entry is not None
             found = entry or self._run(run)
@@ -126,7 +126,7 @@ class _Backup:
 
     def _unchanged(self, run: RunSummary, before: Manifest | None) -> Entry | None:
         """What an earlier backup holds of a finished run, when the run's file is still the one that was copied."""
-        entry = before.entry(_place(run.run_id)) if before else None
+        entry = before.entry(_place(run)) if before else None
         if entry is None or run.state not in FINISHED or entry.state not in FINISHED or wal_path(run.path).exists():
             return None
         now = run.path.stat()
@@ -150,7 +150,7 @@ class _Backup:
     def _run(self, run: RunSummary) -> Entry | None:
         """A run's copy; None when the run itself is damaged or went away, which is reported."""
         try:
-            return self._copy(run.path, _place(run.run_id), RUN, run)
+            return self._copy(run.path, _place(run), RUN, run)
         except StoreError as error:
             if error.reason not in (StoreReason.CORRUPT, StoreReason.NOT_A_RUN, StoreReason.NEWER):
                 raise
@@ -188,8 +188,8 @@ def _entry(place: str, stored_as: str, copied: Copied, source: os.stat_result, r
     return Entry(place, stored_as, copied.sha256, copied.size_bytes, source.st_size, source.st_mtime_ns, **about)
 
 
-def _place(run_id: str) -> str:
-    return f"runs/{run_id}.db"
+def _place(run: RunSummary) -> str:
+    return f"runs/{run.path.name}"
 
 
 def _size_bytes(path: Path) -> int:

@@ -16,7 +16,7 @@ NAME = "manifest.json"
 FORMAT = 1
 MAX_BYTES = 64 << 20  # 100,000 runs
 STORED = re.compile(r"(instrument|runs/[A-Za-z0-9][A-Za-z0-9._-]{0,127})\.[0-9a-f]{12}\.db")
-PATH = re.compile(r"instrument\.db|runs/[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.db")
+PATH = re.compile(r"instrument\.db|runs/[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.db(\.[a-z]+-[0-9]+)?")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from daemon.store.backup import BackupReport, Progress, back_up
 from daemon.store.faults import translated
 from daemon.store.lock import StateLock
 from daemon.store.paths import StateLayout
-from daemon.store.retention import exported_rows
+from daemon.store.retention import mark_exported
 from daemon.store.schema import CATALOGUE, open_writing
 
 
@@ -28,7 +28,7 @@ def back_up_offline(state_dir: Path, target: Path, progress: Progress = lambda s
         report = back_up(state_dir, target, progress)
         with translated(layout.catalogue, "cannot write to"), closing(open_writing(layout.catalogue, CATALOGUE)) as db:
             with db.atomic():
-                db.conn.executemany(*exported_rows(report.whole_runs, str(target)))
+                mark_exported(db.conn, report.whole_runs, str(target))
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return report
 

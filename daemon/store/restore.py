@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.errors import StoreError, StoreReason
-from daemon.store import rows
 from daemon.store.backup import SPARE_BYTES, Progress
 from daemon.store.copying import copy_error, copy_plain, sync_folder
 from daemon.store.faults import translated
@@ -18,6 +17,7 @@ from daemon.store.lock import StateLock
 from daemon.store.manifest import Entry, Manifest, read_manifest
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader, RunReader
+from daemon.store.retention import change_row
 from daemon.store.schema import CATALOGUE, open_writing
 
 FOLDER = ".restoring"
@@ -110,17 +110,17 @@ def _revive(staged: Path, manifest: Manifest) -> None:
     """Runs that the instrument had deleted since they were backed up have their file again."""
     with CatalogueReader(staged / "instrument.db") as catalogue:
         deleted = [run for run in catalogue.runs(limit=-1) if run.state == "deleted"]
-    back = [run for run in deleted if manifest.entry(f"runs/{run.run_id}.db")]
-    states = {run.run_id: _own_state(staged / "runs" / f"{run.run_id}.db") for run in back}
+    back = [run for run in deleted if manifest.entry(f"runs/{run.path.name}")]
+    states = {run.run_id: _own_state(staged / "runs" / run.path.name) for run in back}
     if not states:
         return
     path = staged / "instrument.db"
     with translated(path, "cannot write to"):
         db = open_writing(path, CATALOGUE)
         try:
-            sql = "update runs set state = ?, deleting_utc = null, deleted_utc = null where run_id = ?"
             with db.atomic():
-                db.conn.executemany(sql, [(rows.plain(state), run_id) for run_id, state in states.items()])
+                for run_id, state in states.items():
+                    change_row(db.conn, run_id, state=state, deleting_utc=None, deleted_utc=None)
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             db.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -166,7 +167,7 @@ class Keeper:
     def _obstacle(self, run: RunSummary) -> RunError | None:
         if run.state not in FINISHED or self._current() == run.run_id:
             return RunError(RunReason.BUSY, f"run '{run.run_id}' is {run.state}")
-        if run.path.absolute() != self._layout.run_path(run.run_id).absolute():
+        if run.path.absolute().parent != self._layout.runs_dir.absolute():
             return RunError(RunReason.NOT_FOUND, f"'{run.path}' is not where the store keeps runs")
         return None
 
@@ -212,20 +213,20 @@ class Keeper:
 def set_exported(run_ids: Sequence[str], where: str, session: Session) -> None:
     """Mark runs as taken elsewhere."""
     assert session.catalogue is not None
-    session.catalogue.conn.executemany(*exported_rows(run_ids, where))
+    mark_exported(session.catalogue.conn, run_ids, where)
 
 
-def exported_rows(run_ids: Sequence[str], where: str) -> tuple[str, list[tuple[str, str, str]]]:
-    """The statement that marks runs as taken elsewhere, and its parameters."""
-    sql = "update runs set exported_utc = ?, exported_to = ? where run_id = ?"
-    return sql, [(utc_now(), where, run_id) for run_id in run_ids]
+def mark_exported(conn: sqlite3.Connection, run_ids: Sequence[str], where: str) -> None:
+    """The same on a connection of one's own."""
+    for run_id in run_ids:
+        change_row(conn, run_id, exported_utc=utc_now(), exported_to=where)
 
 
 def set_deleting(run: RunSummary, actor: str, why: str, session: Session) -> None:
     """The intent, in the run's row and in the audit."""
     assert session.catalogue is not None
     conn = session.catalogue.conn
-    conn.execute("update runs set deleting_utc = ? where run_id = ?", (utc_now(), run.run_id))
+    change_row(conn, run.run_id, deleting_utc=utc_now())
     detail = f"{run.run_id} ({run.state}, exported {run.exported_utc or 'never'}): {why}"
     row = {"utc": utc_now(), "actor": actor, "action": "run.delete", "detail": detail}
     rows.replace_rows(conn, "audit", tuple(row), [row])
@@ -234,8 +235,13 @@ def set_deleting(run: RunSummary, actor: str, why: str, session: Session) -> Non
 def set_deleted(run_id: str, session: Session) -> None:
     """The file is gone for good."""
     assert session.catalogue is not None
-    sql = "update runs set state = 'deleted', deleted_utc = ? where run_id = ?"
-    session.catalogue.conn.execute(sql, (utc_now(), run_id))
+    change_row(session.catalogue.conn, run_id, state="deleted", deleted_utc=utc_now())
+
+
+def change_row(conn: sqlite3.Connection, run_id: str, **changes: str | None) -> None:
+    """Change columns of a run's row in the catalogue that only this module and restores know."""
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    conn.execute(f"update runs set {assignments} where run_id = ?", (*changes.values(), run_id))
 
 
 def holders(path: Path) -> list[int]:
