@@ -59,6 +59,8 @@ class RunSummary:
     detail: str = ""
     exported_utc: str | None = None
     """When a backup or a whole export last took it elsewhere."""
+    deleting_utc: str | None = None
+    """When its deletion began."""
     deleted_utc: str | None = None
     """When its file was removed; this summary is what remains."""
 

@@ -78,6 +78,8 @@ class RunReply(Answer):
     detail: str = ""
     exported_utc: str | None = None
     """When a backup or a whole export last took it elsewhere."""
+    deleting_utc: str | None = None
+    """When its deletion began; completed at the next start when it was cut short."""
     deleted_utc: str | None = None
     """When its file was removed; its state is `deleted` then."""
 

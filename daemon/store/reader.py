@@ -414,17 +414,15 @@ class CatalogueReader(_Reader):
 
     def runs(self, limit: int = 100) -> list[RunSummary]:
         """Newest first."""
-        return self.select_runs("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
+        found = self._query("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
+        with _understood(self.path, "runs"):
+            return [run_summary(row, self.path.parent) for row in found]
 
     def run(self, run_id: str) -> RunSummary | None:
         """None when there is no such run."""
-        return next(iter(self.select_runs("select * from runs where run_id = ?", (run_id,))), None)
-
-    def select_runs(self, sql: str, parameters: Sequence[Any] = ()) -> list[RunSummary]:
-        """The runs that a query for whole rows of `runs` finds."""
-        found = self._query(sql, parameters)
+        found = self._query("select * from runs where run_id = ?", (run_id,))
         with _understood(self.path, "runs"):
-            return [run_summary(row, self.path.parent) for row in found]
+            return run_summary(found[0], self.path.parent) if found else None
 
     def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """Events with a higher sequence number, oldest first."""

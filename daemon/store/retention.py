@@ -132,7 +132,7 @@ class Keeper:
     def finish_deletions(self) -> int:
         """Complete deletions that a power cut or a failing disk cut short; how many. Raises `StoreError`."""
         with self._one:
-            left = self._rows("select * from runs where deleting_utc is not null and deleted_utc is null")
+            left = [run for run in self._runs() if run.deleting_utc is not None]
             for run in left:
                 self._remove(run)
         return len(left)
@@ -147,7 +147,7 @@ class Keeper:
         """Finished runs with a file that the policy may take, oldest first."""
         if self._policy.keep_days is None and not self._policy.keep_free_mb:
             return
-        for run in self._rows("select * from runs where deleted_utc is null order by started_utc, rowid"):
+        for run in reversed(self._runs()):
             may_go = run.exported_utc is not None or self._policy.delete_unexported
             if may_go and self._obstacle(run) is None and run.path.exists():
                 yield run
@@ -194,14 +194,16 @@ class Keeper:
         self._commit("deletion", partial(set_deleted, run.run_id))
 
     def _run(self, run_id: str) -> RunSummary:
-        found = self._rows("select * from runs where run_id = ?", run_id)
-        if not found:
-            raise RunError(RunReason.NOT_FOUND, f"there is no run '{run_id[:100]}'")
-        return found[0]
-
-    def _rows(self, sql: str, *parameters: Any) -> list[RunSummary]:
         with CatalogueReader(self._layout.catalogue) as catalogue:
-            return catalogue.select_runs(sql, parameters)
+            run = catalogue.run(run_id)
+        if run is None:
+            raise RunError(RunReason.NOT_FOUND, f"there is no run '{run_id[:100]}'")
+        return run
+
+    def _runs(self) -> list[RunSummary]:
+        """Those that are not deleted, newest first."""
+        with CatalogueReader(self._layout.catalogue) as catalogue:
+            return [run for run in catalogue.runs(limit=-1) if run.deleted_utc is None]
 
     def _commit(self, what: str, step: Callable[[Session], Any]) -> None:
         try:

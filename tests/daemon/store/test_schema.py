@@ -51,7 +51,7 @@ def test_tables_hold_the_exported_columns(tmp_path):
         db.close()
     catalogue = open_writing(tmp_path / "instrument.db", CATALOGUE, create=True)
     try:
-        keeping = {*KEEPING_FIELDS, "exported_to", "deleting_utc"}
+        keeping = {*KEEPING_FIELDS, "exported_to"}
         assert set(catalogue.table("runs").columns_dict) == set(RUN_FIELDS) | keeping
     finally:
         catalogue.close()
