@@ -52,16 +52,19 @@ class FileChecks:
                 outcome = self._check(path, stop)
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            if not outcome.finished or stop():
-                raise Interrupted
+            except StoreError as error:  # it cannot be read at all; the others can
+                found: StoreError | None = error
+            else:
+                if not outcome.finished or stop():
+                    raise Interrupted
+                found = _damage(path, outcome)
             self._checked[path] = state
             checked += 1
-            if outcome.findings:
+            if found is not None:
                 damaged += 1
-                more = f" (and {len(outcome.findings) - 1} more)" if len(outcome.findings) > 1 else ""
-                self._tell(StoreError(StoreReason.CORRUPT, f"{path}: {outcome.findings[0]}{more}"))
+                self._tell(found)
         if damaged:
-            return f"{damaged} of {checked} files are damaged"
+            return f"{damaged} of {checked} files are damaged or cannot be read"
         return f"checked {checked} files" if checked else "nothing to do"
 
     def _files(self) -> Iterator[Path]:
@@ -70,6 +73,13 @@ class FileChecks:
         with CatalogueReader(self._layout.catalogue) as catalogue:
             runs = catalogue.runs(limit=-1)
         yield from (run.path for run in runs if run.state in FINISHED and run.path.exists())
+
+
+def _damage(path: Path, outcome: Outcome) -> StoreError | None:
+    if not outcome.findings:
+        return None
+    more = f" (and {len(outcome.findings) - 1} more)" if len(outcome.findings) > 1 else ""
+    return StoreError(StoreReason.CORRUPT, f"{path}: {outcome.findings[0]}{more}")
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -383,6 +383,20 @@ def test_in_a_process_of_its_own(state, target):
     assert caught.value.reason is StoreReason.BACKUP_PLACE and "none" in caught.value.detail
 
 
+def test_where_priorities_may_not_be_lowered_it_is_copied_all_the_same(state, target, monkeypatch, capsys):
+    """The shipped unit forbids it: SystemCallFilter=~@resources."""
+    from daemon.store import backup_child
+
+    monkeypatch.setattr(backup_child.os, "nice", failing(0, PermissionError(1, "Operation not permitted")))
+    monkeypatch.setattr(
+        backup_child.psutil.Process, "ionice", failing(0, PermissionError(1, "Operation not permitted"))
+    )
+    assert backup_child.main([str(state.state_dir), str(target), "60", "0"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["report"]["copied"] == 3
+    assert backup_child.main([str(state.state_dir), str(target / "none"), "60", "0"]) == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "store.backup_place"
+
+
 def test_a_process_that_hangs_is_given_up(state, target, monkeypatch):
     from daemon.store import backup_child
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from daemon.errors import StoreError, StoreReason
 from daemon.store.checking import FileChecks
 from daemon.store.paths import StateLayout
 from daemon.store.retention import Interrupted
@@ -75,7 +76,7 @@ def test_a_run_that_begins_ends_the_job_between_two_files(layout):
 
 def test_damage_is_told_with_its_file(layout):
     checker = Checker(findings=["row 3 is bad", "row 4 is bad"])
-    assert checker.job(layout).run(never) == "3 of 3 files are damaged"
+    assert checker.job(layout).run(never) == "3 of 3 files are damaged or cannot be read"
     assert len(checker.told) == 3 and checker.told[1].endswith("r2.db: row 3 is bad (and 1 more)")
 
 
@@ -90,3 +91,18 @@ def test_a_run_deleted_meanwhile_is_passed_over(layout):
 
     job._check = deleting
     assert job.run(never) == "checked 2 files"
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_checked(layout):
+    checker = Checker()
+    job = checker.job(layout)
+
+    def unreadable(path, stop):
+        if path.stem == "r2":
+            raise StoreError(StoreReason.NEWER, "written by a newer version")
+        return checker(path, stop)
+
+    job._check = unreadable
+    assert job.run(never) == "1 of 3 files are damaged or cannot be read"
+    assert checker.told == ["written by a newer version"] and checker.checked == ["instrument", "r1"]
+    assert job.run(never) == "nothing to do"
