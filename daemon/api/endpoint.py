@@ -37,13 +37,15 @@ class Services:
     """Traces: seconds of decoding when the run is long."""
     slow_workers: Workers
     """Long blocking work: exports and bundles."""
+    backup_workers: Workers
+    """Backups, which take hours: a bundle must not wait for one."""
     operations: Operations
     followers: Followers
 
     @property
     def pools(self) -> tuple[Workers, ...]:
         """Every pool of threads."""
-        return (self.workers, self.trace_workers, self.slow_workers)
+        return (self.workers, self.trace_workers, self.slow_workers, self.backup_workers)
 
     def counts(self) -> dict[str, int]:
         """What is going on, and what was turned away, for the status."""

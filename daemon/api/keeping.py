@@ -43,7 +43,7 @@ async def back_up(call: Call) -> web.Response:
         await call.audit("backup", str(directory))
         job.say(f"copying to {directory}")
         back_up = partial(call.parts.keeping.back_up, directory, job.advance)
-        report = await in_thread(job, call.services.slow_workers, back_up)
+        report = await in_thread(job, call.services.backup_workers, back_up)
         for run in report.damaged:
             job.say(f"run {run['run_id']} was left out: {run['detail']}")
         call.services.operations.forget_key(job)

@@ -77,6 +77,17 @@ async def test_a_backup_asked_for_twice_is_one_and_can_be_cancelled(served: Serv
     await served.finished(fourth)
 
 
+async def test_a_backup_keeps_no_bundle_waiting(served: Served, tmp_path: Path) -> None:
+    served.fakes.keeping.held = threading.Event()
+    backup = await served.json("POST", "/backup", 202, json={"directory": str(tmp_path)})
+    async with served.ask("GET", "/diagnostics/bundle") as response:
+        assert response.status in (200, 202)
+        if response.status == 202:
+            assert (await served.finished(await response.json()))["state"] == "done"
+    served.fakes.keeping.held.set()
+    assert (await served.finished(backup))["state"] == "done"
+
+
 async def test_a_backup_that_fails_says_why(served: Served, tmp_path: Path) -> None:
     served.fakes.keeping.problem = StoreError(StoreReason.BACKUP_FULL, "no room")
     operation = await served.json("POST", "/backup", 202, json={"directory": str(tmp_path)})
