@@ -269,7 +269,7 @@ def test_an_older_catalogue_learns_what_is_kept(tmp_path):
     conn = sqlite3.connect(tmp_path / "instrument.db")
     for column in ("exported_utc", "exported_to", "deleting_utc", "deleted_utc"):
         conn.execute(f"alter table runs drop column {column}")
-    conn.execute("delete from _sqlite_migrations where name = '0033_keeping'")
+    conn.execute("delete from _sqlite_migrations where name = '0033+_keeping'")
     conn.commit()
     conn.close()
     with CatalogueReader(tmp_path / "instrument.db") as catalogue:  # recovery reads before the writer starts
