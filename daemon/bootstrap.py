@@ -27,14 +27,15 @@ from daemon.diagnostics.selftest import SelfTest
 from daemon.diagnostics.snapshot import Snapshots, Sources
 from daemon.diagnostics.vitals import Vitals
 from daemon.engine.host import EngineHost
-from daemon.errors import InstrumentError, ServiceReason, StoreError, StoreReason
+from daemon.errors import InstrumentError, RunReason, ServiceReason, StoreError, StoreReason
 from daemon.events import Event, EventFeed, EventKind
-from daemon.parts import PartStatus
+from daemon.parts import PartStatus, RunSummary
 from daemon.pulse import Pulse
 from daemon.runs.manager import RunManager
 from daemon.service.notify import Notifier
 from daemon.service.watchdog import Watchdog, interval_from
 from daemon.store.lock import StateLock
+from daemon.store.maintenance import Maintenance, jobs_of, keeper_of
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader
 from daemon.store.recovery import recover
@@ -77,6 +78,10 @@ class Instrument:
         )
         self.runs = RunManager(
             settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
+        )
+        self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
+        self.maintenance = Maintenance(
+            jobs_of(self.keeper, self.layout), lambda: self.runs.current() is not None, self.metrics.maintenance
         )
         self.watchdog = Watchdog(
             notifier,
@@ -136,6 +141,7 @@ class Instrument:
         await self._up("pulse", self.pulse.start(), self.pulse.stop)
         await self._up("snapshots", self.snapshots.start(), self.snapshots.stop)
         await self._up("self-test", self.selftest.start(), self.selftest.stop)
+        await self._up("maintenance", self.maintenance.start(), self.maintenance.stop)
 
     async def _up(self, name: str, start: Awaitable[Any], stop: Callable[[], Awaitable[Any]]) -> None:
         self._down.append((name, stop))
@@ -150,6 +156,10 @@ class Instrument:
         for run in recover(self.layout.catalogue):
             self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
         self.writer.start()
+        try:
+            self.keeper.finish_deletions()
+        except StoreError as error:  # tried again by maintenance
+            self.faults.record(error)
         with CatalogueReader(self.layout.catalogue) as catalogue:
             last = catalogue.last_seq()
             self.feed.preload(catalogue.events(max(0, last - FEED_PRELOAD), FEED_PRELOAD))
@@ -185,6 +195,7 @@ class Instrument:
             self.cell.status(),
             self.writer.status(),
             self.watchdog.status(),
+            self.maintenance.status(),
         ]
 
     def status(self) -> dict[str, Any]:
@@ -193,6 +204,7 @@ class Instrument:
             "parts": self.status_parts(),
             "frames": self.pulse.accounts.as_dict(),
             "faults": self.faults.recent(20),
+            "disk": self.pulse.disk.as_dict(),
             "memory_bytes": dict(self.vitals.resident_bytes),
             "loop_lag_s": round(self.vitals.worst_lag_s, 4),
             "selftest": self.selftest.summary(),
@@ -220,6 +232,7 @@ class Instrument:
             logs=logs,
             audit=self._audit,
             selftest=self.selftest.run,
+            keeping=self.keeper,
             count_request=self.metrics.request,
         )
 
@@ -295,6 +308,19 @@ class Instrument:
         self.faults.record(error)
         if error.reason is StoreReason.DISK_FULL and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.disk_low, error)
+
+    def _deleted(self, run: RunSummary, why: str) -> None:
+        """Called in the thread of maintenance."""
+        reason = RunReason.DELETED
+        detail = f"run '{run.run_id}' was deleted: {why}"
+        self.writer.put_fault(reason.code, detail)
+        self.faults.note(reason.code, detail, reason.remedy)
+
+    def warn_of_disk(self, sentence: str, free_mb: int) -> None:
+        """While there is time to do something about it."""
+        reason = StoreReason.DISK_LOW
+        self.faults.note(reason.code, sentence, reason.remedy)
+        self.runs.record(Event(EventKind.DISK_LOW, NAN, NAN, magnitude=free_mb, detail=sentence))
 
     def disk_low(self, error: StoreError) -> None:
         """End the run while there is still room to end it properly."""

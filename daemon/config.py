@@ -106,6 +106,20 @@ class StoreSettings(Strict):
     """What a power cut may cost."""
     min_free_mb: int = Field(default=200, ge=0)
     """Below this much free space a run is stopped and none is started."""
+    low_free_mb: int = Field(default=1000, ge=0)
+    """Below this much free space `disk_low` is told."""
+    low_full_h: float = Field(default=24.0, ge=0)
+    """`disk_low` is told when the disk is full sooner than this, at the rate of the last minutes."""
+    keep_days: Positive | None = None
+    """Exported runs that began longer ago are deleted; absent, none is deleted for its age."""
+    keep_free_mb: int = Field(default=0, ge=0)
+    """Exported runs are deleted, oldest first, until this much is free; 0 deletes none for room."""
+    delete_unexported: bool = False
+    """Whether these two may take runs that no backup or export holds."""
+    backup_dir: FilePath | None = None
+    """Where backups go unless a request names a directory."""
+    backup_deadline_s: Positive = 21600.0
+    """Longest time of a backup."""
 
 
 class Token(Strict):
@@ -350,6 +364,15 @@ def _is_loopback(host: str) -> bool:
 def _other_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.store.state_dir.is_absolute():
         yield "store.state_dir", f"is '{settings.store.state_dir}': it takes an absolute path"
+    backup_dir = settings.store.backup_dir
+    if backup_dir is not None and not backup_dir.is_absolute():
+        yield "store.backup_dir", f"is '{backup_dir}': it takes an absolute path"
+    if 0 < settings.store.keep_free_mb <= settings.store.min_free_mb:
+        yield (
+            "store.keep_free_mb",
+            f"is {settings.store.keep_free_mb}: it must exceed store.min_free_mb ({settings.store.min_free_mb}), "
+            "or runs are refused before room is made",
+        )
     if settings.engine.silence_s <= settings.camera.frame_deadline_s:
         yield (
             "engine.silence_s",

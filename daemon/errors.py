@@ -74,6 +74,12 @@ class StoreReason(Reason):
     STOPPED = ("store.stopped", "Start the service again; what was stored before is intact.")
     NO_PARTICLE = ("store.no_such_particle", "List the particles to see their ids.")
     EXISTS = ("store.exists", "Choose another file name or remove the old file first.")
+    DISK_LOW = ("store.disk_low", "Back up or export runs, then delete old ones; the run is ended when it is full.")
+    BACKUP_PLACE = ("store.backup_place", "Name a directory that exists, empty or with an earlier backup in it.")
+    BACKUP_FULL = ("store.backup_full", "Make room where backups go, or name another folder; earlier ones are whole.")
+    BACKUP_LATE = ("store.backup_late", "See whether the share is well, or raise `store.backup_deadline_s`; try again.")
+    BACKUP_FAILED = ("store.backup_failed", "See whether the share is mounted and writable; earlier backups are whole.")
+    BACKUP_DAMAGED = ("store.backup_damaged", "Take another backup; what is named does not match its check sum.")
 
 
 class ExperimentReason(Reason):
@@ -99,6 +105,9 @@ class RunReason(Reason):
     NO_PARTICLES = ("run.no_particles", "Check focus, exposure and illumination, then start again.")
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
     INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
+    DELETED = ("run.deleted", "Restore it from a backup; the catalogue keeps only what the run was.")
+    NOT_EXPORTED = ("run.not_exported", "Back it up or export it first, or say that it may be lost (`--unexported`).")
+    IN_USE = ("run.in_use", "Wait until what reads it has ended, then try again.")
     INTERRUPTED = ("run.interrupted", "The service ended before the run did; what was measured until then is stored.")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.engine.book import Totals
 from daemon.errors import InstrumentError, StoreError, StoreReason
 from daemon.service.memory import release_free_memory
+from daemon.store.forecast import DiskWatch
 from daemon.tables import PARTICLE_STATES
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Pulse:
         self._instrument = instrument
         self._task: asyncio.Task[None] | None = None
         self.accounts = FrameAccounts()
+        store = instrument.settings.store
+        self.disk = DiskWatch(store.min_free_mb, store.low_free_mb, store.low_full_h)
         self._seen: Counter[str] = Counter()
         self._restarts = 0
         self._next_space_s = self._next_release_s = 0.0
@@ -186,8 +189,14 @@ class Pulse:
         except InstrumentError as error:
             instrument.faults.record(error)
             return
+        run = instrument.runs.current()
+        low = self.disk.add(now, free_mb, run.run_id if run is not None else "")
         instrument.metrics.free_bytes(free_mb * 1_000_000)
+        instrument.metrics.full_in(self.disk.full_in_h)
+        instrument.metrics.runs_deleted(instrument.keeper.deleted)
+        if low:
+            instrument.warn_of_disk(low, free_mb)
         least_mb = instrument.settings.store.min_free_mb
-        if free_mb < least_mb and instrument.runs.current() is not None:
+        if free_mb < least_mb and run is not None:
             detail = f"only {free_mb} MB are free below '{instrument.layout.state_dir}', {least_mb} MB are wanted"
             instrument.disk_low(StoreError(StoreReason.DISK_FULL, detail))

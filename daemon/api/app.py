@@ -19,6 +19,7 @@ from daemon.api import (
     frame,
     instrument,
     jobs,
+    keeping,
     live,
     longwork,
     masks,
@@ -73,6 +74,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *control.ENDPOINTS,
     *jobs.ENDPOINTS,
     *field.ENDPOINTS,
+    *keeping.ENDPOINTS,
 )
 
 
@@ -84,6 +86,7 @@ def build_app(parts: ApiParts) -> web.Application:
         workers=Workers("api", threads=4, max_waiting=64),
         trace_workers=Workers("api-traces", threads=2, max_waiting=16),
         slow_workers=Workers("api-slow", threads=1, max_waiting=8),  # an archive at a time: the disk is one
+        backup_workers=Workers("api-backup", threads=1, max_waiting=4),
         operations=Operations(),
         followers=Followers(parts.settings.api.max_followers),
     )

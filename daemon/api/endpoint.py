@@ -15,6 +15,8 @@ from daemon.api.operations import Operations
 from daemon.api.parts import ApiParts
 from daemon.api.workers import Workers
 from daemon.config import Scope
+from daemon.errors import RunError, RunReason
+from daemon.parts import RunSummary
 
 PREFIX = "/api/v1"
 
@@ -35,13 +37,15 @@ class Services:
     """Traces: seconds of decoding when the run is long."""
     slow_workers: Workers
     """Long blocking work: exports and bundles."""
+    backup_workers: Workers
+    """Backups, which take hours: a bundle must not wait for one."""
     operations: Operations
     followers: Followers
 
     @property
     def pools(self) -> tuple[Workers, ...]:
         """Every pool of threads."""
-        return (self.workers, self.trace_workers, self.slow_workers)
+        return (self.workers, self.trace_workers, self.slow_workers, self.backup_workers)
 
     def counts(self) -> dict[str, int]:
         """What is going on, and what was turned away, for the status."""
@@ -72,6 +76,13 @@ class Call:
     def head_only(self) -> bool:
         """Whether only headers are wanted."""
         return self.request.method == "HEAD"
+
+    async def stored_run(self) -> RunSummary:
+        """The run of the path, whose file can be read. Raises `RunError` (NOT_FOUND, DELETED)."""
+        run = await self.parts.runs.get(self.path.run_id)
+        if run.state == "deleted":
+            raise RunError(RunReason.DELETED, f"run '{run.run_id}' was deleted on {run.deleted_utc}")
+        return run
 
     async def work(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run short blocking work in a thread."""

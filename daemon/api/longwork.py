@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from daemon.api.dispatch import json_response
 from daemon.api.endpoint import PREFIX, Call
@@ -121,7 +122,24 @@ async def send_file(call: Call, job: Job) -> web.StreamResponse:
         "Content-Type": job.result["media_type"],
         "Content-Disposition": f'attachment; filename="{job.result["name"]}"',
     }
-    return web.FileResponse(job.file, headers=headers)
+    return _WholeFile(job, headers)
+
+
+class _WholeFile(web.FileResponse):
+    """Tells the job when the last byte was handed to the network; parts and unchanged answers do not count."""
+
+    def __init__(self, job: Job, headers: dict[str, str]) -> None:
+        assert job.file is not None
+        super().__init__(job.file, headers=headers)
+        self._on_fetched = job.on_fetched
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send everything."""
+        writer = await super().prepare(request)
+        gone = request.transport is None or request.transport.is_closing()
+        if self._on_fetched is not None and self.status == 200 and request.method == "GET" and not gone:
+            await self._on_fetched()
+        return writer
 
 
 def remove_leftovers(state_dir: Path) -> None:

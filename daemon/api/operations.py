@@ -49,6 +49,8 @@ class Job:
     failure: InstrumentError | None = None
     file: Path | None = None
     """What it made, in a directory of its own that is removed with the job."""
+    on_fetched: Callable[[], Awaitable[None]] | None = None
+    """Awaited when somebody has fetched the file as a whole."""
     task: asyncio.Task[None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     announced: asyncio.Event = field(default_factory=asyncio.Event)

@@ -67,11 +67,15 @@ _BY_REASON: dict[Reason, int] = {
     MaskReason.BASELINE: 409,
     RunReason.NOT_FOUND: 404,
     RunReason.BAD_RECIPE: 400,
+    RunReason.DELETED: 410,
     StoreReason.CORRUPT: 500,
     StoreReason.NO_PARTICLE: 404,
     StoreReason.DISK_FULL: 507,
     StoreReason.NOT_WRITABLE: 507,
     StoreReason.OVERLOADED: 503,
+    StoreReason.BACKUP_FULL: 507,
+    StoreReason.BACKUP_FAILED: 507,
+    StoreReason.BACKUP_LATE: 504,
 }
 _BY_HTTP_STATUS: dict[int, ApiReason] = {
     400: ApiReason.BAD_REQUEST,

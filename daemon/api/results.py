@@ -137,7 +137,7 @@ def _traces_json(run_id: str, wanted: Wanted, found: Traces) -> dict[str, Any]:
 
 async def _run_file(call: Call) -> Path:
     """The run's file. Raises `RunError` (NOT_FOUND)."""
-    return (await call.parts.runs.get(call.path.run_id)).path
+    return (await call.stored_run()).path
 
 
 async def _rows(

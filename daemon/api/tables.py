@@ -38,7 +38,7 @@ class HalfQuery(CycleQuery):
 
 async def page(name: str, call: Call) -> web.Response:
     """A page of the table `name`; the header `X-Next-After` has what a table without room for it cannot say."""
-    path = (await call.parts.runs.get(call.path.run_id)).path
+    path = (await call.stored_run()).path
     media_type = accept.choose(call.request, TABLE_TYPES)
     asked = call.query.model_dump(exclude_none=True)
 

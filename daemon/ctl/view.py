@@ -56,6 +56,10 @@ def _headline(document: dict[str, Any]) -> Text:
         text.append(f", {shown(run.get('frames'))} frames, {shown(run.get('particles'))} particles")
     else:
         text.append("  no run")
+    disk = section(document, "disk")
+    if isinstance(disk.get("free_mb"), int | float):
+        hours = disk.get("full_in_h")
+        text.append(f"  {disk['free_mb'] / 1000:.1f} GB free" + (f", full in {hours:.1f} h" if hours else ""))
     return text.append(f"  {shown(document.get('utc'))}", style="dim")
 
 

@@ -132,9 +132,24 @@ class Metrics:
         """Free space where results are kept."""
         self._free.set(size_bytes)
 
+    def full_in(self, hours: float | None) -> None:
+        """Hours until a run ends for want of room, None when not known."""
+        self._full_in.set(float("nan") if hours is None else 3600 * hours)
+
     def storage_written(self, process: str, count_bytes: int) -> None:
         """Bytes that `process` sent to storage, its logs and SQLite's among them."""
         self._on_storage.labels(*self._bounded("process", process)).inc(count_bytes)
+
+    def runs_deleted(self, count: int) -> None:
+        """Runs deleted so far."""
+        self._runs_deleted.set(count)
+
+    def maintenance(self, job: str, outcome: str, took_s: float) -> None:
+        """A job of maintenance ended."""
+        self._maintained.labels(*self._bounded("maintenance", job, outcome)).inc()
+        self._maintenance_took.labels(*self._bounded("job", job)).set(took_s)
+        if outcome == "done":
+            self._maintenance_utc.labels(*self._bounded("job", job)).set_to_current_time()
 
     def loss_bound(self, bound_s: float) -> None:
         """What a power cut may cost, by configuration."""
@@ -235,7 +250,13 @@ class Metrics:
         self._store_lag = self._gauge("store_lag_seconds", "Age of the oldest result that is not on disk yet.")
         self._wal = self._gauge("store_wal_bytes", "Size of the write-ahead log.")
         self._free = self._gauge("store_free_bytes", "Free space where results are kept.")
+        self._full_in = self._gauge("store_full_in_seconds", "Until a run ends for want of room; NaN: not known.")
+        self._full_in.set(float("nan"))
         self._on_storage = self._counter("storage_written_bytes", "Bytes sent to storage, by process.", "process")
+        self._runs_deleted = self._gauge("runs_deleted", "Runs deleted since the start of the process.")
+        self._maintained = self._counter("maintenance_runs", "Runs of maintenance jobs.", "job", "outcome")
+        self._maintenance_took = self._gauge("maintenance_duration_seconds", "What a job last took.", "job")
+        self._maintenance_utc = self._gauge("maintenance_done_timestamp_seconds", "When a job was last done.", "job")
         self._loss_bound = self._gauge("store_loss_bound_seconds", "What a power cut may cost.")
 
     def _process_metrics(self) -> None:

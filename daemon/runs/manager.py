@@ -165,7 +165,8 @@ class RunManager:
 
     def current(self) -> RunSummary | None:
         """The run in progress, if any."""
-        return self._fresh(self._active) if self._active is not None else None
+        active = self._active  # asked from other threads too
+        return self._fresh(active) if active is not None else None
 
     def live_states(self) -> np.ndarray | None:
         """(P,) indices into `PARTICLE_STATES`."""

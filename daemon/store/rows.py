@@ -30,6 +30,7 @@ CELL_COLUMNS = ("t_s", "voltage_v", "current_ma", "cycle", "step", "step_kind", 
 RUN_FIELDS = (
     "run_id", "name", "state", "started_utc", "ended_utc", "path", "recipe", "frames", "particles", "reason", "detail",
 )  # fmt: skip
+KEEPING_FIELDS = ("exported_utc", "deleting_utc", "deleted_utc")
 FRONT_SERIES = ("t_s", "front_px", "front_sigma_px", "fraction")
 """Arrays of a front's row, kept as one of float64, (4, points)."""
 CHUNK_FIELDS = ("chunk_id", "first_frame", "frames", "particles", "t0_s", "t1_s")
@@ -242,4 +243,5 @@ def relative_path(path: Path, base: Path) -> str:
 def run_summary(row: dict[str, Any], base: Path) -> RunSummary:
     """The summary of a row of `runs`."""
     fields = {name: row[name] for name in RUN_FIELDS}
-    return RunSummary(**fields | {"path": base / row["path"], "recipe": json.loads(row["recipe"])})
+    kept = {name: row.get(name) for name in KEEPING_FIELDS}  # a catalogue of before the next start of the writer
+    return RunSummary(**fields | kept | {"path": base / row["path"], "recipe": json.loads(row["recipe"])})

@@ -236,6 +236,12 @@ def _catalogue_audit(db: Database) -> None:
     db.table("faults").create(columns)
 
 
+@catalogue_steps(name="0033+_keeping")
+def _catalogue_keeping(db: Database) -> None:
+    for name in ("exported_utc", "exported_to", "deleting_utc", "deleted_utc"):
+        db.table("runs").add_column(name, str)
+
+
 def open_writing(path: Path, kind: FileKind, *, create: bool = False) -> Database:
     """The one writing connection to `path`, with every pending step applied.
 

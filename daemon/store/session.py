@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from daemon.store.schema import FileKind, finish_file, open_writing, wal_path
 from daemon.store.sqlite import Database
 
 CHECKPOINT_WAL_BYTES = 4 << 20  # SQLite's own default of 1000 pages
+WAL_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 
 
 class Outcome(Protocol):
@@ -69,9 +72,9 @@ class OpenFile:
             return 0
 
     def checkpoint_when_large(self) -> None:
-        """Move committed pages to the main file once the log is large; readers may delay it, never fail it."""
-        if self.wal_bytes() > CHECKPOINT_WAL_BYTES:
-            with translated(self.path, "cannot checkpoint"):
+        """Move committed pages to the main file once the log holds many; readers may delay it, never fail it."""
+        with translated(self.path, "cannot checkpoint"):
+            if self.wal_bytes() > CHECKPOINT_WAL_BYTES and used_bytes(wal_path(self.path)) > CHECKPOINT_WAL_BYTES:
                 self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def finish(self) -> None:
@@ -81,6 +84,25 @@ class OpenFile:
                 finish_file(self.db)
         finally:
             self.db.close()
+
+
+def used_bytes(wal: Path) -> int:
+    """How much of a log its present round has filled; the file keeps the size of its largest round.
+
+    Frames of the round bear the salts of the header (https://www.sqlite.org/fileformat2.html#walformat), and are the
+    first ones. SQLite locks nothing in this file, so that it may be opened and closed beside it. Raises `OSError`.
+    """
+    with wal.open("rb", buffering=0) as file:
+        header = file.read(WAL_HEADER_BYTES)
+        if len(header) < WAL_HEADER_BYTES:
+            return 0
+        frame_bytes = FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+        frames = (wal.stat().st_size - WAL_HEADER_BYTES) // frame_bytes
+
+        def is_old(frame: int) -> bool:
+            return os.pread(file.fileno(), 8, WAL_HEADER_BYTES + frame * frame_bytes + 8) != header[16:24]
+
+        return WAL_HEADER_BYTES + bisect.bisect_left(range(frames), True, key=is_old) * frame_bytes
 
 
 @dataclass

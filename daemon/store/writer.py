@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from daemon.store.schema import CATALOGUE
 from daemon.store.session import OpenFile, Session
 from daemon.tables import CYCLES, ENSEMBLE, FRONTS, HEALTH, RATES
 
+T = TypeVar("T")
 SUBMIT_DEADLINE_S = 5.0  # longer than a slow card's worst sync; a caller that waits longer should say so
 
 
@@ -250,6 +251,10 @@ class StoreWriter:
         into_catalogue = partial(_insert_fault, row) if self._catalogue else None
         needs_run = into_catalogue is None
         return self._submit(Op("fault", catalogue=into_catalogue, run=into_run, needs_run=needs_run, urgent=True))
+
+    def change_catalogue(self, what: str, step: Callable[[Session], T]) -> Future[T]:
+        """`step(session)` in one transaction on the catalogue, at once."""
+        return self._submit(Op(what, catalogue=step, urgent=True))
 
     def audit(self, actor: str, action: str, detail: str = "") -> Future[None]:
         """Who did what, in the catalogue."""

@@ -15,6 +15,7 @@ PARTS = {
     "twin": "The simulated instrument",
     "offline": "Analysis of a recording",
     "report": "Report of a long run",
+    "wear": "What a day writes to the card",
     "usb": "Frames over an emulated USB bus",
     "start": "Start of the service",
     "live": "The whole daemon, live",

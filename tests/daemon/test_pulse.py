@@ -39,11 +39,17 @@ def instrument(**changes):
         "faults": Part(calls=[]),
         "logs": SimpleNamespace(dropped_lines=0),
         "layout": SimpleNamespace(free_mb=lambda: 10_000, state_dir="/state"),
-        "settings": SimpleNamespace(store=SimpleNamespace(min_free_mb=200), engine=SimpleNamespace(link_batches=64)),
+        "settings": SimpleNamespace(
+            store=SimpleNamespace(min_free_mb=200, low_free_mb=1000, low_full_h=24.0),
+            engine=SimpleNamespace(link_batches=64),
+        ),
+        "keeper": SimpleNamespace(deleted=0),
+        "warnings": [],
         "disk_low_errors": [],
     }
     one = SimpleNamespace(**parts | changes)
     one.disk_low = one.disk_low_errors.append
+    one.warn_of_disk = lambda sentence, free_mb: one.warnings.append((sentence, free_mb))
     return one
 
 
@@ -115,7 +121,7 @@ def test_the_store_beats_only_while_it_gets_on():
 async def test_a_disk_that_fills_up_ends_a_run(free_mb, running, ends):
     one = instrument()
     one.layout.free_mb = lambda: free_mb
-    one.runs.current = lambda: object() if running else None
+    one.runs.current = lambda: SimpleNamespace(run_id="r1") if running else None
     await Pulse(one)._space()
     assert [error.reason for error in one.disk_low_errors] == [StoreReason.DISK_FULL] * ends
     if ends:
@@ -174,3 +180,18 @@ def test_parts_remedies_and_reconnects_are_counted():
         "instrument_store_lag_seconds 0.5", 'instrument_queue_depth_items{queue="link"} 1.0',
     ):  # fmt: skip
         assert line in text, line
+
+
+async def test_a_disk_that_gets_low_is_told_once_with_its_forecast(monkeypatch):
+    one = instrument()
+    pulse = Pulse(one)
+    clock = iter(range(0, 100_000, 30))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    one.runs.current = lambda: SimpleNamespace(run_id="r1")
+    for free_mb in range(4000, 3000, -20):  # 2400 MB an hour
+        one.layout.free_mb = lambda free_mb=free_mb: free_mb
+        await pulse._space()
+    ((sentence, free_mb),) = one.warnings
+    assert 3000 < free_mb < 4000 and "h at the rate of the last minutes" in sentence
+    assert pulse.disk.as_dict()["falls_mb_per_h"] == pytest.approx(2400, rel=1e-3)
+    assert b"instrument_store_full_in_seconds 42" in one.metrics.text()  # 2820 MB at 2400 MB an hour

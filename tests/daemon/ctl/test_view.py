@@ -34,3 +34,12 @@ def test_the_last_self_test_is_one_line() -> None:
     text = printed({}, selftest=selftest)
     assert "self-test fail  failed: free_space  warned: clock  2026-01-02T03:04:05+00:00" in text
     assert "self-test" not in printed({}, selftest=None)
+
+
+def test_the_disk_is_told_with_its_forecast_when_there_is_one() -> None:
+    out = StringIO()
+    for disk in ({"free_mb": 12_345, "full_in_h": 3.25}, {"free_mb": 500, "full_in_h": None}, {"free_mb": None}, None):
+        Console(width=200, file=out).print(view.status({"state": "ready", "disk": disk}))
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("photometryd")]
+    assert "12.3 GB free, full in 3.2 h" in lines[0] and lines[1].rstrip().endswith("0.5 GB free  -")
+    assert "free" not in lines[2] + lines[3]

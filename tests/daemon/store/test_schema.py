@@ -9,7 +9,7 @@ from sqlite_utils import Database, Migrations
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store import schema
-from daemon.store.rows import CELL_COLUMNS, EVENT_COLUMNS, PARTICLE_COLUMNS, RUN_FIELDS
+from daemon.store.rows import CELL_COLUMNS, EVENT_COLUMNS, KEEPING_FIELDS, PARTICLE_COLUMNS, RUN_FIELDS
 from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading, open_writing
 from daemon.tables import CYCLES, ENSEMBLE
 
@@ -51,7 +51,8 @@ def test_tables_hold_the_exported_columns(tmp_path):
         db.close()
     catalogue = open_writing(tmp_path / "instrument.db", CATALOGUE, create=True)
     try:
-        assert set(catalogue.table("runs").columns_dict) == set(RUN_FIELDS)
+        keeping = {*KEEPING_FIELDS, "exported_to"}
+        assert set(catalogue.table("runs").columns_dict) == set(RUN_FIELDS) | keeping
     finally:
         catalogue.close()
 
