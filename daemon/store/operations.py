@@ -17,6 +17,7 @@ from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store import rows
 from daemon.store.codec import checksum, pack_array
+from daemon.store.proof import prove_again
 from daemon.store.schema import RUN, remove_files
 from daemon.store.session import OpenFile, Session
 
@@ -84,6 +85,7 @@ def change_run(run_id: str, changes: dict[str, Any], session: Session) -> None:
     cursor = session.catalogue.conn.execute(f"update runs set {assignments} where run_id = ?", values)
     if cursor.rowcount == 0:
         raise RunError(RunReason.NOT_FOUND, f"the catalogue has no run '{run_id}'")
+    prove_again(session.catalogue.conn, "runs", "run_id = ?", (run_id,))
     if session.run_id != run_id:
         query = "select path from runs where run_id = ?"
         path = session.state_dir / session.catalogue.conn.execute(query, (run_id,)).fetchone()[0]

@@ -19,6 +19,7 @@ from typing import Any
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import primary_code, translated
+from daemon.store.proof import CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES, add_proof
 from daemon.store.sqlite import Database, Migrations
 from daemon.tables import HEALTH, RATES
 
@@ -194,6 +195,11 @@ def _run_axial(db: Database) -> None:
     db.table("axial").create_index(["t0_s"])
 
 
+@run_steps(name="0025_proof")
+def _run_proof(db: Database) -> None:
+    add_proof(db.conn, RUN_TABLES, PACKED_TABLES)
+
+
 @catalogue_steps(name="0001_meta")
 def _catalogue_meta(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")
@@ -236,6 +242,11 @@ def _catalogue_audit(db: Database) -> None:
     db.table("faults").create(columns)
 
 
+@catalogue_steps(name="0006_proof")
+def _catalogue_proof(db: Database) -> None:
+    add_proof(db.conn, CATALOGUE_TABLES)
+
+
 def open_writing(path: Path, kind: FileKind, *, create: bool = False) -> Database:
     """The one writing connection to `path`, with every pending step applied.
 
@@ -266,6 +277,7 @@ def open_reading(path: Path, kind: FileKind) -> Database:
     """A read-only connection that can neither write nor checkpoint. Raises `StoreError`."""
     if not path.exists():
         raise StoreError(StoreReason.NOT_A_RUN, f"there is no {kind.name} at {path}")
+    _check_log_is_read(path)
     with translated(path, f"cannot read {kind.name}"):
         db = _connect(path, "ro")
         try:
@@ -284,6 +296,15 @@ def open_reading(path: Path, kind: FileKind) -> Database:
             db.close()
             raise
     return db
+
+
+def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
+    """False for a file from before rows had CRCs. Raises `StoreError` (CORRUPT) when it cannot be told."""
+    applied = any(step.name.endswith("_proof") for step in kind.steps.applied(db))
+    tallied = db.execute("select count(*) from sqlite_master where name like 'tall%'").fetchone()[0] > 0
+    if applied is not tallied:
+        raise StoreError(StoreReason.CORRUPT, f"{path} has lost its check sums")
+    return applied
 
 
 def wal_path(path: Path) -> Path:
@@ -338,7 +359,18 @@ def _connect(path: Path, mode: str, immutable: bool = False) -> Database:
 def _set_for_writing(db: Database) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA recursive_triggers = 1")  # a replaced row is a deleted one to the tallies
     db.execute("PRAGMA journal_size_limit = 16777216")
+
+
+def _check_log_is_read(path: Path) -> None:
+    """A damaged header must not make SQLite pass over the log. Raises `StoreError` (CORRUPT)."""
+    with translated(path, "cannot read"):
+        with path.open("rb") as file:
+            header = file.read(20)
+        log = wal_path(path)
+        if len(header) == 20 and header[18:] != b"\2\2" and log.exists() and log.stat().st_size > 0:
+            raise StoreError(StoreReason.CORRUPT, f"{path} has a log that its header does not know of")
 
 
 def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:

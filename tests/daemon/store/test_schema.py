@@ -46,12 +46,12 @@ def test_tables_hold_the_exported_columns(tmp_path):
             "particles": PARTICLE_COLUMNS, "events": EVENT_COLUMNS, "cycles": CYCLES, "ensemble": ENSEMBLE,
             "cell_samples": CELL_COLUMNS,
         }.items():  # fmt: skip
-            assert set(db.table(table).columns_dict) == set(columns)
+            assert set(db.table(table).columns_dict) == {*columns, "row_crc32"}
     finally:
         db.close()
     catalogue = open_writing(tmp_path / "instrument.db", CATALOGUE, create=True)
     try:
-        assert set(catalogue.table("runs").columns_dict) == set(RUN_FIELDS)
+        assert set(catalogue.table("runs").columns_dict) == {*RUN_FIELDS, "row_crc32"}
     finally:
         catalogue.close()
 
