@@ -147,9 +147,14 @@ class Instrument:
         self.faults.load()
 
     def _open_store(self) -> None:
-        for run in recover(self.layout.catalogue):
-            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+        left = recover(self.layout.catalogue)
         self.writer.start()
+        for run in left:
+            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+            if run.reason == StoreReason.CORRUPT.code:
+                self.faults.note(run.reason, f"run '{run.run_id}': {run.detail}", StoreReason.CORRUPT.remedy)
+                event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=run.detail or "", run_id=run.run_id)
+                self.writer.put_events([event])
         with CatalogueReader(self.layout.catalogue) as catalogue:
             last = catalogue.last_seq()
             self.feed.preload(catalogue.events(max(0, last - FEED_PRELOAD), FEED_PRELOAD))
@@ -293,8 +298,17 @@ class Instrument:
     def _store_fault(self, error: StoreError) -> None:
         """Called in the writer's thread."""
         self.faults.record(error)
-        if error.reason is StoreReason.DISK_FULL and self._loop is not None and not self._loop.is_closed():
+        if self._loop is None or self._loop.is_closed():
+            return
+        if error.reason is StoreReason.DISK_FULL:
             self._loop.call_soon_threadsafe(self.disk_low, error)
+        elif error.reason is StoreReason.CORRUPT and str(self.layout.catalogue) not in error.detail:
+            self._loop.call_soon_threadsafe(self.store_damaged, error)
+
+    def store_damaged(self, error: StoreError) -> None:
+        """End the run, so that its file is set aside and the next one is sound."""
+        self.runs.record(Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail))
+        self.runs.fail(error)
 
     def disk_low(self, error: StoreError) -> None:
         """End the run while there is still room to end it properly."""

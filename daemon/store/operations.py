@@ -50,6 +50,14 @@ def create_run(path: Path, metadata: dict[str, Any], summary: RunSummary | None,
     session.run, session.run_id = run, run_id
 
 
+def set_aside(run_id: str, path: Path, why: StoreError, session: Session) -> Path | None:
+    """A closed run's damaged file under another name; an open one only learns that it is damaged."""
+    if session.run_id == run_id:
+        session.damage = why
+        return None
+    return session.set_aside(run_id, path, why)
+
+
 def record_run(summary: RunSummary, session: Session) -> None:
     """The run's row in the catalogue, new or replaced."""
     assert session.catalogue is not None
@@ -93,7 +101,9 @@ def change_run(run_id: str, changes: dict[str, Any], session: Session) -> None:
 
 
 def _describe_closed(path: Path, changes: dict[str, Any]) -> None:
-    """A finished run's own file should tell the same; the catalogue counts when it cannot."""
+    """A finished run's own file should tell the same; the catalogue counts when it cannot, or may not."""
+    if ".damaged-" in path.name:
+        return
     try:
         run = OpenFile.open(path, RUN, create=False)
         try:

@@ -88,6 +88,8 @@ class RunReader(Reader):
         asked = {"particle_id": particle_id, "kind": kind}
         asked = {name: value for name, value in asked.items() if value is not None}
         where = " and ".join(("1", *(f"{name} = ?" for name in asked)))
+        if asked:
+            self._prove_all("events")
         found = self._intact("events", self._after("events", after_event_id, limit, where, tuple(asked.values())))
         with understood(self.path, "events"):
             return [event_of(row, run_id) for row in found]
@@ -111,6 +113,8 @@ class RunReader(Reader):
         only = {"particle_id": particle_id, "cycle": cycle, "half": half}
         asked = {name: value for name, value in only.items() if value is not None}
         where = " and ".join(("1", *(f"{name} = ?" for name in asked)))
+        if asked:
+            self._prove_all(table)
         found = self._after(table, after, limit, where, tuple(asked.values()))
         last, full = max((row["_rowid"] for row in found), default=after), len(found) == limit
         whole = self._parsed_rows(table, self._intact(table, found))
@@ -136,12 +140,16 @@ class RunReader(Reader):
 
     def front_spans(self) -> list[dict[str, Any]]:
         """Where there are series: rowid, particle_id, cycle, half, mode, t0_s, t1_s, by time."""
-        found = self._read("fronts", "points > 0", order="t0_s, rowid")
+        found = self._read("fronts", order="t0_s, rowid")
         rowids = [row["_rowid"] for row in found]
         names = ("particle_id", "cycle", "half", "mode", "t0_s", "t1_s")
         sound = self._intact("fronts", found)
         kept = [rowid for rowid in rowids if rowid not in self.damaged_rowids.get("fronts", ())]
-        return [{"rowid": rowid} | {name: row[name] for name in names} for rowid, row in zip(kept, sound, strict=True)]
+        return [
+            {"rowid": rowid} | {name: row[name] for name in names}
+            for rowid, row in zip(kept, sound, strict=True)
+            if row["points"]
+        ]
 
     def front_series(self, rowids: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
         """Series of such rows: t_s, front_px, front_sigma_px, fraction; damaged ones are left out."""
@@ -170,10 +178,7 @@ class RunReader(Reader):
         rods, with a block beyond either end of the range. Damaged rows are left out. Empty of an older file.
         """
         low, high = _bounds(from_s, to_s)
-        before = "select ifnull(max(t0_s), ?) from axial not indexed where t0_s < ?"
-        after = "select ifnull(min(t0_s), ?) from axial not indexed where t0_s > ?"
-        where = f"t0_s between ({before}) and ({after})"
-        found = self._read("axial", where, (low, low, high, high), order="block_id")
+        found = self._near("axial", "t0_s", low, high, blobs=True)
         rowids = [row.pop("_rowid") for row in found]
         with understood(self.path, "axial"):
             damaged = {rowid for rowid, row in zip(rowids, found, strict=True) if not is_sound(row)}
@@ -195,10 +200,12 @@ class RunReader(Reader):
     def clip(self, clip_id: int) -> StoredClip | None:
         """One clip with its pixels; None when there is none. Raises `StoreError` (CORRUPT)."""
         found = self._read("clips", "+clip_id = ?", (clip_id,), blobs=True)
+        if not found:
+            self._prove_all("clips")
         sound = self._intact("clips", found)
         with understood(self.path, "clips"):
             clip = clip_of(sound[0]) if sound else None
-        if (found or self.missing_rows.get("clips")) and clip is None:
+        if (found or self.damaged_rows) and clip is None:
             raise StoreError(StoreReason.CORRUPT, f"clip {clip_id} of {self.path} does not match its check sum")
         return clip
 
@@ -284,7 +291,7 @@ class RunReader(Reader):
         """
         after = 0
         while found := self._after(table, after, page):
-            after = found[-1]["_rowid"]
+            after = max(after + 1, *(row["_rowid"] for row in found))  # rises also where rowids are damaged
             rows = self._parsed_rows(table, self._intact(table, found))
             yield rows if columns is None else [{name: row.get(name) for name in columns} for row in rows]
 
@@ -315,9 +322,15 @@ class RunReader(Reader):
         )
         self.corrupt_chunk_ids |= {row["chunk_id"] for row in self._query(orphans)}
         low_s, high_s = _bounds(from_s, to_s)
-        span = "select min(chunk_id) as first, max(chunk_id) as last from chunks not indexed"
-        ids = self._query(f"{span} where t1_s >= ? and t0_s <= ?", (low_s, high_s))[0]
-        first, last = (ids["first"] or 0) - 1, (ids["last"] or -1) + 1
+        if not self._stored("chunks"):
+            return []
+        wanted = "from chunks not indexed where t1_s >= ? and t0_s <= ?"
+        ids = self._query(f"select min(chunk_id) as first, max(chunk_id) as last {wanted}", (low_s, high_s))[0]
+        if ids["first"] is None:  # around the place where there are none
+            ids = dict(
+                zip(("last", "first"), self._extent("chunks", "t0_s", high_s, high_s, "not indexed"), strict=True)
+            )
+        first, last = sorted((ids["first"] - 1, ids["last"] + 1))
         found = self._read("chunks", "+chunk_id between ? and ?", (first, last))
         sound = [row for row in found if checksum(b"", *(row[name] for name in CHUNK_FIELDS)) == row["crc32"]]
         present = {row["chunk_id"] for row in sound}
@@ -343,6 +356,7 @@ class RunReader(Reader):
         return ChunkData(row["chunk_id"], frame, particle)
 
     def _mask_row(self, version: int | None, where: str = "+version = ifnull(?, version)") -> dict[str, Any] | None:
+        self._prove_all("masks")
         found = self._read("masks", where, (version,), order="version desc", limit=1, blobs=True)
         sound = self._intact("masks", found)
         if len(sound) < len(found):
@@ -370,6 +384,7 @@ class CatalogueReader(Reader):
 
     def run(self, run_id: str) -> RunSummary | None:
         """None when there is no such run."""
+        self._prove_all("runs")
         found = self._rows("runs", "run_id = ?", (run_id,))
         with understood(self.path, "runs"):
             return run_summary(found[0], self.path.parent) if found else None
@@ -382,6 +397,7 @@ class CatalogueReader(Reader):
 
     def events_of(self, run_id: str) -> list[Event]:
         """Every event of a run, oldest first."""
+        self._prove_all("events")
         found = self._rows("events", "run_id = ?", (run_id,), order="seq")
         with understood(self.path, "events"):
             return [event_of(row) for row in found]
@@ -401,6 +417,7 @@ class CatalogueReader(Reader):
 
     def instrument_calibration(self, kind: str) -> tuple[np.ndarray, dict[str, Any]] | None:
         """The newest frame of its kind (`dark`, `flat`) and its summary with `made_utc`; None without one."""
+        self._prove_all("calibrations")
         found = self._read("calibrations", "kind = ?", (kind,), order="calibration_id desc", limit=1, blobs=True)
         if not found:
             return None

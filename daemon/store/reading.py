@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from daemon.store.sqlite import Database
 
 FOR_EVER = 2**62
 TALLY_AGAIN_S = 60.0  # a table that was found whole is not counted again for so long ...
+ROWS_AT_ONCE = 5000
 TALLY_SHARE = 1e-3  # ... nor more often than this share of a processor
 
 logger = logging.getLogger(__name__)
@@ -175,38 +177,70 @@ class Reader:
         return self._read(table, where, parameters, limit=limit)
 
     def _between(self, table: str, column: str, low: float, high: float) -> list[Row]:
-        """Whole rows by `column`, both ends included.
+        """Whole rows by `column`, both ends included."""
+        sound = self._intact(table, self._near(table, column, low, high))
+        kept = [row for row in sound if row[column] is not None and low <= row[column] <= high]
+        kept.sort(key=lambda row: row[column])
+        return kept
 
-        The index on it is used where it gives consecutive rows whose neighbours lie outside, otherwise the table is
+    def _near(self, table: str, column: str, low: float, high: float, *, blobs: bool = False) -> list[Row]:
+        """Like `_read`, of rows by `column` and those beside and between them, so that a damaged value hides nothing.
+
+        The index on it counts where it gives consecutive rows whose neighbours lie outside; otherwise the table is
         walked.
         """
-        where, order = f'"{column}" between ? and ?', f'"{column}", rowid'
-        if (low, high) != (-float("inf"), float("inf")):
-            found = self._read(table, where, (low, high), order=order, indexed=True)
-            if found and self._consecutive(table, column, [row["_rowid"] for row in found], low, high):
-                return self._intact(table, found)
-        return self._rows(table, where, (low, high), order=order)
+        if not self._stored(table) or (low, high) == (-math.inf, math.inf):
+            return self._read(table, blobs=blobs)
+        for walk in ("", "not indexed"):
+            first, last = self._extent(table, column, low, high, walk)
+            within = "rowid between ? and ?"
+            found = self._read(table, within, (first, last), blobs=blobs, indexed=True)
+            if len(found) < last - first + 1:  # rows were replaced, or a search went astray
+                found = self._read(table, f"+{within}", (first, last), blobs=blobs)
+            ends = [row[column] for row in found if row["_rowid"] in (first, last)]
+            if not any(value is not None and low <= value <= high for value in ends):
+                break
+        return found
 
-    def _consecutive(self, table: str, column: str, rowids: list[int], low: float, high: float) -> bool:
-        first, last = min(rowids), max(rowids)
-        if last - first + 1 != len(rowids) or len(set(rowids)) != len(rowids):
-            return False
-        sql = f'select rowid, "{column}" as value from "{table}" not indexed where rowid in (?, ?)'
-        beside = self._query(sql, (first - 1, last + 1))
-        ends = f'select min(rowid) as first from "{table}" union all select max(rowid) from "{table}"'
-        expected = {first - 1, last + 1} - {
-            row["first"] + step for row, step in zip(self._query(ends), (-1, 1), strict=True)
-        }
-        inside = any(row["value"] is None or low <= row["value"] <= high for row in beside)
-        return {row["rowid"] for row in beside} == expected and not inside
+    def _extent(self, table: str, column: str, low: float, high: float, walk: str) -> tuple[int, int]:
+        """Rowids just outside the rows of that range, or around the place where there are none."""
+        of = f'from "{table}" {walk} where "{column}"'
+        sql = f"select min(rowid) as first, max(rowid) as last, count(*) as count {of} between ? and ?"
+        row = self._query(sql, (low, high))[0]
+        if row["count"]:
+            return row["first"] - 1, row["last"] + 1
+        of = f'from "{table}" not indexed where "{column}"'
+        sql = f"select (select max(rowid) {of} < ?) as first, (select min(rowid) {of} > ?) as last"
+        row = self._query(sql, (low, high))[0]
+        first = row["first"] if row["first"] is not None else (row["last"] or 1) - 1
+        return first, row["last"] if row["last"] is not None else first + 1
+
+    def _prove_all(self, table: str) -> None:
+        """Before rows are chosen by what they hold: every row of the table against its CRC, unless done lately.
+
+        A damaged row would otherwise be passed over in silence.
+        """
+        if not self._proven or not self._stored(table):
+            return
+        began_s, key = time.monotonic(), self._key(f"{table}, every row")
+        if began_s < _whole_until.get(key, 0.0):
+            return
+        after, before = 0, self.damaged_rows
+        while found := self._after(table, after, ROWS_AT_ONCE):
+            after = max(after + 1, *(row["_rowid"] for row in found))
+            self._intact(table, found)
+        if self.damaged_rows == before and not self.missing_rows.get(table):
+            _remember(key, began_s)
+
+    def _key(self, what: str) -> tuple[str, int, str]:
+        return str(self.path), self.path.stat().st_ino if self.path.exists() else 0, what
 
     def _tally(self, table: str) -> None:
         """Count the rows of `table`, unless that was done a short time ago."""
         if not self._proven or table in self._counted:
             return
         self._counted.add(table)
-        key = (str(self.path), self.path.stat().st_ino if self.path.exists() else 0, table)
-        began_s = time.monotonic()
+        began_s, key = time.monotonic(), self._key(table)
         if began_s < _whole_until.get(key, 0.0):
             return
         walk = f'from "{table}" not indexed'

@@ -34,7 +34,7 @@ DENSE = ("contrast", "contrast_sigma", "layer_core", "centroid_y_px", "flags")
 FILES = ("instrument.db", "instrument.db-wal", "runs/r1.db", "runs/r2.db", "runs/r2.db-wal")
 
 
-def put_everything(writer: StoreWriter, first: int, rows: int = 60) -> None:
+def put_everything(writer: StoreWriter, first: int, rows: int = 25) -> None:
     """A second or so of everything that a run may hold, from frame `first` on; waited for."""
     rng = np.random.default_rng(first)
     waits: list[Any] = [
@@ -83,38 +83,39 @@ def _front(first: int, i: int, rng: np.random.Generator) -> dict[str, Any]:
 
 def _clip(first: int, rng: np.random.Generator) -> Clip:
     pixels = rng.integers(0, 4096, (4, 9, 9)).astype("u2")
-    return Clip(particle_index=0, onset_frame=first, y0_px=3, x0_px=4, t_s=first + np.arange(4) / 2, pixels=pixels)
+    return Clip(index=0, onset_frame=first, y0_px=3, x0_px=4, t_s=first + np.arange(4) / 2, pixels=pixels)
 
 
-def make_state(folder: Path) -> tuple[Path, Path]:
-    """Two copies of a state directory without a writer: as a power cut leaves it, and as it was a transaction before.
+def make_state(folder: Path) -> tuple[Path, Path, Path]:
+    """Copies of a state directory without a writer: as a power cut leaves it, a transaction before, and well before.
 
     `r1` is finished; `r2` is going on, its first half in the main file and its second in the log.
     """
-    live, state, before = folder / "live", folder / "state", folder / "before"
-    for each in (live, state, before):
+    live, state, before, early = (folder / name for name in ("live", "state", "before", "early"))
+    for each in (live, state, before, early):
         (each / "runs").mkdir(parents=True)
-    with open_run(live, commit_interval_s=0.001) as (writer, path):
+    with open_run(live, commit_interval_s=0.001) as (writer, _):
         writer.put_masks(MaskVersion(1, 0, "2026-01-01"), np.ones((8, 9), np.int32), np.ones((8, 9), np.float32))
         for first in (0, 20, 40):
             put_everything(writer, first)
         writer.close_run().result(WAIT_S)
         writer.update_run("r1", state="done").result(WAIT_S)
-        path = live / "runs" / "r2.db"
-        writer.create_run(path, {}, summary("r2", path)).result(WAIT_S)
+        second = live / "runs" / "r2.db"
+        writer.create_run(second, {}, summary("r2", second)).result(WAIT_S)
         writer.put_masks(MaskVersion(1, 0, "2026-01-01"), np.ones((8, 9), np.int32), np.ones((8, 9), np.float32))
         put_everything(writer, 100)
         writer.put_instrument_calibration("dark", np.arange(600, dtype="u2").reshape(20, 30), {"n": 9}).result(WAIT_S)
         for name in ("instrument.db", "runs/r2.db"):
             with closing(sqlite3.connect(live / name)) as conn:
                 conn.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        put_everything(writer, 120, rows=20)
+        _copy(live, early)
+        put_everything(writer, 120, rows=9)
         _copy(live, before)
         writer.put_ensemble([{"t_s": 999.0, "soc_mean": 0.5}]).result(WAIT_S)
         writer.audit("me", "last").result(WAIT_S)
         _copy(live, state)
     shutil.rmtree(live)
-    return state, before
+    return state, before, early
 
 
 def _copy(live: Path, state: Path) -> None:
@@ -122,8 +123,8 @@ def _copy(live: Path, state: Path) -> None:
         copy_database(live / name, state / name)
 
 
-Told = dict[str, list[str]]
-"""By what was asked: each row that came back, as text."""
+Told = dict[str, tuple[list[str], bool]]
+"""By what was asked: each row that came back, as text, and whether damage was told."""
 
 
 def _run_calls() -> dict[str, Callable[[RunReader], Any]]:
@@ -172,8 +173,9 @@ def _rows_of(blocks: Any) -> list[Any]:
 
 
 def _series(run: RunReader) -> list[Any]:
-    found = run.front_series([span["rowid"] for span in run.front_spans()])
-    return [(rowid, [values.tolist() for values in series.values()]) for rowid, series in found.items()]
+    spans = {span.pop("rowid"): span for span in run.front_spans()}
+    found = run.front_series(list(spans))
+    return [(spans[rowid], [values.tolist() for values in series.values()]) for rowid, series in found.items()]
 
 
 def _pixels(run: RunReader, clip_id: int) -> Any:
@@ -203,17 +205,22 @@ CATALOGUE_CALLS: dict[str, Callable[[CatalogueReader], Any]] = {
 }
 
 
-def ask(path: Path, reader: type[Reader], calls: dict[str, Callable[[Any], Any]]) -> dict[str, tuple[list[str], bool]]:
+def ask(path: Path, reader: type[Reader], calls: dict[str, Callable[[Any], Any]]) -> Told:
     """For each question the rows that came back, as text, and whether damage was told; a refusal tells it."""
-    told: dict[str, tuple[list[str], bool]] = {}
+    told: Told = {}
     forget_tallies()
+    opened = reader(path)
     for name, call in calls.items():
-        rows: list[str] = []
+        opened.damaged_rowids.clear()
+        opened._counted.clear()  # as if each were asked by a reader of its own
+        opened.missing_rows = {each: count for each, count in opened.missing_rows.items() if each == "log"}
+        if isinstance(opened, RunReader):
+            opened.corrupt_chunk_ids.clear()
         try:
-            with reader(path) as opened:
-                rows = [repr(row) for row in call(opened)]
-                damage = opened.damaged_rows + getattr(opened, "corrupt_chunks", 0) > 0
+            rows = [repr(row).replace(str(path.parent), "") for row in call(opened) if row is not None]
+            damage = opened.damaged_rows + getattr(opened, "corrupt_chunks", 0) > 0
         except StoreError:
             rows, damage = [], True
         told[name] = (rows, damage)
+    opened.close()
     return told
