@@ -18,7 +18,7 @@ from daemon.store.faults import translated
 from daemon.store.log_check import lost_log_bytes
 from daemon.store.operations import utc_now
 from daemon.store.reader import CatalogueReader, RunReader
-from daemon.store.schema import CATALOGUE, RUN, finish_file, open_writing
+from daemon.store.schema import CATALOGUE, RUN, finish_file, is_empty, open_writing, remove_files
 
 UNFINISHED = ("preparing", "running", "stopping")
 
@@ -36,6 +36,9 @@ def recover(catalogue: Path) -> list[RunSummary]:
     if not catalogue.exists():
         return []
     try:
+        if is_empty(catalogue, CATALOGUE):  # the very first start was cut short
+            remove_files(catalogue)
+            _rebuild(catalogue)
         return _mark_interrupted(catalogue)
     except StoreError as error:
         if error.reason is not StoreReason.CORRUPT:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,12 @@ def open_reading(path: Path, kind: FileKind) -> Database:
             db.close()
             raise
     return db
+
+
+def is_empty(path: Path, kind: FileKind) -> bool:
+    """Whether it is a database without any table: its making was cut short. Raises `StoreError`."""
+    with translated(path, f"cannot read {kind.name}"), closing(_connect(path, "ro")) as db:
+        return _check_kind(db, path, kind)
 
 
 def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
