@@ -20,6 +20,7 @@ class Said:
     run: bool = False
     ended: bool = False
     done: bool = False
+    calls: int = 0
     frames: set[int] = field(default_factory=set)
     rows: set[float] = field(default_factory=set)
     clips: set[int] = field(default_factory=set)
@@ -49,6 +50,8 @@ class Said:
                     said.refused_frames += int(count)
                 case ["dropped", count]:
                     said.dropped = int(count)
+                case ["calls", count]:
+                    said.calls = int(count)
                 case ["done"]:
                     said.done = True
                 case words:
@@ -89,5 +92,3 @@ def check(folder: Path, said: Said) -> None:
     for each in (catalogue, path):
         outcome = check_file(each)
         assert outcome.is_sound, outcome
-
-

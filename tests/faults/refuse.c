@@ -1,8 +1,5 @@
 // Preloaded into the writer's process: the calls that write to its disk fail or stall from the n-th on.
-//
-// REFUSE_FOLDER  only files below it count        REFUSE_AT     number of the first call that fails (from 1)
-// REFUSE_WITH    errno, or 0: stall in fsync only REFUSE_TIMES  how many calls fail, 0: all from then on
-// REFUSE_STALL_MS how long a stalled sync takes   REFUSE_COUNT  file that gets the number of calls at exit
+// `refuse_arm` says which; `refuse_calls` how many calls there were.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,39 +12,29 @@
 #include <unistd.h>
 
 static atomic_long calls;
-static const char *folder;
+static char folder[4096];
 static long at, with, times, stall_ms;
 
-static long number(const char *name) {
-    const char *text = getenv(name);
-    return text ? atol(text) : 0;
+// Below `below`, `fail_times` calls (0: all) from the `from`-th on (0: none) fail with `error`, or syncs stall (0).
+void refuse_arm(const char *below, long from, long error, long fail_times, long stall) {
+    strncpy(folder, below, sizeof folder - 1);
+    at = from;
+    with = error;
+    times = fail_times;
+    stall_ms = stall;
 }
 
-__attribute__((constructor)) static void begin(void) {
-    folder = getenv("REFUSE_FOLDER");
-    at = number("REFUSE_AT");
-    with = number("REFUSE_WITH");
-    times = number("REFUSE_TIMES");
-    stall_ms = number("REFUSE_STALL_MS");
-}
-
-__attribute__((destructor)) static void end(void) {
-    const char *path = getenv("REFUSE_COUNT");
-    FILE *file = path ? fopen(path, "w") : NULL;
-    if (file) {
-        fprintf(file, "%ld\n", atomic_load(&calls));
-        fclose(file);
-    }
-}
+long refuse_calls(void) { return atomic_load(&calls); }
 
 static int concerns(int fd) {
     char link[64], target[4096];
-    if (!folder) return 0;
+    if (!*folder) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, target, sizeof target - 1);
     if (length < 0) return 0;
     target[length] = 0;
-    return !strncmp(target, folder, strlen(folder)) && !strstr(target, "-shm");
+    size_t depth = strlen(folder);
+    return !strncmp(target, folder, depth) && target[depth] == '/' && !strstr(target, "-shm");
 }
 
 // 1 when this call is to fail; `syncs`: stalls instead when there is no errno

@@ -1,13 +1,16 @@
-"""A process that records a run with the real writer and says what it was promised: ``subject.py FOLDER [--for-ever]``.
+"""Records a run with the real writer and says what was promised, in processes forked from one that waits for orders.
 
 Lines on standard output, written at once: `promised frames FIRST COUNT`, `promised rows T_S`, `promised event SEQ`,
-`refused CODE FRAMES`, `dropped FRAMES`, `done`. Any other failure is a traceback and exit code 1.
+`refused CODE FRAMES`, `dropped FRAMES`, `done`, `calls COUNT`. Any other failure is a traceback and exit code 1.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import sys
+import traceback
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,12 @@ import numpy as np
 
 from daemon.engine.measures import Clip
 from daemon.errors import InstrumentError, StoreError
+from daemon.store import loop
 from daemon.store.writer import StoreWriter
 from tests.daemon.store.helpers import WAIT_S, event, frames, summary
 
 FRAMES = 5
-TURNS = 6
+TURNS = 3
 
 
 def say(*words: Any) -> None:
@@ -74,5 +78,41 @@ def record(folder: Path, turns: Any) -> None:
     say("done")
 
 
+def child(order: dict[str, Any], shim: ctypes.CDLL | None) -> None:
+    """The forked process; never returns."""
+    status = 1
+    try:
+        for number, name in ((1, "said"), (2, "errors")):
+            target = os.open(f"{order['folder']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(target, number)
+        if shim is not None:
+            shim.refuse_arm(order["folder"].encode(), *order["fault"])
+        record(Path(order["folder"]), count() if order["for_ever"] else range(TURNS))
+        if shim is not None:
+            say("calls", shim.refuse_calls())
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    """Orders come as lines of JSON; answers are the child's pid, then its exit status."""
+    loop.RETRY_PAUSES_S = (0.002, 0.002)  # thousands of runs wait for these
+    shim = ctypes.CDLL(os.environ["REFUSE_SHIM"]) if "REFUSE_SHIM" in os.environ else None
+    if shim is not None:
+        shim.refuse_arm.argtypes = [ctypes.c_char_p, *[ctypes.c_long] * 4]
+        shim.refuse_calls.restype = ctypes.c_long
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            child(order, shim)
+        say(pid)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), count() if "--for-ever" in sys.argv else range(TURNS))
+    main()
