@@ -153,7 +153,7 @@ def _table(
     for row in _walk(db, table, stop):
         outcome.rows += 1
         plain = {name: value for name, value in row.items() if name not in left_out}
-        damaged += not (is_intact(table, plain) and _blobs_intact(table, row))
+        damaged += not (is_intact(table, plain) and blobs_intact(table, row))
     if damaged:
         outcome.damaged_rows += damaged
         outcome.found(f"{damaged} rows of '{table}' do not match their check sums")
@@ -170,7 +170,8 @@ def _tally(db: Database, table: str, crc: str, outcome: CheckOutcome) -> None:
     outcome.found(f"{missing} rows of '{table}' are missing, or there twice")
 
 
-def _blobs_intact(table: str, row: Row) -> bool:
+def blobs_intact(table: str, row: Row) -> bool:
+    """Whether the BLOBs of a row of an ordinary table match their own CRCs."""
     if table == "fronts":
         return row["series"] is None or _reads(front_series, row)
     if table == "clips":

@@ -307,7 +307,7 @@ def is_empty(path: Path, kind: FileKind) -> bool:
 
 def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
     """False for a file from before rows had CRCs. Raises `StoreError` (CORRUPT) when it cannot be told."""
-    applied = any(step.name.endswith("_proof") for step in kind.steps.applied(db))
+    applied = any(name.endswith("_proof") for name in _applied(db, kind, path))
     tallied = db.execute("select count(*) from sqlite_master where name like 'tall%'").fetchone()[0] > 0
     if applied is not tallied:
         raise StoreError(StoreReason.CORRUPT, f"{path} has lost its check sums")
@@ -395,7 +395,7 @@ def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:
     if application_id != kind.application_id:
         raise StoreError(StoreReason.NOT_A_RUN, f"{path} is an SQLite database, but no {kind.name}")
     known = _known_steps(kind)
-    unknown = [step.name for step in kind.steps.applied(db) if step.name not in known and not may_be_ignored(step.name)]
+    unknown = [name for name in _applied(db, kind, path) if name not in known and not may_be_ignored(name)]
     if unknown:
         raise StoreError(StoreReason.NEWER, f"{path} has had the step '{unknown[0]}', which this version does not know")
     return False
@@ -405,6 +405,14 @@ def may_be_ignored(step: str) -> bool:
     """Whether a version that does not know the step can read and write the file all the same."""
     number, plus, _ = step.partition(ADDITIVE)
     return bool(plus) and number.isdigit()
+
+
+def _applied(db: Database, kind: FileKind, path: Path) -> list[str]:
+    """Names of the steps that the file has had. Raises `StoreError` (CORRUPT)."""
+    try:
+        return [step.name for step in kind.steps.applied(db)]
+    except (LookupError, TypeError, ValueError) as error:  # columns of that table have other names
+        raise StoreError(StoreReason.CORRUPT, f"the history of {path} makes no sense: {error}") from error
 
 
 @functools.cache

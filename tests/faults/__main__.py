@@ -1,4 +1,4 @@
-"""``python -m tests.faults [CAMPAIGN ...] [--seed N] [--share F]``: the store under every fault there is a promise about."""
+"""``python -m tests.faults [CAMPAIGN ...] [--seed N] [--share F]``: the store under every fault a promise is about."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import click
 from tests.faults import cuts, flips, kills, refusals
 from tests.faults.state import make_state
 
+SCRATCH = Path("/dev/shm")  # thousands of files that nobody needs on a disk
 CAMPAIGNS: dict[str, Callable[[Path, float, int], Counter[str]]] = {
     "kills": lambda folder, share, seed: kills.run(folder, int(1000 * share), seed, say=True),
     "cuts": lambda folder, share, seed: cuts.run(folder, int(1000 * share), seed),
@@ -34,7 +35,7 @@ def main(names: tuple[str, ...], seed: int | None, share: float) -> None:
     broken = False
     for name in names or CAMPAIGNS:
         folder, began_s = (
-            Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)),
+            Path(tempfile.mkdtemp(dir=SCRATCH if SCRATCH.is_dir() else None)),
             time.monotonic(),
         )
         try:

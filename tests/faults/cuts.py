@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from daemon.errors import StoreError
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.recovery import recover
 from daemon.store.schema import wal_path
@@ -16,7 +17,7 @@ TRANSACTIONS = 40
 
 
 def make_logs(folder: Path) -> Path:
-    """A state directory whose every transaction is in the logs: one of frames, one of rows, one of an event, and anew."""
+    """A state directory whose every transaction is in the logs: frames, rows, an event, and anew."""
     (folder / "live").mkdir()
     (folder / "state" / "runs").mkdir(parents=True)
     with open_run(folder / "live", commit_interval_s=0.001) as (writer, _):
@@ -65,7 +66,7 @@ def _check(state: Path, *, run_is_cut: bool) -> tuple[int, int, int]:
             times = [row["t_s"] for row in reader.ensemble()]
             told = [each.t_s for each in reader.events()]
             assert not reader.damaged_rows and not reader.corrupt_chunks
-    except Exception:
+    except StoreError:
         assert found.reason != "run.interrupted"
         return -2, 0, 0
     assert numbers == list(range(len(numbers))) and len(numbers) % 4 == 0

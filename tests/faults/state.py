@@ -17,7 +17,7 @@ from daemon.mask_edits import MaskVersion
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.reading import Reader, forget_tallies
 from daemon.store.writer import StoreWriter
-from daemon.tables import ROW_TABLES
+from daemon.tables import AXIS, ROW_TABLES
 from tests.daemon.store.helpers import (
     PARTICLES,
     WAIT_S,
@@ -130,7 +130,9 @@ Told = dict[str, tuple[list[str], bool]]
 def _run_calls() -> dict[str, Callable[[RunReader], Any]]:
     calls: dict[str, Callable[[RunReader], Any]] = {
         "metadata": lambda run: run.metadata().items(),
-        "particles": RunReader.particles,
+        "particles": lambda run: [
+            {name: value for name, value in row.items() if name not in AXIS} for row in run.particles()
+        ],
         "axes": RunReader.axes,
         "calibrations": RunReader.calibrations,
         "events": RunReader.events,
@@ -142,7 +144,7 @@ def _run_calls() -> dict[str, Callable[[RunReader], Any]]:
         "echem within": lambda run: run.echem(20.2, 20.6) + run.echem(100.3, 120.4),
         "drops": RunReader.drops,
         "faults": RunReader.faults,
-        "masks": lambda run: [*run.mask_versions(), run.labels().tolist(), run.reference().tolist()],
+        "masks": lambda run: [*run.mask_versions(), *_images(run)],
         "frame count": lambda run: [run.frame_count(), run.time_range(), run.last_chunk_id()],
         "frames": lambda run: zip(*run.frames().values(), strict=True),
         "dense": _dense,
@@ -157,6 +159,10 @@ def _run_calls() -> dict[str, Callable[[RunReader], Any]]:
         calls[f"pages of {table}"] = lambda run, table=table: list(_pages(run, table))
         calls[f"{table} of 12"] = lambda run, table=table: run.page(table, particle_id=12).rows
     return calls
+
+
+def _images(run: RunReader) -> list[Any]:
+    return [image.tolist() for image in (run.labels(), run.reference()) if image is not None]
 
 
 def _dense(run: RunReader, *span: float) -> list[Any]:
