@@ -305,6 +305,18 @@ class Instrument:
         elif error.reason is StoreReason.CORRUPT and str(self.layout.catalogue) not in error.detail:
             self._loop.call_soon_threadsafe(self.store_damaged, error)
 
+    def damage_found(self, error: StoreError) -> None:
+        """A full check found `<path>: <finding>`: a run's file is set aside. Called in a thread; blocks."""
+        self.faults.record(error)
+        with CatalogueReader(self.layout.catalogue) as catalogue:
+            runs = catalogue.runs(limit=-1)
+        run = next((run for run in runs if error.detail.startswith(f"{run.path}:")), None)
+        if run is None or self._loop is None:
+            return
+        self.writer.set_aside(run.run_id, run.path, error)
+        event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail, run_id=run.run_id)
+        self._loop.call_soon_threadsafe(self.runs.record, event)
+
     def store_damaged(self, error: StoreError) -> None:
         """End the run, so that its file is set aside and the next one is sound."""
         self.runs.record(Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail))

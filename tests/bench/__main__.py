@@ -17,6 +17,7 @@ PARTS = {
     "report": "Report of a long run",
     "usb": "Frames over an emulated USB bus",
     "start": "Start of the service",
+    "recovery": "Start after an unclean stop, 2 GB stored",
     "live": "The whole daemon, live",
     "sustained": "The whole daemon at a camera's full rate",
 }
