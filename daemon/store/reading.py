@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import time
@@ -23,8 +22,6 @@ FOR_EVER = 2**62
 TALLY_AGAIN_S = 60.0  # a table that was found whole is not counted again for so long ...
 ROWS_AT_ONCE = 5000
 TALLY_SHARE = 1e-3  # ... nor more often than this share of a processor
-
-logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 _whole_until: dict[tuple[str, int, str], float] = {}
@@ -74,6 +71,12 @@ class Reader:
         tables = (*self.damaged_rowids, *self.missing_rows)
         return {each: len(self.damaged_rowids.get(each, ())) + self.missing_rows.get(each, 0) for each in tables}
 
+    @property
+    def damage_headers(self) -> dict[str, str]:
+        """For an answer over HTTP: `X-Damaged-Rows` with `table=count, ...`, nothing without damage."""
+        counts = ", ".join(f"{table}={count}" for table, count in self.damage.items() if count)
+        return {"X-Damaged-Rows": counts} if counts else {}
+
     def open(self) -> Self:
         """Open now rather than on first use. Raises `StoreError`."""
         if self._db is None:
@@ -98,8 +101,6 @@ class Reader:
         return self.open()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.damaged_rows:
-            logger.warning("damaged rows of %s were left out: %s", self.path, self.damage)
         self.close()
 
     def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
