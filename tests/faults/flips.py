@@ -50,6 +50,8 @@ def run(states: tuple[Path, Path, Path], trials: int, seed: int, say: bool = Fal
         with _flipped(state / name, place, bit):
             found = verdict(ask_about(state, name), truth[name], *older[name])
         outcomes[found] += 1
+        if say and trial % 1000 == 999:
+            print(f"  {dict(outcomes)}", flush=True)
         if say and found not in ("true", "told", "cut"):
             print(f"  trial {trial}: {name} byte {place} bit {bit}: {found}", flush=True)
     return outcomes
