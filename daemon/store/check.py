@@ -84,7 +84,7 @@ def check_file(path: Path, stop: Callable[[], bool] = lambda: False) -> CheckOut
         _check(path, outcome, stop)
         outcome.finished = True
     except _Stopped:
-        pass
+        outcome.finished = False
     except StoreError as error:
         if error.reason is not StoreReason.CORRUPT:
             raise
