@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from daemon.store.faults import translated
-from daemon.store.schema import wal_path
+from daemon.store.schema import journal_path, wal_path
 
 
 def set_aside(path: Path, word: str = "damaged") -> Path:
@@ -18,8 +18,9 @@ def set_aside(path: Path, word: str = "damaged") -> Path:
     while (aside := path.with_name(f"{path.name}.{word}-{number}")).exists() or wal_path(aside).exists():
         number += 1
     with translated(path, "cannot set aside"):
-        if wal_path(path).exists():
-            wal_path(path).rename(wal_path(aside))
+        for beside in (wal_path, journal_path):
+            if beside(path).exists():
+                beside(path).rename(beside(aside))
         Path(f"{path}-shm").unlink(missing_ok=True)
         if path.exists():
             path.rename(aside)

@@ -18,7 +18,7 @@ from daemon.store.faults import translated
 from daemon.store.log_check import lost_log_bytes
 from daemon.store.operations import utc_now
 from daemon.store.reader import CatalogueReader, RunReader
-from daemon.store.schema import CATALOGUE, RUN, finish_file, is_empty, open_writing, remove_files
+from daemon.store.schema import CATALOGUE, RUN, finish_file, is_empty, open_writing, remove_files, undo_half
 
 UNFINISHED = ("preparing", "running", "stopping")
 
@@ -35,6 +35,8 @@ def recover(catalogue: Path) -> list[RunSummary]:
     """
     if not catalogue.exists():
         return []
+    for journal in sorted((catalogue.parent / "runs").glob("*.db-journal")):
+        _undo_half(journal.with_name(journal.name.removesuffix("-journal")))
     try:
         if is_empty(catalogue, CATALOGUE):  # the very first start was cut short
             remove_files(catalogue)
@@ -52,6 +54,14 @@ def remake(catalogue: Path, why: StoreError) -> None:
     aside = set_aside(catalogue, "corrupt")
     logger.error("the catalogue was damaged and is kept as %s; it is made again from the runs: %s", aside, why)
     _rebuild(catalogue)
+
+
+def _undo_half(path: Path) -> None:
+    """Readers may not do it, and would be refused; a file that cannot be mended now is refused as before."""
+    try:
+        undo_half(path)
+    except StoreError as error:
+        logger.error("%s", error)
 
 
 def _mark_interrupted(catalogue: Path) -> list[RunSummary]:

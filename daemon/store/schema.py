@@ -319,6 +319,17 @@ def wal_path(path: Path) -> Path:
     return Path(f"{path}-wal")
 
 
+def journal_path(path: Path) -> Path:
+    """Where SQLite keeps what undoes half a transaction on a file without a write-ahead log."""
+    return Path(f"{path}-journal")
+
+
+def undo_half(path: Path) -> None:
+    """Let SQLite take back what a write to a finished file left half done. Raises `StoreError`."""
+    with translated(path, "cannot take back half a transaction in"), closing(_connect(path, "rw")) as db:
+        db.execute("select count(*) from sqlite_master").fetchone()
+
+
 def remove_files(path: Path) -> None:
     """Remove a database and the files SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -351,8 +362,12 @@ def _create_empty(path: Path) -> None:
 
 
 def _on_read_only_medium(path: Path, error: sqlite3.OperationalError) -> bool:
-    """True when SQLite only fails because it may not make its `-shm` file beside a file that has no WAL anyway."""
-    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not wal_path(path).exists()
+    """True when SQLite only fails because it may not make its `-shm` file beside a file that has no WAL anyway.
+
+    A journal beside it tells that the file holds half a transaction.
+    """
+    beside = wal_path(path).exists() or journal_path(path).exists()
+    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not beside
 
 
 def _connect(path: Path, mode: str, immutable: bool = False) -> Database:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
+from daemon.errors import StoreError, StoreReason
 from daemon.store.check import check_file
 from daemon.store.log_check import lost_log_bytes
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.recovery import recover
-from daemon.store.schema import wal_path
+from daemon.store.schema import journal_path, wal_path
 from tests.faults import cuts, flips, kills, refusals
 from tests.faults.flips import ask_about, verdict
 from tests.faults.state import make_state
@@ -92,6 +95,25 @@ def test_the_last_transaction_cut_short_is_no_damage(states, tmp_path):
     assert lost_log_bytes(path) == 0
     (run,) = recover(path.parent.parent / "instrument.db")
     assert (run.path, run.reason) == (path, "run.interrupted")
+
+
+def test_half_a_transaction_on_a_finished_file_is_taken_back(states, tmp_path):
+    state = copied(states, tmp_path)
+    path, live = state / "runs" / "r1.db", tmp_path / "live.db"
+    truth = ask_about(state, "runs/r1.db")
+    shutil.copy(path, live)
+    with closing(sqlite3.connect(live, isolation_level=None)) as conn:
+        conn.execute("PRAGMA cache_size = 2")
+        conn.execute("begin")
+        conn.execute("update cell_samples set voltage_v = 0")  # more pages than the cache holds
+        shutil.copy(live, path)
+        shutil.copy(journal_path(live), journal_path(path))
+    with pytest.raises(StoreError) as caught:
+        RunReader(path).open()
+    assert caught.value.reason is StoreReason.NOT_WRITABLE
+    recover(state / "instrument.db")
+    assert not journal_path(path).exists()
+    assert ask_about(state, "runs/r1.db") == truth
 
 
 def test_a_check_finds_a_flipped_bit_and_stops_when_told(states, tmp_path):
