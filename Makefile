@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm fuzz bench soak accuracy docs
+.PHONY: help run test lint hil vm fuzz faults bench soak accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -24,6 +24,7 @@ help:
 	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
 	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
 	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
+	@echo "make faults    the store killed, cut, flipped and refused; ARGS=\"--seed N --share 0.1 kills cuts flips refusals\""
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
@@ -67,6 +68,9 @@ vm: $(READY) $(GUEST)
 
 fuzz: $(WARM)
 	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench

@@ -81,7 +81,9 @@ class Instrument:
         )
         self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
         self.maintenance = Maintenance(
-            jobs_of(self.keeper, self.layout), lambda: self.runs.current() is not None, self.metrics.maintenance
+            jobs_of(self.keeper, self.layout, self.faults.record),
+            lambda: self.runs.current() is not None,
+            self.metrics.maintenance,
         )
         self.watchdog = Watchdog(
             notifier,
@@ -153,9 +155,14 @@ class Instrument:
         self.faults.load()
 
     def _open_store(self) -> None:
-        for run in recover(self.layout.catalogue):
-            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+        left = recover(self.layout.catalogue)
         self.writer.start()
+        for run in left:
+            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+            if run.reason == StoreReason.CORRUPT.code:
+                self.faults.note(run.reason, f"run '{run.run_id}': {run.detail}", StoreReason.CORRUPT.remedy)
+                event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=run.detail or "", run_id=run.run_id)
+                self.writer.put_events([event])
         try:
             self.keeper.finish_deletions()
         except StoreError as error:  # tried again by maintenance
@@ -306,8 +313,29 @@ class Instrument:
     def _store_fault(self, error: StoreError) -> None:
         """Called in the writer's thread."""
         self.faults.record(error)
-        if error.reason is StoreReason.DISK_FULL and self._loop is not None and not self._loop.is_closed():
+        if self._loop is None or self._loop.is_closed():
+            return
+        if error.reason is StoreReason.DISK_FULL:
             self._loop.call_soon_threadsafe(self.disk_low, error)
+        elif error.reason is StoreReason.CORRUPT and str(self.layout.catalogue) not in error.detail:
+            self._loop.call_soon_threadsafe(self.store_damaged, error)
+
+    def damage_found(self, error: StoreError) -> None:
+        """A full check found `<path>: <finding>`: a run's file is set aside. Called in a thread; blocks."""
+        self.faults.record(error)
+        with CatalogueReader(self.layout.catalogue) as catalogue:
+            runs = catalogue.runs(limit=-1)
+        run = next((run for run in runs if error.detail.startswith(f"{run.path}:")), None)
+        if run is None or self._loop is None:
+            return
+        self.writer.set_aside(run.run_id, run.path, error)
+        event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail, run_id=run.run_id)
+        self._loop.call_soon_threadsafe(self.runs.record, event)
+
+    def store_damaged(self, error: StoreError) -> None:
+        """End the run, so that its file is set aside and the next one is sound."""
+        self.runs.record(Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail))
+        self.runs.fail(error)
 
     def _deleted(self, run: RunSummary, why: str) -> None:
         """Called in the thread of maintenance."""

@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     CELL_LOST = "cell_lost"
     CLOCK_STEP = "clock_step"
     DISK_LOW = "disk_low"
+    RUN_DAMAGED = "run_damaged"
     ENGINE_RESTARTED = "engine_restarted"
 
 

@@ -152,14 +152,16 @@ async def _rows(
     media_type = accept.choose(call.request, TABLE_TYPES)
     run_id = call.path.run_id
 
-    def body() -> bytes:
+    def body() -> tuple[bytes, dict[str, str]]:
         with RunReader(path) as reader:
             rows = chosen(read(reader), names)
+            damage = reader.damage_headers
         if media_type != accept.JSON:
-            return table_bytes(columns_of(rows, names), media_type)
-        return dumps({"run_id": run_id, noun: rows} | (further(rows) if further else {}))
+            return table_bytes(columns_of(rows, names), media_type), damage
+        return dumps({"run_id": run_id, noun: rows} | (further(rows) if further else {})), damage
 
-    return web.Response(body=await call.work(body), content_type=media_type)
+    content, headers = await call.work(body)
+    return web.Response(body=content, content_type=media_type, headers=headers)
 
 
 async def _series(
@@ -174,15 +176,17 @@ async def _series(
     media_type = accept.choose(call.request, TABLE_TYPES)
     query, run_id = call.query, call.path.run_id
 
-    def body() -> bytes:
+    def body() -> tuple[bytes, dict[str, str]]:
         with RunReader(path) as reader:
             rows = read(reader, (query.from_s, query.to_s))
+            damage = reader.damage_headers
         rows = reduced_rows(rows, time_name, [name for name in names if name != time_name], query.points)
         if media_type != accept.JSON:
-            return table_bytes(columns_of(rows, names), media_type)
-        return dumps({"run_id": run_id, noun: rows})
+            return table_bytes(columns_of(rows, names), media_type), damage
+        return dumps({"run_id": run_id, noun: rows}), damage
 
-    return web.Response(body=await call.work(partial(body)), content_type=media_type)
+    content, headers = await call.work(partial(body))
+    return web.Response(body=content, content_type=media_type, headers=headers)
 
 
 def echem_rows(rows: Rows) -> Rows:

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drivers": ("daemon.ctl.drivers:drivers", "What goes with failure, cracking, fade, rate and lag, run by run."),
     "report": ("daemon.ctl.report:report", "Write a run file's report: one HTML file that opens with no network."),
     "models": ("daemon.ctl.models:models", "Kinetic models of a run's particles, as PyBaMM parameter sets."),
+    "verify": ("daemon.ctl.salvage:verify", "Compare every check sum of run files and catalogues."),
+    "salvage": ("daemon.ctl.salvage:salvage", "Recover what is still good of a damaged run file into a new one."),
     "status": ("daemon.ctl.live:status", "Every part of the instrument, and what to do about it."),
     "watch": ("daemon.ctl.live:watch", "The instrument live in the terminal."),
     "runs": ("daemon.ctl.runs:runs", "The runs, newest first; `runs delete` removes one."),

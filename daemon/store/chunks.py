@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from daemon.errors import StoreError, StoreReason
-from daemon.store.codec import Per, checksum, decode_column
+from daemon.store.codec import Per, decode_column, matches
 
 
 def decoded(row: dict[str, Any], per: Per, name: str, stored: dict[tuple[str, str], dict[str, Any]]) -> np.ndarray:
@@ -18,7 +18,7 @@ def decoded(row: dict[str, Any], per: Per, name: str, stored: dict[tuple[str, st
         raise StoreError(StoreReason.CORRUPT, f"chunk {chunk_id} has no column '{name}'")
     column = stored[per, name]
     codec, blob = column["codec"], column["blob"]
-    if not isinstance(blob, bytes) or checksum(blob, chunk_id, per, name, codec) != column["crc32"]:
+    if not matches(blob, column["crc32"], chunk_id, per, name, codec):
         raise StoreError(StoreReason.CORRUPT, f"column '{name}' of chunk {chunk_id} does not match its check sum")
     return decode_column(per, name, codec, blob, (row["frames"], row["particles"]))
 

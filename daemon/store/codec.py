@@ -88,6 +88,11 @@ def checksum(blob: bytes, *bound: Any) -> int:
     return zlib.crc32(blob, zlib.crc32("/".join(map(repr, bound)).encode()))
 
 
+def matches(blob: Any, crc: Any, *bound: Any) -> bool:
+    """Whether `blob` is bytes with that `checksum`; damage can make anything of a column."""
+    return isinstance(blob, bytes) and checksum(blob, *bound) == crc
+
+
 def pack_array(array: np.ndarray) -> bytes:
     """Any array (an image) losslessly, without its dtype and shape."""
     return _compress(array.astype(array.dtype.newbyteorder("<")))

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from daemon.config import StoreSettings
-from daemon.errors import InstrumentError
+from daemon.errors import InstrumentError, StoreError
 from daemon.parts import PartStatus, Runs, RunSummary
+from daemon.store.check import check_file
+from daemon.store.checking import CHECK_PERIOD_S, FileChecks
 from daemon.store.operations import utc_now
 from daemon.store.paths import StateLayout
 from daemon.store.retention import Interrupted, Keeper, Policy, Stop, remove_orphans
@@ -170,9 +172,10 @@ def keeper_of(
     return Keeper(layout, writer, policy, current, tell)
 
 
-def jobs_of(keeper: Keeper, layout: StateLayout) -> list[Job]:
-    """Every kind of work there is: one line each."""
+def jobs_of(keeper: Keeper, layout: StateLayout, tell: Callable[[StoreError], None]) -> list[Job]:
+    """Every kind of work there is: one line each. `tell` hears of each damaged file."""
     return [
         Job("leftovers", DAY_S, lambda stop: remove_orphans(layout.runs_dir, stop)),
         Job("retention", RETENTION_PERIOD_S, keeper.retain),
+        Job("check", CHECK_PERIOD_S, FileChecks(layout, check_file, tell).run),
     ]

@@ -28,6 +28,7 @@ from daemon.store.copying import sync_folder
 from daemon.store.faults import file_error
 from daemon.store.operations import utc_now
 from daemon.store.paths import StateLayout
+from daemon.store.proof import prove_again
 from daemon.store.reader import CatalogueReader
 from daemon.store.schema import remove_files
 from daemon.store.session import Session
@@ -244,6 +245,7 @@ def change_row(conn: sqlite3.Connection, run_id: str, **changes: str | None) -> 
     """Change columns of a run's row in the catalogue that only this module and restores know."""
     assignments = ", ".join(f"{name} = ?" for name in changes)
     conn.execute(f"update runs set {assignments} where run_id = ?", (*changes.values(), run_id))
+    prove_again(conn, "runs", "run_id = ?", (run_id,))
 
 
 def holders(path: Path) -> list[int]:

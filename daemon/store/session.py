@@ -5,13 +5,17 @@ from __future__ import annotations
 import bisect
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from daemon.errors import StoreError
+from daemon.store.aside import set_aside
 from daemon.store.faults import is_environment, translated
-from daemon.store.schema import FileKind, finish_file, open_writing, wal_path
+from daemon.store.proof import prove_again
+from daemon.store.schema import CATALOGUE, FileKind, finish_file, open_writing, wal_path
 from daemon.store.sqlite import Database
 
 CHECKPOINT_WAL_BYTES = 4 << 20  # SQLite's own default of 1000 pages
@@ -48,10 +52,21 @@ class OpenFile:
         Its error is kept in its outcome. Raises `StoreError` when disk or file is at fault; then nothing is
         kept of the transaction.
         """
-        with translated(self.path, "cannot write to"), self.db.atomic():
+        with translated(self.path, "cannot write to"), self.writing():
             for outcome, step in steps:
                 outcome.error = None
                 self._step(outcome, step)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A transaction that waits for another writer at once: one that has read already would not wait."""
+        self.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.conn.execute("COMMIT")
+        except BaseException:
+            self.db.rollback()
+            raise
 
     def _step(self, outcome: Outcome, step: Callable[[], Any]) -> None:
         try:
@@ -112,6 +127,8 @@ class Session:
     catalogue: OpenFile | None = None
     run: OpenFile | None = None
     run_id: str = ""
+    damage: StoreError | None = None
+    """What SQLite found in the open run's file."""
 
     @property
     def state_dir(self) -> Path:
@@ -125,10 +142,41 @@ class Session:
         return [file for file in (self.catalogue, self.run) if file is not None]
 
     def close_run(self) -> None:
-        """Finish the run file, if one is open. Raises `StoreError`; no run is open afterwards in any case."""
-        run, self.run, self.run_id = self.run, None, ""
-        if run is not None:
-            run.finish()
+        """Finish the run file, if one is open; a damaged one is set aside whole.
+
+        Raises `StoreError`; no run is open afterwards in any case.
+        """
+        run, run_id, damage = self.run, self.run_id, self.damage
+        self.run, self.run_id, self.damage = None, "", None
+        if run is None:
+            return
+        if damage is None:
+            return run.finish()
+        run.db.close()
+        self.set_aside(run_id, run.path, damage)
+
+    def set_aside(self, run_id: str, path: Path, damage: StoreError) -> Path:
+        """Keep a damaged run's file, which nobody has open, under another name; the catalogue says so."""
+        aside = set_aside(path)
+        if self.catalogue is not None:
+            catalogue = self.catalogue
+            change = "update runs set path = ?, reason = ?, detail = ? where run_id = ?"
+            where = str(aside.relative_to(self.state_dir) if aside.is_relative_to(self.state_dir) else aside)
+            detail = f"{damage.detail}; the file is kept as {aside.name}"
+            with translated(catalogue.path, "cannot write to"), catalogue.writing():
+                catalogue.conn.execute(change, (where, damage.code, detail, run_id))
+                prove_again(catalogue.conn, "runs", "run_id = ?", (run_id,))
+        return aside
+
+    def renew_catalogue(self, damage: StoreError) -> None:
+        """Set the damaged catalogue aside and make it again from the run files. Raises `StoreError`."""
+        from daemon.store.recovery import remake
+
+        assert self.catalogue is not None
+        path = self.catalogue.path
+        self.catalogue.db.close()
+        remake(path, damage)
+        self.catalogue = OpenFile.open(path, CATALOGUE, create=False)
 
     def close_catalogue(self) -> None:
         """Like `close_run`, for the catalogue; it stays in WAL mode, as readers may hold it."""

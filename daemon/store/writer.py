@@ -123,6 +123,13 @@ class StoreWriter:
         """Commit and finish the open run's file, so that it is complete by itself; does nothing when none is open."""
         return self._submit(Op("end of run", control=Session.close_run))
 
+    def set_aside(self, run_id: str, path: Path, why: StoreError) -> Future[Path | None]:
+        """Keep the damaged file of a run that is closed under another name, at once; the catalogue tells its new path.
+
+        The result is None when that run is open: its file is set aside when it is closed.
+        """
+        return self._submit(Op("damaged run", control=partial(operations.set_aside, run_id, path, why)))
+
     def update_run(self, run_id: str, **changes: Any) -> Future[None]:
         """Change fields of `RunSummary` in catalogue and run file, at once; the run may be closed already.
 

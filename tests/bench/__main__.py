@@ -18,6 +18,7 @@ PARTS = {
     "wear": "What a day writes to the card",
     "usb": "Frames over an emulated USB bus",
     "start": "Start of the service",
+    "recovery": "Start after an unclean stop, 2 GB stored",
     "live": "The whole daemon, live",
     "sustained": "The whole daemon at a camera's full rate",
 }
