@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm fuzz faults bench soak accuracy docs
+.PHONY: help run test lint hil vm fuzz faults bench soak attack accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -27,6 +27,7 @@ help:
 	@echo "make faults    the store killed, cut, flipped and refused; ARGS=\"--seed N --share 0.1 kills cuts flips refusals\""
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
+	@echo "make attack    10,000 idle connections, 100,000 bad requests, and whatever the API's document allows"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
 	@echo "make docs      regenerate the reference pages"
 
@@ -81,6 +82,11 @@ accuracy: $(WARM)
 
 soak: $(WARM)
 	@$(BIN)/python -m tests.bench sustained --minutes $(MINUTES)
+
+attack: $(WARM)
+	@./packaging/environment --for-tests
+	@ATTACK_IDLE=10000 ATTACK_MUTATIONS=100000 ATTACK_EXAMPLES=50 $(BIN)/python -m pytest -q -s --timeout 7200 \
+		$(or $(ARGS),tests/daemon/api/test_hostile.py tests/daemon/api/test_contract.py)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs

@@ -241,6 +241,7 @@ class Instrument:
             selftest=self.selftest.run,
             keeping=self.keeper,
             count_request=self.metrics.request,
+            count_unauthorised=self.metrics.unauthorised,
         )
 
     def _bundle(self, out: Path) -> None:

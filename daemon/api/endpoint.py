@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from daemon.api.audit import Auditor
 from daemon.api.auth import Actor
 from daemon.api.followers import Followers
 from daemon.api.operations import Operations
@@ -16,7 +17,7 @@ from daemon.api.parts import ApiParts
 from daemon.api.workers import Workers
 from daemon.config import Scope
 from daemon.errors import RunError, RunReason
-from daemon.parts import RunSummary
+from daemon.parts import PartStatus, RunSummary
 
 PREFIX = "/api/v1"
 
@@ -41,6 +42,9 @@ class Services:
     """Backups, which take hours: a bundle must not wait for one."""
     operations: Operations
     followers: Followers
+    auditor: Auditor
+    line: Callable[[], PartStatus] = lambda: PartStatus("api", "starting")
+    """The API's own line of the status; the server sets it."""
 
     @property
     def pools(self) -> tuple[Workers, ...]:
@@ -120,8 +124,12 @@ class Endpoint:
     """Answers 202 with an operation when it takes longer than a second."""
     always_operation: bool = False
     """Answers 202 even when it could be done sooner."""
+    urgent: bool = False
+    """Never refused for asking too often."""
     statuses: Mapping[int, str] = field(default_factory=dict)
     """Further statuses worth naming, with a sentence each."""
+    refusal_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    """Model of the JSON body where a status has one instead of a problem document."""
 
     @property
     def full_path(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from daemon.api.dispatch import json_response
+from daemon.api.dispatch import code_of, json_response
 from daemon.api.endpoint import PREFIX, Call
 from daemon.api.operations import Job, Work, in_thread
 from daemon.api.problems import response
@@ -37,8 +37,22 @@ async def begin(call: Call, kind: str, work: Work, key: str = "") -> tuple[Job, 
     raw = await call.request.read() if call.endpoint.body is not None else b""
     fingerprint = sha256(f"{call.request.method} {call.request.path_qs}\n".encode() + raw).hexdigest()
     return call.services.operations.begin(
-        kind, work, actor=call.actor.name, scope=scope, key=full_key, fingerprint=fingerprint
+        kind, _audited(call, kind, work), actor=call.actor.name, scope=scope, key=full_key, fingerprint=fingerprint
     )
+
+
+def _audited(call: Call, kind: str, work: Work) -> Work:
+    """`work` that leaves a row when it fails after its request was answered; before, the refusal has one."""
+
+    async def audited(job: Job) -> dict[str, Any] | None:
+        try:
+            return await work(job)
+        except Exception as error:
+            if job.accepted and call.endpoint.scope != "read":
+                call.services.auditor.refused(call.actor.name, kind, code_of(error))
+            raise
+
+    return audited
 
 
 async def answer_soon(call: Call, job: Job) -> web.StreamResponse:
@@ -61,6 +75,7 @@ def finished_answer(call: Call, job: Job) -> web.StreamResponse:
 
 def accepted(job: Job) -> web.Response:
     """202 and where to look."""
+    job.accepted = True
     return json_response(reply(job), 202, {"Location": url_of(job)})
 
 

@@ -70,3 +70,5 @@ class ApiParts:
     keeping: Keeping
     count_request: Callable[[str, int, float], None] = lambda method, status, duration_s: None
     """Cheap: told of every finished request that is no endless stream."""
+    count_unauthorised: Callable[[str], None] = lambda kind: None
+    """Cheap: told of every request without a token that is let in, and what was wrong with it."""

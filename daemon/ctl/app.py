@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "frame": ("daemon.ctl.results:frame", "The newest frame as a picture."),
     "logs": ("daemon.ctl.logs:logs", "The service's log by level and time, with --follow as it comes."),
     "cell": ("daemon.ctl.cell:cell", "Pause, resume or switch off the cell, or run an experiment."),
+    "token": ("daemon.ctl.token:token", "Make, list and revoke the tokens of the HTTP API."),
     "selftest": ("daemon.ctl.field:selftest", "Run every check of the instrument."),
     "check-config": ("daemon.ctl.field:check_config", "Check a configuration file without using it."),
     "warm": ("daemon.ctl.warm:warm", "Compile the kernels ahead of the first start."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ POLL_S = 0.3  # an operation's progress bar moves visibly, and costs the daemon 
 SILENCE_S = 20.0  # the feed sends a keep-alive every 5 s; four missing is a dead line
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0)  # a restart of the daemon takes about 5 s
 MAX_LINE_BYTES = 1 << 20
+TOO_MANY_REQUESTS = 429
 MAX_ANSWER_BYTES = 256 << 20
 
 
@@ -53,7 +55,8 @@ class Client:
 
     async def __aenter__(self) -> Client:
         place = self._connection
-        connector = aiohttp.UnixConnector(place.socket) if place.socket else aiohttp.TCPConnector()
+        trust = await asyncio.to_thread(_trust, place) if place.url.startswith("https://") else True
+        connector = aiohttp.UnixConnector(place.socket) if place.socket else aiohttp.TCPConnector(ssl=trust)
         headers = {"Authorization": f"Bearer {place.token}"} if place.token else {}
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -93,6 +96,12 @@ class Client:
         except TimeoutError as error:
             detail = f"{name} did not answer within {self._connection.timeout_s:g} s"
             raise ClientError(ClientReason.TIMEOUT, detail) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+            detail = f"{name} shows a certificate that is not trusted: {why}"
+            raise ClientError(ClientReason.UNTRUSTED, detail) from error
+        except aiohttp.ClientConnectorSSLError as error:
+            raise ClientError(ClientReason.UNTRUSTED, f"{name} cannot be spoken to by TLS: {error.os_error}") from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, PermissionError):
                 raise ClientError(ClientReason.DENIED, f"{name} may not be opened by this user") from error
@@ -225,10 +234,20 @@ class Client:
                 yield _event(line, self._connection.name) if line.strip() else None
 
 
+def _trust(place: Connection) -> ssl.SSLContext:
+    """Whose certificates count. Raises `ClientError`."""
+    try:
+        return ssl.create_default_context(cafile=place.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        detail = f"'{place.ca_file}' holds no certificates: {error}"
+        raise ClientError(ClientReason.BAD_FILE, detail) from error
+
+
 def _passes(error: ClientError | Refused) -> bool:
     """Whether trying again can help: the daemon is restarting, or too busy for the moment."""
     if isinstance(error, Refused):
-        return int(error.problem.get("status") or 0) >= 500
+        status = int(error.problem.get("status") or 0)
+        return status >= 500 or status == TOO_MANY_REQUESTS
     return error.reason in (ClientReason.NOT_RUNNING, ClientReason.TIMEOUT)
 
 

@@ -49,10 +49,18 @@ def selftest(ctx: click.Context, connection: Connection, as_json: bool) -> None:
 @json_option
 def check_config(file: Path, as_json: bool) -> None:
     """Check the configuration FILE, drivers' options included, without using it."""
+    from daemon.api.tls import Certificate
     from daemon.config import check_drivers, load_settings
 
     loaded = load_settings(file)
     check_drivers(loaded.settings)
+    if (certificate := loaded.settings.api.tls_certificate) is not None:
+        served = Certificate(certificate, loaded.settings.api.tls_key)
+        served.context()
+        if served.problem is not None:  # the unit starts all the same
+            warn(f"photometryctl: {served.problem}")
+        elif served.expires_soon():
+            warn(f"photometryctl: '{certificate}' expires within two weeks")
     given = sorted(name for name, origin in loaded.origins.items() if origin != "default")
     if as_json:
         print_json({"good": True, "path": str(file), "given": given})

@@ -197,6 +197,10 @@ class Metrics:
         self._requests.labels(*self._bounded("request", method, str(status))).inc()
         self._request_duration.observe(duration_s)
 
+    def unauthorised(self, kind: str) -> None:
+        """A request was refused for want of a token: `missing`, `malformed`, `unknown`, `expired`, `proxied`, ..."""
+        self._unauthorised.labels(*self._bounded("unauthorised", kind)).inc()
+
     def selftest(self, check: str, severity: int) -> None:
         """Last result of a self-test check: 0 pass, 1 warn, 2 fail."""
         self._selftest.labels(*self._bounded("check", check)).set(severity)
@@ -271,6 +275,7 @@ class Metrics:
         self._offset_sigma = self._gauge("clock_offset_sigma_seconds", "Uncertainty of the clock offset.")
         self._steps = self._counter("clock_steps", "Steps of the wall clock.")
         self._requests = self._counter("http_requests", "Requests answered.", "method", "status")
+        self._unauthorised = self._counter("http_unauthorised", "Requests without a token that is let in.", "kind")
         self._request_duration = self._histogram(
             "http_request_duration_seconds", "Time to an answer.", LATENCY_BUCKETS_S
         )

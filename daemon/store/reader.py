@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store.axial import AxialBlocks, axial_blocks, is_sound
-from daemon.store.chunks import decoded, join, join_wide, of_particles
+from daemon.store.chunks import decoded, join, join_wide
 from daemon.store.clips import StoredClip, clip_of
 from daemon.store.codec import checksum, matches, unpack_array
 from daemon.store.proof import BLOBS, CATALOGUE_BLOBS, CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES
@@ -23,6 +23,9 @@ from daemon.store.reading import FOR_EVER, Reader, understood
 from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN
 from daemon.tables import AXIS, CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
+
+Names = Sequence[str]
+Indices = Sequence[int] | np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,21 @@ class RunReader(Reader):
         with understood(self.path, "metadata"):
             return {row["key"]: json.loads(row["value"]) for row in self._rows("metadata")}
 
-    def particles(self) -> list[dict[str, Any]]:
-        """Every column of the `particles` export, `particle_index` and `layer_sigma_ratio` (list of 4), by index."""
-        axes = {row["particle_id"]: row for row in self.axes()}
-        found = self._rows("particles", order="particle_index")
+    def particles(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """What the `particles` export has, `particle_index`, `layer_sigma_ratio` (4), by index; of the ids `only`."""
+        axes = {row["particle_id"]: row for row in self.axes(only)}
+        found = self._of_particles("particles", only, "particle_index")
         found = [row | {name: axes.get(row["particle_id"], {}).get(name) for name in AXIS} for row in found]
         return [_parsed(self.path, row, ("layer_sigma_ratio",)) for row in found]
 
-    def calibrations(self) -> list[dict[str, Any]]:
-        """The latest of each particle, as it was put."""
-        found = self._rows("calibrations", order="particle_id")
-        return self._parsed_rows("calibrations", found)
+    def calibrations(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """The latest of each particle, or of those with the ids `only`, as it was put."""
+        return self._parsed_rows("calibrations", self._of_particles("calibrations", only, "particle_id"))
+
+    def _of_particles(self, table: str, only: Iterable[int] | None, order: str) -> list[dict[str, Any]]:
+        where = "1" if only is None else "particle_id in (select value from json_each(?))"
+        values = () if only is None else (json.dumps([int(each) for each in only]),)
+        return self._rows(table, where, values, order=order)
 
     def events(
         self, after_event_id: int = 0, limit: int = FOR_EVER, particle_id: int | None = None, kind: str | None = None
@@ -164,16 +171,14 @@ class RunReader(Reader):
                 self.damaged_rowids.setdefault("fronts", set()).add(rowid)
         return found
 
-    def axes(self) -> list[dict[str, Any]]:
-        """What is known of each particle's long axis: `particle_id`, `axis_deg` (from the image's x axis, downwards),
-        `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further` (what values are made of). None
-        of an older file.
+    def axes(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """What is known of each particle's long axis, or of those with the ids `only`: `particle_id`, `axis_deg` (from
+        the image's x axis, downwards), `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further`
+        (what values are made of). None of an older file.
         """
-        return [_parsed(self.path, row, ("further",)) for row in self._rows("axes", order="particle_id")]
+        return [_parsed(self.path, row, ("further",)) for row in self._of_particles("axes", only, "particle_id")]
 
-    def axial(
-        self, from_s: float | None = None, to_s: float | None = None, indices: Sequence[int] | np.ndarray | None = None
-    ) -> AxialBlocks:
+    def axial(self, from_s: float | None = None, to_s: float | None = None, indices: Indices = None) -> AxialBlocks:
         """Means over blocks (0.25 s) of the axial bins of the particles at `indices` (all by default), NaN but for
         rods, with a block beyond either end of the range. Damaged rows are left out. Empty of an older file.
         """
@@ -271,14 +276,14 @@ class RunReader(Reader):
         to_s: float | None = None,
         columns: Sequence[str] = tuple(CHUNK_PARTICLE_COLUMNS),
         indices: Sequence[int] | np.ndarray | None = None,
+        frame_columns: Sequence[str] = tuple(CHUNK_FRAME_COLUMNS),
     ) -> Iterator[ChunkData]:
-        """Chunk by chunk in time order, cut to the range: every per-frame column and the named per-particle `columns`.
-
-        A chunk with damage in any of these is skipped and counted.
+        """Chunk by chunk in time order, cut to the range: `frame_columns` (`t_s` among them) and the named per-particle
+        `columns` of the particles at `indices`. A chunk with damage in any of these is skipped and counted.
         """
         for row in self._chunk_rows(from_s, to_s):
-            chunk = self._load(row, columns)
-            cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s), indices)
+            chunk = self._load(row, columns, frame_columns, indices)
+            cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s))
             if cut is not None:
                 yield cut
 
@@ -339,15 +344,14 @@ class RunReader(Reader):
         self.corrupt_chunk_ids |= expected - present
         return sound
 
-    def _load(self, row: dict[str, Any], columns: Sequence[str]) -> ChunkData | None:
-        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ? and (per = ?'
-        sql += f' or "column" in ({", ".join("?" * len(columns))}))'
+    def _load(self, row: dict[str, Any], columns: Names, frame_columns: Names, indices: Indices) -> ChunkData | None:
+        names = (*frame_columns, *columns)
+        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ?'
+        sql += f' and "column" in ({", ".join("?" * len(names))})'
         try:
-            stored = {
-                (each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], "frame", *columns))
-            }
-            frame = {name: decoded(row, "frame", name, stored) for name in CHUNK_FRAME_COLUMNS}
-            particle = {name: decoded(row, "particle", name, stored) for name in columns}
+            stored = {(each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], *names))}
+            frame = {name: decoded(row, "frame", name, stored) for name in frame_columns}
+            particle = {name: decoded(row, "particle", name, stored, indices) for name in columns}
         except StoreError as error:
             if error.reason is not StoreReason.CORRUPT:
                 raise
@@ -452,11 +456,11 @@ def _parsed(path: Path, row: dict[str, Any], names: Sequence[str]) -> dict[str, 
         return row | {name: json.loads(row[name]) for name in names if row[name] is not None}
 
 
-def _cut(chunk: ChunkData, bounds: tuple[float, float], indices: Sequence[int] | np.ndarray | None) -> ChunkData | None:
+def _cut(chunk: ChunkData, bounds: tuple[float, float]) -> ChunkData | None:
     t_s = chunk.frame_columns["t_s"]
     keep = (t_s >= bounds[0]) & (t_s <= bounds[1])
     if not keep.any():
         return None
     frames = {name: values[keep] for name, values in chunk.frame_columns.items()}
-    values = {name: of_particles(array[keep], indices) for name, array in chunk.particle_columns.items()}
+    values = {name: array[keep] for name, array in chunk.particle_columns.items()}
     return ChunkData(chunk.chunk_id, frames, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -206,6 +207,7 @@ class Fakes:
     blocking: list[PartStatus] = field(default_factory=list)
     audited: list[tuple[str, str, str]] = field(default_factory=list)
     counted: list[tuple[str, int]] = field(default_factory=list)
+    unauthorised: Counter[str] = field(default_factory=Counter)
     bundles: int = 0
     feed: EventFeed = field(init=False)
     keeping: FakeKeeping = field(init=False)
@@ -234,6 +236,7 @@ class Fakes:
             audit=lambda actor, action, detail: self.audited.append((actor, action, detail)),
             selftest=self._selftest,
             keeping=self.keeping,
+            count_unauthorised=lambda kind: self.unauthorised.update([kind]),
             count_request=lambda method, status, duration_s: self.counted.append((method, status)),
         )
 
