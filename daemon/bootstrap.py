@@ -289,7 +289,6 @@ class Instrument:
         return {"daemon": os.getpid(), **engine}
 
     def _on_rows(self, rows: list[Any]) -> None:
-        self.watchdog.beat("cell")
         if rows:
             self.metrics.cell_sample_arrived(rows[-1].host_t_s, len(rows))
         self.runs.on_cell_rows(rows)

@@ -65,7 +65,7 @@ class Pulse:
         self._seen: Counter[str] = Counter()
         self._restarts = 0
         self._next_space_s = self._next_release_s = 0.0
-        self._progress_s = 0.0
+        self._progress_s = self._cell_progress_s = 0.0
 
     async def start(self) -> None:
         """Begin."""
@@ -105,6 +105,9 @@ class Pulse:
         if stats.progress_s > self._progress_s:
             self._progress_s = stats.progress_s
             watchdog.beat("store")
+        if self._instrument.cell.progress_s > self._cell_progress_s:  # one without a potentiostat gets on, too
+            self._cell_progress_s = self._instrument.cell.progress_s
+            watchdog.beat("cell")
 
     def _count(self) -> None:
         instrument, metrics = self._instrument, self._instrument.metrics
