@@ -116,7 +116,9 @@ class Pulse:
             self._restarts = engine.restarts
             metrics.engine_restarted()
         counters = engine.book.counters
-        lost = {"science.full": instrument.runs.dropped_frames, "store.full": stats.lost_frames}
+        runs = instrument.runs
+        lost = {"science.full": runs.dropped_frames, "science.no_run": runs.unclaimed_frames}
+        lost["store.full"] = stats.lost_frames
         self.accounts = FrameAccounts.of(engine.book.totals(), lost, stats.stored_frames)
         accounts = self.accounts
         metrics.frames_captured(self._rise("captured", accounts.captured))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,6 +42,7 @@ Events = list[Event]
 log = logging.getLogger("runs")
 
 FINISH_S = 30.0
+MAX_UNRECORDED = 100
 NAN = float("nan")
 
 
@@ -72,6 +75,10 @@ class RunManager:
         self._dropped_before = 0
         self._last_frame_s = NAN
         self._camera_away = False
+        self._unrecorded: dict[str, RunSummary] = {}
+        """Runs whose end the store could not take: as they ended, until the next start puts them in order."""
+        self.unclaimed_frames = 0
+        """Measured frames that no run could take: they came after its end, or its science had ended before them."""
         self.problem: InstrumentError | None = None
         """Why the latest run failed; None after one that did not."""
 
@@ -101,12 +108,24 @@ class RunManager:
         self._starting = True
         try:
             summary = await asyncio.to_thread(self._new_run, recipe)
-            await stored(self._writer.record_run(summary))
+            await self._enter(summary)
         finally:
             self._starting = False
         self._active = ActiveRun(summary, recipe, self._writer)
         self._task = asyncio.create_task(self._life(self._active), name=f"run-{summary.run_id}")
         return summary
+
+    async def _enter(self, summary: RunSummary) -> None:
+        """Put the run into the catalogue. A disk that is too slow may do so after all: then as one that never began."""
+        try:
+            await stored(self._writer.record_run(summary))
+        except StoreError as error:
+            ended_utc = datetime.now(UTC).isoformat()
+            summary = replace(summary, state="failed", ended_utc=ended_utc, reason=error.code, detail=error.detail)
+            self._remember(summary)
+            with contextlib.suppress(StoreError):
+                self._writer.record_run(summary)
+            raise
 
     async def stop(self, run_id: str, reason: str = "") -> RunSummary:
         """End the run: cell off first, everything measured stored. Raises `RunError`."""
@@ -249,7 +268,8 @@ class RunManager:
     def _on_batch(self, batch: MeasureBatch) -> None:
         self._last_frame_s = float(batch.host_t_s[-1])
         active = self._active
-        if active is None:
+        if active is None:  # an engine that did not hear of the run's end
+            self.unclaimed_frames += len(batch)
             return
         is_first = not np.isfinite(active.camera_t0_s)
         active.add_batch(batch)
@@ -346,7 +366,9 @@ class RunManager:
             state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")
         digest.cancel()
         await asyncio.gather(digest, return_exceptions=True)
-        self._update(
+        if left := active.waiting_frames:
+            self._writer.put_drop("science", "no_run", left, _or_zero(active.t_s))
+        recorded = self._update(
             active,
             state=state,
             ended_utc=datetime.now(UTC).isoformat(),
@@ -354,9 +376,12 @@ class RunManager:
             detail=ending.detail,
             frames=active.recorder.frames if active.recorder is not None else 0,
         )
+        if not await _try("the end of the run", stored(recorded)):
+            self._remember(active.summary)
         await _try("closing the run", stored(self._writer.close_run()))
         active.close()
         self._dropped_before += active.dropped_frames
+        self.unclaimed_frames += active.waiting_frames
         self._active = None
         active.finished.set()
         log.info("run %s: %s %s", active.summary.run_id, state, ending.detail)
@@ -375,13 +400,18 @@ class RunManager:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    def _update(self, active: ActiveRun, **changes: Any) -> None:
+    def _update(self, active: ActiveRun, **changes: Any) -> Future[None]:
         active.summary = replace(active.summary, **changes)
         if active.recorder is None:
             # not yet, or never, as far as a file: the catalogue still tells that it was tried
-            self._writer.record_run(active.summary)
-        else:
-            self._writer.update_run(active.summary.run_id, **changes)
+            return self._writer.record_run(active.summary)
+        return self._writer.update_run(active.summary.run_id, **changes)
+
+    def _remember(self, ended: RunSummary) -> None:
+        """The catalogue still has it in progress: nobody may be told so."""
+        self._unrecorded[ended.run_id] = ended
+        while len(self._unrecorded) > MAX_UNRECORDED:
+            del self._unrecorded[next(iter(self._unrecorded))]
 
     def _publish(self, events: Events) -> None:
         """Called in the writer's thread after the commit."""
@@ -418,15 +448,21 @@ class RunManager:
 
     def _read_runs(self, limit: int) -> Summaries:
         with CatalogueReader(self._paths.catalogue) as catalogue:
-            found = catalogue.runs(limit)
+            found = [self._unrecorded.get(run.run_id, run) for run in catalogue.runs(limit)]
         active = self._active
         if active is None:
             return found
         return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
 
     def _read_run(self, run_id: str) -> RunSummary | None:
+        if run_id in self._unrecorded:
+            return self._unrecorded[run_id]
         with CatalogueReader(self._paths.catalogue) as catalogue:
             return catalogue.run(run_id)
+
+
+def _or_zero(t_s: float) -> float:
+    return t_s if np.isfinite(t_s) else 0.0
 
 
 async def _try(what: str, work: Any) -> bool:
