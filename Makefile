@@ -4,12 +4,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm fuzz faults bench soak accuracy docs
+.PHONY: help run test lint hil vm fuzz faults bench soak accuracy docs scenarios
 
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
 INPUTS ?= 1000000
+SEEDS ?= 1000
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
@@ -27,6 +28,7 @@ help:
 	@echo "make faults    the store killed, cut, flipped and refused; ARGS=\"--seed N --share 0.1 kills cuts flips refusals\""
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
+	@echo "make scenarios the whole daemon on a clock of its own, SEEDS= of them; ARGS='--first N --count ACTIONS --jobs 2'"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
 	@echo "make docs      regenerate the reference pages"
 
@@ -81,6 +83,9 @@ accuracy: $(WARM)
 
 soak: $(WARM)
 	@$(BIN)/python -m tests.bench sustained --minutes $(MINUTES)
+
+scenarios: $(WARM)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.scenarios --seeds $(SEEDS) $(ARGS)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs
