@@ -124,7 +124,9 @@ class Instrument:
             name, step = self._down.pop()
             try:
                 await step()
-            except (InstrumentError, OSError, TimeoutError):
+            except InstrumentError as error:
+                log.error("stopping %s: %s", name, error)
+            except (OSError, TimeoutError):
                 log.exception("stopping %s", name)
 
     async def _start_parts(self) -> None:
