@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hw.potentiostat.contract import HostLoss
 from tests.scenarios.client import Request
 from tests.scenarios.disk import PLENTY_MB
 from tests.scenarios.schedule import SCHEDULE
@@ -139,10 +138,11 @@ def off(world: World, value: float) -> None:
 
 
 def _is_off(world: World, answer: Request) -> None:
-    """Who is told that the cell is off must be able to touch it."""
+    """Who is told that the cell is off must be able to touch it; `lost` does not say so."""
     lying = world.bench.has("ignores_off")
     begun_again = world.life is not None and world.life.instrument.cell.state == "running"
-    if answer.status == 200 and world.bench.energised and not lying and not begun_again:
+    told = answer.status == 200 and answer.json()["state"] != "lost"
+    if told and world.bench.energised and not lying and not begun_again:
         world.note("BROKEN: the answer says that the cell is off, and it is on")
 
 
@@ -330,11 +330,3 @@ def wall_clock(world: World, value: float) -> None:
     step_s = _of((3600.0, -3600.0, 10 * YEAR_S, -10 * YEAR_S), value)
     if not world.still and abs(SCHEDULE.wall_step_s + step_s) < 15 * YEAR_S:
         SCHEDULE.wall_step_s += step_s
-
-
-def host_lost_s(world: World) -> float:
-    """After this long without a daemon the device itself has opened the circuit."""
-    info = world.bench.info
-    if info.host_loss is HostLoss.CELL_OFF:
-        return float(info.host_loss_after_s or 0.0)
-    return float(info.host_loss_bound_s or 0.0)

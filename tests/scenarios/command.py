@@ -20,7 +20,7 @@ SHRUNK = 3  # failures for which fewer actions are looked for: the others are li
 @click.command()
 @click.option("--seeds", default=200, show_default=True, help="How many.")
 @click.option("--first", default=1, show_default=True, help="The first.")
-@click.option("--count", default=8, show_default=True, help="Actions of each.")
+@click.option("--count", default=7, show_default=True, help="Actions of each.")
 @click.option("--jobs", default=1, show_default=True, help="Processes at a time.")
 @click.option("--twice", default=0, help="Play this many of them twice and compare everything that happened.")
 @click.option("--clocks", default=0, help="Play this many again with a wall clock that nobody sets; compare deadlines.")

@@ -40,12 +40,9 @@ class Watch:
     broken: list[str] = field(default_factory=list)
     owned_s: float = -1e18
     """When the cell last had an owner, or was off."""
-    ready_truth_s: float = -1e18
-    """When the instrument was last truly able to measure."""
     unable_s: float = -1e18
-    """When it was last truly not."""
+    """When the instrument was last truly not able to measure."""
     last_seq: int = 0
-    frames: dict[str, int] = field(default_factory=dict)
     base_bytes: int = 0
     base_descriptors: int = 0
     flow_s: float = -1e18
@@ -71,6 +68,7 @@ def look(world: World, watch: Watch) -> None:
     """Between two steps: the cell, and what the daemon could know."""
     _cell(world, watch)
     _truth(world, watch)
+    world.remember()
 
 
 def _cell(world: World, watch: Watch) -> None:
@@ -95,9 +93,7 @@ def _cell(world: World, watch: Watch) -> None:
 def _truth(world: World, watch: Watch) -> None:
     engine = world.optics.engine
     able = engine is not None and engine.well and not world.disk.failing
-    if able:
-        watch.ready_truth_s = SCHEDULE.now_s
-    else:
+    if not able:
         watch.unable_s = SCHEDULE.now_s
 
 
@@ -338,7 +334,6 @@ def settle(world: World, watch: Watch) -> None:
     assert world.life is not None
     if world.life.state == "up":
         _recovers(world, watch)
-    world.remember()
     world.life.quit()
     world.run(ENDS_S)
     check(world, watch)
@@ -372,13 +367,15 @@ def _record(world: World, watch: Watch) -> None:
         if run.state not in ENDED:
             watch.breaks(f"run {run.run_id} is '{run.state}' for ever")
         if run.path.exists():
-            _run_file(run.path, watch)
+            _run_file(run.path, world.durable.frames.get(run.run_id, 0), watch)
 
 
-def _run_file(path: Path, watch: Watch) -> None:
+def _run_file(path: Path, least_frames: int, watch: Watch) -> None:
     with RunReader(path) as reader:
         frames = [int(number) for number in reader.frames()["frame"]] if reader.frame_count() else []
         damaged = reader.corrupt_chunks
+    if len(frames) < least_frames:
+        watch.breaks(f"{path.name}: {least_frames} frames were stored, {len(frames)} are there")
     if damaged:
         watch.breaks(f"{path.name}: {damaged} damaged chunks")
     if any(b <= a for a, b in pairwise(frames)):

@@ -51,11 +51,13 @@ LOOK_SHARE = 4.0  # of the pace: how often the cell is looked at while time pass
 
 @dataclass
 class Durable:
-    """What the daemon has said is on disk, at its last moment: it must be found there by the next one."""
+    """What the daemon has said is on disk: it must be found there, whatever comes."""
 
     last_seq: int = 0
-    run_id: str = ""
-    stored_frames: int = 0
+    frames: dict[str, int] = field(default_factory=dict)
+    """At least this many of each run."""
+    began: tuple[int, str, int] = (0, "", 0)
+    """A daemon, its run, and how many frames it had stored when the run was first seen."""
 
 
 @dataclass
@@ -133,18 +135,16 @@ class World:
 
     def remember(self) -> None:
         """What the daemon vouches for now."""
-        assert self.life is not None
-        instrument = self.life.instrument
-        self.durable.last_seq = max(self.durable.last_seq, instrument.feed.last_seq)
-        run = instrument.runs.current()
-        stored = instrument.writer.stats().stored_frames
-        if run is not None and run.state == "running":
-            self.durable.run_id, self.durable.stored_frames = run.run_id, stored - self._stored_before(run.run_id)
-
-    def _stored_before(self, run_id: str) -> int:
-        """Frames that this daemon stored in earlier runs."""
-        assert self.life is not None
-        return getattr(self.life, "stored_before", {}).get(run_id, 0)
+        if self.life is None or self.life.state != "up":
+            return
+        instrument, durable = self.life.instrument, self.durable
+        durable.last_seq = max(durable.last_seq, instrument.feed.last_seq)
+        run, stored = instrument.runs.current(), instrument.writer.stats().stored_frames
+        if run is None or run.state != "running":
+            return
+        if durable.began[:2] != (self.life.number, run.run_id):
+            durable.began = (self.life.number, run.run_id, stored)
+        durable.frames[run.run_id] = max(durable.frames.get(run.run_id, 0), stored - durable.began[2])
 
     def ask(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> Request:
         """A request to the present daemon; never answered without one."""
@@ -167,7 +167,7 @@ class World:
         """The run in progress, or the last one that anybody knows of."""
         assert self.life is not None
         run = self.life.instrument.runs.current()
-        return run.run_id if run is not None else self.durable.run_id or "none"
+        return run.run_id if run is not None else next(reversed(self.durable.frames), "none")
 
 
 @contextmanager
