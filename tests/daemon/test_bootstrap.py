@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
     (store,) = [check for check in built if check.name == "store"]
     assert "full check U: 3 files" in store.run().measured
 async def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
+def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
@@ -66,7 +68,7 @@ async def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the
         raise StoreError(StoreReason.OVERLOADED, "the store did not finish")
 
     instrument._down = [("lock", last), ("store", slow)]
-    await instrument.stop()
+    asyncio.run(instrument.stop())
     assert stopped == ["lock"]
     (record,) = [record for record in caplog.records if "stopping store" in record.getMessage()]
     assert "the store did not finish" in record.getMessage() and record.exc_info is None
