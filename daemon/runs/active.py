@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MeasureBatch
-from daemon.errors import RunError, RunReason
+from daemon.errors import RunError, RunReason, StoreError
 from daemon.events import Event
 from daemon.parts import RunSummary
 from daemon.photometry.clock import ClockRelation
@@ -84,7 +85,8 @@ class ActiveRun:
             self._offered_frames += len(batch)
         else:
             self.dropped_frames += len(batch)
-            self._writer.put_drop("science", "full", len(batch), float(batch.t_s[0]))
+            with contextlib.suppress(StoreError):  # no room for the row either: the count tells
+                self._writer.put_drop("science", "full", len(batch), float(batch.t_s[0]))
 
     def _digest_batch(self, recorder: Recorder, batch: MeasureBatch) -> None:
         recorder.add(batch)

@@ -215,10 +215,12 @@ class RunManager:
             self._active.add_rows(rows)
 
     def on_cell_event(self, event: Event) -> None:
-        """An event of the cell, dated by the potentiostat's clock."""
+        """An event of the cell, dated by the potentiostat's clock. Raises `StoreError` when it cannot be kept."""
         clock = self._active.clock if self._active is not None else None
         convert = clock.run_time if clock is not None else lambda _: NAN
-        self.record(replace(event, t_s=convert(event.t_s), detected_t_s=convert(event.detected_t_s)))
+        kept = self._record(replace(event, t_s=convert(event.t_s), detected_t_s=convert(event.detected_t_s)))
+        if kept is not None and kept.done() and (error := kept.exception()) is not None:
+            raise error
 
     def on_experiment_end(self, end: ExperimentEnd) -> None:
         """The experiment ended: by itself (reason empty), by an operator, a limit or a fault."""
@@ -227,23 +229,27 @@ class RunManager:
             active.end(Ending(end.reason, end.detail))
 
     def record(self, event: Event) -> None:
-        """Store and publish one of the instrument's own events; dated now when it carries no time."""
+        """Store and publish one of the instrument's own events; dated now when it carries no time. Never raises."""
+        self._record(event)
+
+    def _record(self, event: Event) -> Future[Any] | None:
         active = self._active
         if active is not None and active.recorder is not None:
             t_s = active.t_s
             dated = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
             active.add_events([dated])
-            return
+            return None
         if self._loop is None:  # not open yet, and the cell was found on
             self._loop = asyncio.get_running_loop()
-        future = self._writer.put_events([event])
+        future = _taken(self._writer.put_events, [event])
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
+        return future
 
     def record_drop(self, stage: str, reason: str, count: int) -> None:
         """Frames lost before they were measured: a row of the run in progress."""
         active = self._active
         if active is not None and active.recorder is not None and active.running.is_set():
-            self._writer.put_drop(stage, reason, count, active.t_s if active.recorder.frames else 0.0)
+            _taken(self._writer.put_drop, stage, reason, count, active.t_s if active.recorder.frames else 0.0)
 
     def fail(self, error: InstrumentError) -> None:
         """End the run in progress because of a fault elsewhere (the store's, say)."""
@@ -281,7 +287,7 @@ class RunManager:
         ago_s = time.monotonic() - float(batch.host_t_s[0])
         started = datetime.now(UTC) - timedelta(seconds=ago_s)
         self._update(active, started_utc=started.isoformat())
-        self._writer.set_metadata({"started_utc": started.isoformat()})
+        _taken(self._writer.set_metadata, {"started_utc": started.isoformat()})
 
     def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
         silence_s = time.monotonic() - self._last_frame_s
@@ -367,7 +373,7 @@ class RunManager:
         digest.cancel()
         await asyncio.gather(digest, return_exceptions=True)
         if left := active.waiting_frames:
-            self._writer.put_drop("science", "no_run", left, _or_zero(active.t_s))
+            _taken(self._writer.put_drop, "science", "no_run", left, _or_zero(active.t_s))
         recorded = self._update(
             active,
             state=state,
@@ -378,7 +384,7 @@ class RunManager:
         )
         if not await _try("the end of the run", stored(recorded)):
             self._remember(active.summary)
-        await _try("closing the run", stored(self._writer.close_run()))
+        await _try("closing the run", stored(_taken(self._writer.close_run)))
         active.close()
         self._dropped_before += active.dropped_frames
         self.unclaimed_frames += active.waiting_frames
@@ -404,8 +410,8 @@ class RunManager:
         active.summary = replace(active.summary, **changes)
         if active.recorder is None:
             # not yet, or never, as far as a file: the catalogue still tells that it was tried
-            return self._writer.record_run(active.summary)
-        return self._writer.update_run(active.summary.run_id, **changes)
+            return _taken(self._writer.record_run, active.summary)
+        return _taken(self._writer.update_run, active.summary.run_id, **changes)
 
     def _remember(self, ended: RunSummary) -> None:
         """The catalogue still has it in progress: nobody may be told so."""
@@ -459,6 +465,17 @@ class RunManager:
             return self._unrecorded[run_id]
         with CatalogueReader(self._paths.catalogue) as catalogue:
             return catalogue.run(run_id)
+
+
+def _taken(put: Callable[..., Future[Any]], *arguments: Any, **named: Any) -> Future[Any]:
+    """The store's future; one that failed when its queue is full or closed: what follows must happen all the same."""
+    try:
+        return put(*arguments, **named)
+    except StoreError as error:
+        log.error("%s", error)
+        refused: Future[Any] = Future()
+        refused.set_exception(error)
+        return refused
 
 
 def _or_zero(t_s: float) -> float:

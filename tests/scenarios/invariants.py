@@ -93,6 +93,8 @@ def _cell(world: World, watch: Watch) -> None:
 def _truth(world: World, watch: Watch) -> None:
     engine = world.optics.engine
     able = engine is not None and engine.well and not world.disk.failing
+    if world.life is not None and world.life.state == "up" and world.life.instrument.runs.current() is not None:
+        watch.run_s = SCHEDULE.now_s
     if not able:
         watch.unable_s = SCHEDULE.now_s
 
@@ -245,8 +247,6 @@ def _accounts(world: World, watch: Watch) -> None:
     run = instrument.runs.current()
     if held_up or (run is not None and run.state != "running"):
         watch.flow_s = now_s
-    if run is not None:
-        watch.run_s = now_s
     rested = now_s - max(watch.run_s, life.changed_s) > 4.0 * pace + 10.0
     rate = world.optics.frame_rate_hz
     moving = rate * (2 * world.optics.tick_s + 6.0 * pace + 8.0) + 8

@@ -338,6 +338,26 @@ async def test_a_run_that_a_slow_disk_lets_in_after_all_is_failed(tmp_path, engi
         assert (run.state, run.reason) == ("failed", "store.overloaded")
 
 
+async def test_a_full_queue_of_the_store_does_not_keep_a_run_from_ending_with_the_cell_off(
+    tmp_path, engine, prepared_here, monkeypatch
+):
+    def refuse(*_, **__):
+        raise StoreError(StoreReason.OVERLOADED, "the store's queue is full")
+
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(CYCLING)
+        await one.runs.wait_running(run.run_id)
+        for name in ("update_run", "put_drop", "put_events"):
+            monkeypatch.setattr(one.writer, name, refuse)
+        one.runs.record_drop("camera", "lost", 3)
+        stopped = await one.runs.stop(run.run_id, "operator")
+        assert (stopped.state, one.runs.current()) == ("done", None)
+        assert one.cell.told[-1] == "off: operator"
+        one.runs.record(Event(EventKind.DISK_LOW, NAN, NAN))
+        with pytest.raises(StoreError):
+            one.runs.on_cell_event(Event(EventKind.CELL_LOST, NAN, NAN))
+
+
 async def test_measures_that_come_without_a_run_are_counted(tmp_path, engine):
     async with rig(tmp_path, engine) as one:
         engine.on_batch(np.rec.fromarrays([np.zeros(7)], names=["host_t_s"]))  # all that is asked of it
