@@ -19,7 +19,7 @@ from tests.scenarios.disk import PLENTY_MB
 from tests.scenarios.life import ENDS_S
 from tests.scenarios.schedule import SCHEDULE
 from tests.scenarios.standins import sleep
-from tests.scenarios.world import World
+from tests.scenarios.world import LOOK_SHARE, World
 
 ENDED = ("done", "failed", "interrupted")
 CODES = frozenset(reason.code for reason in all_reasons())
@@ -247,7 +247,7 @@ def _accounts(world: World, watch: Watch) -> None:
     run = instrument.runs.current()
     if held_up or (run is not None and run.state != "running"):
         watch.flow_s = now_s
-    rested = now_s - max(watch.run_s, life.changed_s) > 4.0 * pace + 10.0
+    rested = now_s - max(watch.run_s, life.changed_s) > (LOOK_SHARE + 4.0) * pace + 10.0
     rate = world.optics.frame_rate_hz
     moving = rate * (2 * world.optics.tick_s + 6.0 * pace + 8.0) + 8
     calm = now_s - max(watch.flow_s, world.disk.fault_until_s, world.disk.slow_until_s) > 15.0 * pace + 10.0
