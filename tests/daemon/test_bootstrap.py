@@ -54,7 +54,8 @@ def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
     instrument.status_parts = lambda: [told]  # type: ignore[method-assign]
     (store,) = [check for check in built if check.name == "store"]
     assert "full check U: 3 files" in store.run().measured
-async def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
+
+
 def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

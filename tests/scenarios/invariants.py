@@ -21,7 +21,7 @@ from tests.scenarios.schedule import SCHEDULE
 from tests.scenarios.standins import sleep
 from tests.scenarios.world import LOOK_SHARE, World
 
-ENDED = ("done", "failed", "interrupted")
+ENDED = ("done", "failed", "interrupted", "deleted")
 CODES = frozenset(reason.code for reason in all_reasons())
 ANSWER_S = 1.0  # the status waits for no device
 LONGEST_ANSWER_S = 90.0  # any other: the slowest waits for the store, a driver and its rescue
