@@ -124,7 +124,9 @@ class Instrument:
             name, step = self._down.pop()
             try:
                 await step()
-            except (InstrumentError, OSError, TimeoutError):
+            except InstrumentError as error:
+                log.error("stopping %s: %s", name, error)
+            except (OSError, TimeoutError):
                 log.exception("stopping %s", name)
 
     async def _start_parts(self) -> None:
@@ -290,7 +292,6 @@ class Instrument:
         return {"daemon": os.getpid(), **engine}
 
     def _on_rows(self, rows: list[Any]) -> None:
-        self.watchdog.beat("cell")
         if rows:
             self.metrics.cell_sample_arrived(rows[-1].host_t_s, len(rows))
         self.runs.on_cell_rows(rows)

@@ -65,7 +65,7 @@ class Pulse:
         self._seen: Counter[str] = Counter()
         self._restarts = 0
         self._next_space_s = self._next_release_s = 0.0
-        self._progress_s = 0.0
+        self._progress_s = self._cell_progress_s = 0.0
 
     async def start(self) -> None:
         """Begin."""
@@ -105,6 +105,9 @@ class Pulse:
         if stats.progress_s > self._progress_s:
             self._progress_s = stats.progress_s
             watchdog.beat("store")
+        if self._instrument.cell.progress_s > self._cell_progress_s:  # one without a potentiostat gets on, too
+            self._cell_progress_s = self._instrument.cell.progress_s
+            watchdog.beat("cell")
 
     def _count(self) -> None:
         instrument, metrics = self._instrument, self._instrument.metrics
@@ -113,7 +116,9 @@ class Pulse:
             self._restarts = engine.restarts
             metrics.engine_restarted()
         counters = engine.book.counters
-        lost = {"science.full": instrument.runs.dropped_frames, "store.full": stats.lost_frames}
+        runs = instrument.runs
+        lost = {"science.full": runs.dropped_frames, "science.no_run": runs.unclaimed_frames}
+        lost["store.full"] = stats.lost_frames
         self.accounts = FrameAccounts.of(engine.book.totals(), lost, stats.stored_frames)
         accounts = self.accounts
         metrics.frames_captured(self._rise("captured", accounts.captured))

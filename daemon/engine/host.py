@@ -296,16 +296,16 @@ class EngineHost:
                 continue
             log.error("%s", problem.detail)
             self.on_fault(problem.code, problem.detail, problem.remedy)
+            self._state, self._problem = "starting", problem  # at once: one that hangs takes a while to end
             await self._end_process()
             self.book.engine_ended()
-            self._problem, self._camera_problem = problem, None
+            self._camera_problem = None
             if not self._may_restart():
                 self._state = "failed"
                 detail = f"{problem.detail}; {self._engine.max_restarts} restarts did not help"
                 self._problem = gave_up = EngineError(EngineReason.GAVE_UP, detail)
                 self.on_fault(gave_up.code, detail, gave_up.remedy)
                 return
-            self._state = "starting"
             self.restarts += 1
             await self._spawn()
             self._begin(self._announce(), "engine-announce")

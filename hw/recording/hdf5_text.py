@@ -28,7 +28,7 @@ print(json.dumps(texts))
 
 
 def attributes(path: Path, file: h5py.File, names: Collection[str]) -> dict[str, Any]:
-    """Those of `names` that the file has, with their values. Raises `RecordingError` (UNREADABLE): a text is damaged."""
+    """Those of `names` that the file has, with their values. Raises `RecordingError` (UNREADABLE) for damaged texts."""
     present = [name for name in sorted(names) if name in file.attrs]
     texts = [name for name in present if _varies(file.attrs.get_id(name).get_type())]
     found = _texts(path, texts) if texts else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from daemon.config import LoadedSettings, Settings, StoreSettings
 from daemon.diagnostics.checks.table import check_classes, live_checks
 from daemon.diagnostics.logs import LogService
 from daemon.diagnostics.selftest import run_check
+from daemon.errors import StoreError, StoreReason
 from daemon.events import Event, EventKind
 from daemon.parts import PartStatus
 from daemon.service.notify import Notifier
@@ -52,3 +54,22 @@ def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
     instrument.status_parts = lambda: [told]  # type: ignore[method-assign]
     (store,) = [check for check in built if check.name == "store"]
     assert "full check U: 3 files" in store.run().measured
+
+
+def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument, stopped = Instrument(loaded, LogService("info", tmp_path), Notifier({})), []
+
+    async def last() -> None:
+        stopped.append("lock")
+
+    async def slow() -> None:
+        raise StoreError(StoreReason.OVERLOADED, "the store did not finish")
+
+    instrument._down = [("lock", last), ("store", slow)]
+    asyncio.run(instrument.stop())
+    assert stopped == ["lock"]
+    (record,) = [record for record in caplog.records if "stopping store" in record.getMessage()]
+    assert "the store did not finish" in record.getMessage() and record.exc_info is None

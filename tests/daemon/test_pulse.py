@@ -32,9 +32,17 @@ def instrument(**changes):
         "stats": stats,
         "writer": SimpleNamespace(stats=lambda: stats),
         "engine": SimpleNamespace(book=EngineBook(), restarts=0, camera_opens=0),
-        "cell": SimpleNamespace(opens=0),
         "status_parts": list,
-        "runs": Part(calls=[], dropped_frames=0, queue_depth=0, current=lambda: None, clock=None, live_summary=dict),
+        "runs": Part(
+            calls=[],
+            dropped_frames=0,
+            unclaimed_frames=0,
+            queue_depth=0,
+            current=lambda: None,
+            clock=None,
+            live_summary=dict,
+        ),
+        "cell": SimpleNamespace(opens=0, progress_s=1.0),
         "watchdog": Part(calls=[]),
         "faults": Part(calls=[]),
         "logs": SimpleNamespace(dropped_lines=0),
@@ -114,7 +122,26 @@ def test_the_store_beats_only_while_it_gets_on():
     for progress_s in (1.0, 1.0, 2.0):
         one.stats.progress_s = progress_s
         pulse._beat()
-    assert [name for _, name in one.watchdog.calls] == ["loop", "store", "loop", "loop", "store"]
+    assert [name for _, name in one.watchdog.calls if name != "cell"] == ["loop", "store", "loop", "loop", "store"]
+
+
+def test_the_cell_beats_while_its_owner_gets_on_with_or_without_samples():
+    one = instrument()
+    pulse = Pulse(one)
+    for progress_s in (float("nan"), 1.0, 1.0, 2.0):
+        one.cell.progress_s = progress_s
+        pulse._beat()
+    assert [name for _, name in one.watchdog.calls].count("cell") == 2
+
+
+def test_measures_that_no_run_took_are_dropped_for_that_reason():
+    one = instrument()
+    one.engine.book.heartbeat(beat(50, 50))
+    one.runs.unclaimed_frames = 20
+    one.stats.stored_frames = 30
+    pulse = Pulse(one)
+    pulse._count()
+    assert pulse.accounts.dropped == {"science.no_run": 20} and pulse.accounts.in_flight == 0
 
 
 @pytest.mark.parametrize(("free_mb", "running", "ends"), [(100, True, True), (100, False, False), (500, True, False)])

@@ -179,6 +179,23 @@ async def test_a_message_that_cannot_be_used_is_a_protocol_error(fake, caplog):
     assert "Mono99" in caplog.text
 
 
+async def test_an_engine_that_is_given_up_is_not_ready_from_then_on(fake, monkeypatch):
+    fake("garbage")
+    host, seen = EngineHost(CameraSettings(), EngineSettings(max_restarts=0)), []
+    end_process = host._end_process
+
+    async def seen_ending():
+        seen.append(host.status())
+        await end_process()
+
+    host._state = "ready"
+    monkeypatch.setattr(host, "_end_process", seen_ending)
+    await host._spawn()
+    await host._supervise()
+    await host.stop()
+    assert (seen[0].state, seen[0].reason) == ("starting", "engine.protocol")
+
+
 async def test_an_engine_that_is_never_ready_is_an_error_in_time(fake):
     fake("deaf")
     with pytest.raises(EngineError) as caught:
