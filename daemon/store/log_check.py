@@ -101,16 +101,20 @@ def _beyond_header(content: mmap.mmap, size: int) -> int:
 
 
 def _committed_after(content: mmap.mmap, places: range, salts: tuple[int, ...]) -> int:
-    """Bytes from the first frame on, when frames of this log follow the end of its transaction."""
-    ended = False
-    for count, place in enumerate(places):
-        page, pages, *rest = FRAME.unpack_from(content, place)
+    """Bytes from the first frame on, when frames of this log follow the end of its transaction.
+
+    One frame may be foreign: the damaged one, whose salts may be what is damaged. More are left from an earlier log.
+    """
+    ended, foreign = False, 0
+    for place in places:
+        _, pages, *rest = FRAME.unpack_from(content, place)
         own = tuple(rest[:2]) == salts
         if own and ended:
             return len(places) * places.step
-        if count and not own:
+        foreign += not own
+        if foreign > 1:
             return 0
-        ended |= own and pages > 0 and page > 0
+        ended |= pages > 0
     return 0
 
 
