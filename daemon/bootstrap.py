@@ -81,7 +81,7 @@ class Instrument:
         )
         self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
         self.maintenance = Maintenance(
-            jobs_of(self.keeper, self.layout, self.faults.record),
+            jobs_of(self.keeper, self.layout, self.damage_found),
             lambda: self.runs.current() is not None,
             self.metrics.maintenance,
         )
@@ -323,8 +323,10 @@ class Instrument:
             self._loop.call_soon_threadsafe(self.store_damaged, error)
 
     def damage_found(self, error: StoreError) -> None:
-        """A full check found `<path>: <finding>`: a run's file is set aside. Called in a thread; blocks."""
+        """A full check found `<path>: <finding>`: a damaged run's file is set aside. Called in a thread; blocks."""
         self.faults.record(error)
+        if error.reason is not StoreReason.CORRUPT:  # one that cannot be read now, or by this version
+            return
         with CatalogueReader(self.layout.catalogue) as catalogue:
             runs = catalogue.runs(limit=-1)
         run = next((run for run in runs if error.detail.startswith(f"{run.path}:")), None)

@@ -16,6 +16,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event, EventKind
 from daemon.parts import PartStatus
 from daemon.service.notify import Notifier
+from tests.daemon.api.fakes import summary
 
 
 def test_a_step_of_the_wall_clock_is_recorded_counted_and_logged(
@@ -73,3 +74,29 @@ def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_other
     assert stopped == ["lock"]
     (record,) = [record for record in caplog.records if "stopping store" in record.getMessage()]
     assert "the store did not finish" in record.getMessage() and record.exc_info is None
+
+
+async def test_damage_that_a_check_finds_sets_a_run_aside_and_a_newer_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+    recorded: list[Event] = []
+    monkeypatch.setattr(instrument.runs, "record", recorded.append)
+    instrument._loop = asyncio.get_running_loop()
+    path = instrument.layout.run_path("r1")
+
+    def finished_run() -> None:
+        instrument.layout.prepare()
+        instrument.writer.start()
+        instrument.writer.create_run(path, {}, summary("r1", path, "done")).result(10)
+        instrument.writer.close_run().result(10)
+
+    await asyncio.to_thread(finished_run)
+    await asyncio.to_thread(instrument.damage_found, StoreError(StoreReason.NEWER, f"{path}: by a newer version"))
+    assert path.exists() and recorded == []
+    await asyncio.to_thread(instrument.damage_found, StoreError(StoreReason.CORRUPT, f"{path}: 2 rows are damaged"))
+    await asyncio.to_thread(instrument.writer.stop)
+    assert [each.name for each in path.parent.iterdir()] == ["r1.db.damaged-1"]
+    assert [(event.kind, event.run_id) for event in recorded] == [(EventKind.RUN_DAMAGED, "r1")]
+    assert [fault["code"] for fault in instrument.faults.recent()] == ["store.corrupt", "store.newer"]
