@@ -35,8 +35,8 @@ def salvage(damaged: Path, out: Path, as_json: bool) -> None:
         (table, found.recovered.get(table, 0), found.lost.get(table, 0) if table in found.expected else None)
         for table in tables
     ])  # fmt: skip
-    for sentence in found.unread:
-        warn(f"not read: {sentence}")
+    for why, what in _by_reason(found.unread):
+        warn(f"SQLite could not read {what}: {why}")
     if found.unproven:
         warn(f"{found.unproven} rows have no check sum: a file of an earlier version")
     click.echo(f"{out}: {sum(found.recovered.values())} rows, {found.from_pages} of them found in pages only")
@@ -60,6 +60,15 @@ def verify(ctx: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
             for finding in each.findings:
                 click.echo(f"  {finding}")
     ctx.exit(0 if all(each.is_sound for each in outcomes) else 1)
+
+
+def _by_reason(sentences: list[str]) -> list[tuple[str, str]]:
+    """Sentences `what: why` as (why, all of it that shares it)."""
+    found: dict[str, list[str]] = {}
+    for sentence in sentences:
+        what, _, why = sentence.rpartition(": ")
+        found.setdefault(why, []).append(what or sentence)
+    return [(why, ", ".join(what)) for why, what in found.items()]
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def _chunks(db: Database, outcome: CheckOutcome, stop: Callable[[], bool]) -> No
         outcome.found(f"{damaged} chunks or columns of chunks do not match their check sums")
     whole = max(columns.values(), default=0)
     if lacking := sum(columns.get(chunk_id, 0) < whole for chunk_id in sound):
-        outcome.found(f"{lacking} chunks lack columns")
+        outcome.found(f"of {lacking} chunks columns are missing")
     if outcome.has_proof:
         _tally(db, "chunks", "crc32", outcome)
         _tally(db, "chunk_columns", "crc32", outcome)
