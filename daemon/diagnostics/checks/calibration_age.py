@@ -47,6 +47,7 @@ class DarkAge(CalibrationAge):
     kind = "dark"
     days = 30.0
     remedy = "Cover the lens, then take one: POST /api/v1/calibrations/dark."
+    surroundings = True
 
 
 class FlatAge(CalibrationAge):
@@ -56,3 +57,4 @@ class FlatAge(CalibrationAge):
     kind = "flat"
     days = 90.0
     remedy = "Put an even, empty field into focus, then take one: POST /api/v1/calibrations/flat."
+    surroundings = True

@@ -31,6 +31,7 @@ class Clock(Check):
     remedy = (
         "Give the machine a time server (timedatectl set-ntp true). Results stay valid: each row can be dated again."
     )
+    surroundings = True
 
     def __init__(self, timesyncd: Path = TIMESYNCD) -> None:
         self._timesyncd = timesyncd

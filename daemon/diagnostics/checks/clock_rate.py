@@ -16,6 +16,7 @@ class ClockRate(Check):
 
     name = "clock_rate"
     remedy = "Intervals are corrected all the same. A quartz this far off is ageing or too hot: have the board checked."
+    surroundings = True
 
     def __init__(
         self,

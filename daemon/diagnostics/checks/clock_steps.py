@@ -18,6 +18,7 @@ class ClockSteps(Check):
         "Give the machine a time server and a battery for its real-time clock. Run times are not affected; "
         "events of kind `clock_step` date the rows again."
     )
+    surroundings = True
 
     def __init__(self, steps: Callable[[], tuple[int, float]]) -> None:
         self._steps = steps

@@ -24,6 +24,7 @@ class DiskWear(Check):
 
     name = "disk_wear"
     remedy = "Back the state directory up now and replace the disk; ext4 errors: check the file system (fsck) first."
+    surroundings = True
 
     def __init__(self, state_dir: Path, sys: Path = SYS) -> None:
         self._state_dir = state_dir

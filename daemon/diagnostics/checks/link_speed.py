@@ -20,6 +20,7 @@ class LinkSpeed(Check):
 
     name = "camera_link_speed"
     remedy = "Use a USB 3 port (blue), a USB 3 cable and no hub between; or lower the frame rate or the picture's size."
+    surroundings = True
 
     def __init__(self, choice: DriverChoice, data_rate: Callable[[], float | None] = lambda: None) -> None:
         self._choice = choice

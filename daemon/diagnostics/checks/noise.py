@@ -30,6 +30,7 @@ class Noise(Check):
         "Too noisy: look for vibration, flicker of the lamp, stray light, bad focus. "
         "Too quiet: `camera.gain_e_per_dn` is wrong, or the camera smooths its pixels."
     )
+    surroundings = True
 
     def __init__(self, current: Callable[[], RunSummary | None]) -> None:
         self._current = current

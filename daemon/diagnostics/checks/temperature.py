@@ -31,6 +31,7 @@ class Temperature(Check):
 
     name = "temperature"
     remedy = "Check fan, dust and ventilation, and shade the instrument; a hot board is throttled and loses frames."
+    surroundings = True
 
     def __init__(self, sys_class: Path = SYS_CLASS) -> None:
         self._sys_class = sys_class

@@ -18,6 +18,7 @@ class Throttling(Check):
 
     name = "throttling"
     remedy = "Undervoltage: a stronger supply and a short, thick cable. Heat: see `temperature`."
+    surroundings = True
 
     def __init__(self, sys: Path = SYS) -> None:
         self._sys = sys

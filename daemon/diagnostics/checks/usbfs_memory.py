@@ -21,6 +21,7 @@ class UsbfsMemory(Check):
 
     name = "usbfs_memory"
     remedy = "Set usbcore.usbfs_memory_mb on the kernel's command line to the figure named or more; then restart."
+    surroundings = True
 
     def __init__(self, choice: DriverChoice, frame_bytes: Callable[[], int | None] = lambda: None) -> None:
         self._choice = choice
