@@ -124,6 +124,11 @@ class Container:
                 self._nspawn.wait()
         self._nspawn = None
 
+    def scrap(self) -> None:
+        """Off, and off the disk."""
+        self.off()
+        subprocess.run(["rm", "-rf", "--one-file-system", str(self.root)], check=True, timeout=600)
+
 
 @contextmanager
 def booted(container: Container) -> Iterator[Container]:

@@ -85,7 +85,7 @@ class Instrument(Container):
     def check_watchdog(self) -> None:
         """A daemon that hangs is killed and started again."""
         pid, restarts = self.show("MainPID"), int(self.show("NRestarts"))
-        self.run("kill", "-STOP", pid)
+        self.run("sh", "-c", f"kill -STOP {pid}")
         wait_for(lambda: int(self.show("NRestarts")) > restarts, WATCHDOG_S, "the watchdog's restart")
         assert "Watchdog timeout" in self.run("journalctl", f"--unit={UNIT}", "--no-pager")
         self.await_ready()

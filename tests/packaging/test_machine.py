@@ -95,7 +95,7 @@ def instrument(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instrument]
             instrument.run("systemctl", "enable", "--now", "photometryd", timeout_s=READY_S)
             yield instrument
     finally:
-        shutil.rmtree(instrument.root)
+        instrument.scrap()
 
 
 def test_it_starts_and_tells_systemd_when_it_is_ready(instrument: Instrument) -> None:

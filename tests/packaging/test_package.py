@@ -88,7 +88,7 @@ def instrument(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
             instrument.files = instrument.list_files()
             yield instrument
     finally:
-        shutil.rmtree(instrument.root)
+        instrument.scrap()
 
 
 def test_lintian_finds_no_errors(packages: tuple[Path, Path]) -> None:
