@@ -41,7 +41,7 @@ def reason() -> str | None:
     return reason_against()
 
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.skipif(bool(reason()), reason=reason() or "")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.skipif(bool(reason()), reason=reason() or "")]
 
 
 def put(source: Path, target: Path) -> None:
