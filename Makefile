@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm fuzz faults scenarios bench soak attack accuracy docs
+.PHONY: help run test lint hil vm deb package-test fuzz faults scenarios bench soak attack accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
@@ -24,6 +24,8 @@ help:
 	@echo "make lint      the checks without the tests"
 	@echo "make hil       emulated USB devices on an emulated bus, and their independent referees"
 	@echo "make vm        emulated USB devices in a Debian guest, with the kernel's own drivers; as root on Debian"
+	@echo "make deb       the Debian package, into dist/"
+	@echo "make package-test  the package's whole life on a clean Debian 12 under its own systemd; as root on Debian"
 	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
 	@echo "make faults    the store killed, cut, flipped and refused; ARGS=\"--seed N --share 0.1 kills cuts flips refusals\""
 	@echo "make bench     figures beside their goals"
@@ -68,6 +70,14 @@ $(GUEST): tests/hil/vm/image systemd/70-photometryd.rules systemd/photometryd.sy
 
 vm: $(READY) $(GUEST)
 	@PHOTOMETRYD_GUEST=$(CURDIR)/$(dir $(GUEST)) $(BIN)/python -m pytest -q $(or $(ARGS),tests/hil/vm)
+
+deb: $(READY)
+	@./packaging/environment --for-package
+	@packaging/debian-package $(ARGS)
+
+package-test: $(READY)
+	@./packaging/environment --for-package tests
+	@PHOTOMETRYD_PACKAGE_TEST=1 $(BIN)/python -m pytest -q -s $(or $(ARGS),tests/packaging/test_package.py)
 
 fuzz: $(WARM)
 	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
