@@ -27,11 +27,11 @@ from daemon.parts import CellControl, RunState, RunSummary
 from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun, Ending
+from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
 from daemon.runs.setup import CAMERA_WAIT_S, RunSetup, stored
 from daemon.store.paths import StateLayout
-from daemon.store.reader import CatalogueReader
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
 
@@ -42,7 +42,6 @@ Events = list[Event]
 log = logging.getLogger("runs")
 
 FINISH_S = 30.0
-MAX_UNRECORDED = 100
 NAN = float("nan")
 
 
@@ -75,8 +74,7 @@ class RunManager:
         self._dropped_before = 0
         self._last_frame_s = NAN
         self._camera_away = False
-        self._unrecorded: dict[str, RunSummary] = {}
-        """Runs whose end the store could not take: as they ended, until the next start puts them in order."""
+        self._known = KnownRuns(paths)
         self.unclaimed_frames = 0
         """Measured frames that no run could take: they came after its end, or its science had ended before them."""
         self.problem: InstrumentError | None = None
@@ -122,7 +120,7 @@ class RunManager:
         except StoreError as error:
             ended_utc = datetime.now(UTC).isoformat()
             summary = replace(summary, state="failed", ended_utc=ended_utc, reason=error.code, detail=error.detail)
-            self._remember(summary)
+            self._known.remember(summary)
             with contextlib.suppress(StoreError):
                 self._writer.record_run(summary)
             raise
@@ -171,13 +169,17 @@ class RunManager:
 
     async def list(self, limit: int = 100) -> Summaries:
         """Newest first."""
-        return await asyncio.to_thread(self._read_runs, limit)
+        found = await asyncio.to_thread(self._known.newest, limit)
+        active = self._active
+        if active is None:
+            return found
+        return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
 
     async def get(self, run_id: str) -> RunSummary:
         """Raises `RunError` (NOT_FOUND)."""
         if self._active is not None and self._active.summary.run_id == run_id:
             return self._fresh(self._active)
-        found = await asyncio.to_thread(self._read_run, run_id)
+        found = await asyncio.to_thread(self._known.find, run_id)
         if found is None:
             raise RunError(RunReason.NOT_FOUND, f"there is no run '{run_id}'")
         return found
@@ -383,7 +385,7 @@ class RunManager:
             frames=active.recorder.frames if active.recorder is not None else 0,
         )
         if not await _try("the end of the run", stored(recorded)):
-            self._remember(active.summary)
+            self._known.remember(active.summary)
         await _try("closing the run", stored(_taken(self._writer.close_run)))
         active.close()
         self._dropped_before += active.dropped_frames
@@ -413,12 +415,6 @@ class RunManager:
             return _taken(self._writer.record_run, active.summary)
         return _taken(self._writer.update_run, active.summary.run_id, **changes)
 
-    def _remember(self, ended: RunSummary) -> None:
-        """The catalogue still has it in progress: nobody may be told so."""
-        self._unrecorded[ended.run_id] = ended
-        while len(self._unrecorded) > MAX_UNRECORDED:
-            del self._unrecorded[next(iter(self._unrecorded))]
-
     def _publish(self, events: Events) -> None:
         """Called in the writer's thread after the commit."""
         if self._loop is not None and not self._loop.is_closed():
@@ -439,7 +435,7 @@ class RunManager:
         started = datetime.now(UTC)
         stem = started.strftime("%Y%m%dT%H%M%SZ")
         names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-        run_id = next(n for n in names if not self._paths.run_path(n).exists() and self._read_run(n) is None)
+        run_id = next(n for n in names if not self._paths.run_path(n).exists() and self._known.find(n) is None)
         return RunSummary(
             run_id, recipe.name or run_id, "preparing", started.isoformat(), None, self._paths.run_path(run_id),
             recipe.model_dump(mode="json"),
@@ -451,20 +447,6 @@ class RunManager:
     def _fresh(self, active: ActiveRun) -> RunSummary:
         frames = active.recorder.frames if active.recorder is not None else 0
         return replace(active.summary, frames=frames)
-
-    def _read_runs(self, limit: int) -> Summaries:
-        with CatalogueReader(self._paths.catalogue) as catalogue:
-            found = [self._unrecorded.get(run.run_id, run) for run in catalogue.runs(limit)]
-        active = self._active
-        if active is None:
-            return found
-        return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
-
-    def _read_run(self, run_id: str) -> RunSummary | None:
-        if run_id in self._unrecorded:
-            return self._unrecorded[run_id]
-        with CatalogueReader(self._paths.catalogue) as catalogue:
-            return catalogue.run(run_id)
 
 
 def _taken(put: Callable[..., Future[Any]], *arguments: Any, **named: Any) -> Future[Any]:

@@ -15,6 +15,7 @@ from daemon.cell.device import Device
 from daemon.events import EventFeed
 from daemon.pulse import Pulse
 from daemon.runs.active import ActiveRun
+from daemon.runs.known import KnownRuns
 from daemon.runs.manager import RunManager
 from tests.scenarios.actions import Action
 from tests.scenarios.world import World
@@ -109,7 +110,7 @@ def repeated_event(world: World) -> None:
 
 def forgotten_end(world: World) -> None:
     """A run whose end the disk refused stays in progress for whoever asks."""
-    _put(RunManager, "_remember", lambda *_: None)
+    _put(KnownRuns, "remember", lambda *_: None)
 
 
 def traceback(world: World) -> None:
