@@ -4,12 +4,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint hil vm boot deb package-test fuzz bench soak accuracy docs
+.PHONY: help run test lint hil vm boot deb package-test fuzz faults scenarios bench soak attack accuracy docs
 
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
 INPUTS ?= 1000000
+SEEDS ?= 1000
 # named for the checkout's place: one that was moved makes its environment anew
 READY := .venv/ready-$(firstword $(shell pwd | cksum))
 WARM := .cache/numba/compiled
@@ -28,8 +29,11 @@ help:
 	@echo "make deb       the Debian package, into dist/"
 	@echo "make package-test  the package's whole life on a clean Debian 12 under its own systemd; as root on Debian"
 	@echo "make fuzz      damaged inputs for every parser, INPUTS= of them"
+	@echo "make faults    the store killed, cut, flipped and refused; ARGS=\"--seed N --share 0.1 kills cuts flips refusals\""
 	@echo "make bench     figures beside their goals"
 	@echo "make soak      a camera's full rate on the whole daemon, MINUTES= for each load"
+	@echo "make attack    10,000 idle connections, 100,000 bad requests, and whatever the API's document allows"
+	@echo "make scenarios the whole daemon on a clock of its own, SEEDS= of them; ARGS='--first N --count ACTIONS --jobs 2'"
 	@echo "make accuracy  regenerate docs/accuracy.md from scenes whose truth is known"
 	@echo "make docs      regenerate the reference pages"
 
@@ -87,8 +91,12 @@ deb: $(READY)
 package-test: $(READY)
 	@./packaging/environment --for-package tests
 	@PHOTOMETRYD_PACKAGE_TEST=1 $(BIN)/python -m pytest -q -s $(or $(ARGS),tests/packaging/test_package.py)
+
 fuzz: $(WARM)
 	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(WARM)
 	@./packaging/environment --for-bench
@@ -99,6 +107,14 @@ accuracy: $(WARM)
 
 soak: $(WARM)
 	@$(BIN)/python -m tests.bench sustained --minutes $(MINUTES)
+
+attack: $(WARM)
+	@./packaging/environment --for-tests
+	@ATTACK_IDLE=10000 ATTACK_MUTATIONS=100000 ATTACK_EXAMPLES=50 $(BIN)/python -m pytest -q -s --timeout 7200 \
+		$(or $(ARGS),tests/daemon/api/test_hostile.py tests/daemon/api/test_contract.py)
+
+scenarios: $(WARM)
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.scenarios --seeds $(SEEDS) $(ARGS)
 
 docs: $(READY)
 	@$(BIN)/python -m daemon.reference docs

@@ -16,25 +16,26 @@ from daemon.api.parts import ApiParts
 from daemon.api.server import ApiServer
 from daemon.cell.cell import Cell
 from daemon.config import LoadedSettings
-from daemon.diagnostics.bundle import write_bundle
-from daemon.diagnostics.checks.arrivals import CameraFrames, CellSamples
-from daemon.diagnostics.checks.memory import Memory
+from daemon.diagnostics.bundle import configured_secrets, write_bundle
+from daemon.diagnostics.checks.table import live_checks, site_of
 from daemon.diagnostics.clock_watch import ClockWatch
 from daemon.diagnostics.faults import Faults
 from daemon.diagnostics.log_reader import LogReader
 from daemon.diagnostics.logs import LogService
 from daemon.diagnostics.metrics import Metrics
-from daemon.diagnostics.selftest import SelfTest, machine_checks
+from daemon.diagnostics.selftest import SelfTest
+from daemon.diagnostics.snapshot import Snapshots, Sources
 from daemon.diagnostics.vitals import Vitals
 from daemon.engine.host import EngineHost
-from daemon.errors import InstrumentError, ServiceReason, StoreError, StoreReason
+from daemon.errors import InstrumentError, RunReason, ServiceReason, StoreError, StoreReason
 from daemon.events import Event, EventFeed, EventKind
-from daemon.parts import PartStatus
+from daemon.parts import PartStatus, RunSummary
 from daemon.pulse import Pulse
 from daemon.runs.manager import RunManager
 from daemon.service.notify import Notifier
 from daemon.service.watchdog import Watchdog, interval_from
 from daemon.store.lock import StateLock
+from daemon.store.maintenance import Maintenance, jobs_of, keeper_of
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader
 from daemon.store.recovery import recover
@@ -60,12 +61,13 @@ class Instrument:
         self.layout = StateLayout(settings.store.state_dir)
         self._lock = StateLock(self.layout.lock)
         self.metrics = Metrics()
-        self.faults = Faults(settings.store.state_dir, self.metrics.fault)
+        self.faults = Faults(settings.store.state_dir, self._on_fault)
         self.writer = StoreWriter(
             self.layout.catalogue, commit_interval_s=settings.store.commit_interval_s, on_fault=self._store_fault
         )
         self.feed = EventFeed(self._older_events)
         self.engine = EngineHost(settings.camera, settings.engine)
+        self.engine.on_fault = self.faults.note
         self.cell = Cell(
             lambda: build_driver(POTENTIOSTATS, settings.potentiostat.driver, settings.potentiostat.options),
             settings.potentiostat,
@@ -77,23 +79,24 @@ class Instrument:
         self.runs = RunManager(
             settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
         )
+        self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
+        self.maintenance = Maintenance(
+            jobs_of(self.keeper, self.layout, self.damage_found),
+            lambda: self.runs.current() is not None,
+            self.metrics.maintenance,
+        )
         self.watchdog = Watchdog(
             notifier,
             settings.service.thread_stall_s,
             interval_s=interval_from(os.environ),
             on_stall=self._on_stall,
         )
-        self.vitals = Vitals(self.metrics, self._processes)
+        self.vitals = Vitals(self.metrics, self.processes)
         self.clock_watch = ClockWatch(self._on_clock_step)
         self.pulse = Pulse(self)
-        self.selftest = SelfTest(
-            [
-                *machine_checks(settings.store.state_dir, settings.store.min_free_mb),
-                CameraFrames(lambda: self.metrics.last_frame_age_s, settings.camera.frame_deadline_s),
-                CellSamples(lambda: self.metrics.last_sample_age_s, settings.potentiostat.sample_deadline_s),
-                Memory(self._processes),
-            ],
-            on_result=self.metrics.selftest,
+        self.selftest = SelfTest(live_checks(self), on_result=self.metrics.selftest, settled=self._delivers)
+        self.snapshots = Snapshots(
+            settings.store.state_dir, settings.store.min_free_mb, self._snapshot_sources(), self.metrics.snapshot
         )
         self.api = ApiServer(self._api_parts(loaded, LogReader(logs.ring, settings.store.state_dir)))
         self._down: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
@@ -121,7 +124,9 @@ class Instrument:
             name, step = self._down.pop()
             try:
                 await step()
-            except (InstrumentError, OSError, TimeoutError):
+            except InstrumentError as error:
+                log.error("stopping %s: %s", name, error)
+            except (OSError, TimeoutError):
                 log.exception("stopping %s", name)
 
     async def _start_parts(self) -> None:
@@ -138,6 +143,9 @@ class Instrument:
         await self._up("engine", self._start_engine(), self.engine.stop)
         await self._up("runs", self.runs.open(), self.runs.close)
         await self._up("pulse", self.pulse.start(), self.pulse.stop)
+        await self._up("snapshots", self.snapshots.start(), self.snapshots.stop)
+        await self._up("self-test", self.selftest.start(), self.selftest.stop)
+        await self._up("maintenance", self.maintenance.start(), self.maintenance.stop)
 
     async def _up(self, name: str, start: Awaitable[Any], stop: Callable[[], Awaitable[Any]]) -> None:
         self._down.append((name, stop))
@@ -149,9 +157,18 @@ class Instrument:
         self.faults.load()
 
     def _open_store(self) -> None:
-        for run in recover(self.layout.catalogue):
-            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+        left = recover(self.layout.catalogue)
         self.writer.start()
+        for run in left:
+            self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")
+            if run.reason == StoreReason.CORRUPT.code:
+                self.faults.note(run.reason, f"run '{run.run_id}': {run.detail}", StoreReason.CORRUPT.remedy)
+                event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=run.detail or "", run_id=run.run_id)
+                self.writer.put_events([event])
+        try:
+            self.keeper.finish_deletions()
+        except StoreError as error:  # tried again by maintenance
+            self.faults.record(error)
         with CatalogueReader(self.layout.catalogue) as catalogue:
             last = catalogue.last_seq()
             self.feed.preload(catalogue.events(max(0, last - FEED_PRELOAD), FEED_PRELOAD))
@@ -187,6 +204,7 @@ class Instrument:
             self.cell.status(),
             self.writer.status(),
             self.watchdog.status(),
+            self.maintenance.status(),
         ]
 
     def status(self) -> dict[str, Any]:
@@ -195,8 +213,10 @@ class Instrument:
             "parts": self.status_parts(),
             "frames": self.pulse.accounts.as_dict(),
             "faults": self.faults.recent(20),
+            "disk": self.pulse.disk.as_dict(),
             "memory_bytes": dict(self.vitals.resident_bytes),
             "loop_lag_s": round(self.vitals.worst_lag_s, 4),
+            "selftest": self.selftest.summary(),
             "last_run_problem": None if self.runs.problem is None else str(self.runs.problem),
         }
 
@@ -221,12 +241,37 @@ class Instrument:
             logs=logs,
             audit=self._audit,
             selftest=self.selftest.run,
+            keeping=self.keeper,
             count_request=self.metrics.request,
+            count_unauthorised=self.metrics.unauthorised,
         )
 
     def _bundle(self, out: Path) -> None:
-        status = self.status() | {"parts": [vars(part) for part in self.status_parts()]}
-        write_bundle(out, config_path=self._config_path, state_dir=self.layout.state_dir, status=status)
+        live = {
+            "status.json": self._plain_status(),
+            "metrics.txt": self.metrics.text(),
+            "selftest-daemon.json": self.selftest.last,
+        }
+        write_bundle(out, config_path=self._config_path, state_dir=self.layout.state_dir, live=live, site=site_of(self))
+
+    def _plain_status(self) -> dict[str, Any]:
+        return self.status() | {"parts": [vars(part) for part in self.status_parts()]}
+
+    def _snapshot_sources(self) -> Sources:
+        return Sources(
+            parts=self.status_parts,
+            status=self._plain_status,
+            preview=self.engine.preview,
+            metrics_text=self.metrics.text,
+            log_tail=lambda: [entry.fields for entry in self.logs.ring.after(self.logs.ring.last_seq - 500)],
+            secrets=lambda: configured_secrets(self._config_path),
+            note=self.faults.note,
+        )
+
+    def _on_fault(self, code: str) -> None:
+        """Any thread."""
+        self.metrics.fault(code)
+        self.snapshots.fault(code)
 
     def _audit(self, actor: str, action: str, detail: str) -> None:
         self.writer.audit(actor, action, detail)
@@ -235,12 +280,18 @@ class Instrument:
         with CatalogueReader(self.layout.catalogue) as catalogue:
             return catalogue.events(after, limit)
 
-    def _processes(self) -> dict[str, int]:
+    def _delivers(self) -> bool:
+        has_cell = self.settings.potentiostat.driver != "none"
+        return self.metrics.last_frame_age_s is not None and (
+            self.metrics.last_sample_age_s is not None or not has_cell
+        )
+
+    def processes(self) -> dict[str, int]:
+        """Pid by name of the daemon's own processes."""
         engine = {"engine": self.engine.pid} if self.engine.pid is not None else {}
         return {"daemon": os.getpid(), **engine}
 
     def _on_rows(self, rows: list[Any]) -> None:
-        self.watchdog.beat("cell")
         if rows:
             self.metrics.cell_sample_arrived(rows[-1].host_t_s, len(rows))
         self.runs.on_cell_rows(rows)
@@ -264,8 +315,44 @@ class Instrument:
     def _store_fault(self, error: StoreError) -> None:
         """Called in the writer's thread."""
         self.faults.record(error)
-        if error.reason is StoreReason.DISK_FULL and self._loop is not None and not self._loop.is_closed():
+        if self._loop is None or self._loop.is_closed():
+            return
+        if error.reason is StoreReason.DISK_FULL:
             self._loop.call_soon_threadsafe(self.disk_low, error)
+        elif error.reason is StoreReason.CORRUPT and str(self.layout.catalogue) not in error.detail:
+            self._loop.call_soon_threadsafe(self.store_damaged, error)
+
+    def damage_found(self, error: StoreError) -> None:
+        """A full check found `<path>: <finding>`: a damaged run's file is set aside. Called in a thread; blocks."""
+        self.faults.record(error)
+        if error.reason is not StoreReason.CORRUPT:  # one that cannot be read now, or by this version
+            return
+        with CatalogueReader(self.layout.catalogue) as catalogue:
+            runs = catalogue.runs(limit=-1)
+        run = next((run for run in runs if error.detail.startswith(f"{run.path}:")), None)
+        if run is None or self._loop is None:
+            return
+        self.writer.set_aside(run.run_id, run.path, error)
+        event = Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail, run_id=run.run_id)
+        self._loop.call_soon_threadsafe(self.runs.record, event)
+
+    def store_damaged(self, error: StoreError) -> None:
+        """End the run, so that its file is set aside and the next one is sound."""
+        self.runs.record(Event(EventKind.RUN_DAMAGED, NAN, NAN, detail=error.detail))
+        self.runs.fail(error)
+
+    def _deleted(self, run: RunSummary, why: str) -> None:
+        """Called in the thread of maintenance."""
+        reason = RunReason.DELETED
+        detail = f"run '{run.run_id}' was deleted: {why}"
+        self.writer.put_fault(reason.code, detail)
+        self.faults.note(reason.code, detail, reason.remedy)
+
+    def warn_of_disk(self, sentence: str, free_mb: int) -> None:
+        """While there is time to do something about it."""
+        reason = StoreReason.DISK_LOW
+        self.faults.note(reason.code, sentence, reason.remedy)
+        self.runs.record(Event(EventKind.DISK_LOW, NAN, NAN, magnitude=free_mb, detail=sentence))
 
     def disk_low(self, error: StoreError) -> None:
         """End the run while there is still room to end it properly."""

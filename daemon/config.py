@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ from hw.drivers import DriverError, build_driver
 DEFAULT_PATH = Path("/etc/photometryd/photometryd.toml")
 MAX_SOCKET_BYTES = 107  # the kernel's limit on the path of a Unix socket
 MAX_SHOWN = 20  # problems in one message
+TOKEN_FILE = "tokens.json"  # in the state directory
 
 Scope = Literal["read", "operate", "admin"]
 FilePath = Annotated[Path, Field(strict=False)]  # TOML has no paths, only strings
@@ -110,6 +113,20 @@ class StoreSettings(Strict):
     """What a power cut may cost."""
     min_free_mb: int = Field(default=200, ge=0)
     """Below this much free space a run is stopped and none is started."""
+    low_free_mb: int = Field(default=1000, ge=0)
+    """Below this much free space `disk_low` is told."""
+    low_full_h: float = Field(default=24.0, ge=0)
+    """`disk_low` is told when the disk is full sooner than this, at the rate of the last minutes."""
+    keep_days: Positive | None = None
+    """Exported runs that began longer ago are deleted; absent, none is deleted for its age."""
+    keep_free_mb: int = Field(default=0, ge=0)
+    """Exported runs are deleted, oldest first, until this much is free; 0 deletes none for room."""
+    delete_unexported: bool = False
+    """Whether these two may take runs that no backup or export holds."""
+    backup_dir: FilePath | None = None
+    """Where backups go unless a request names a directory."""
+    backup_deadline_s: Positive = 21600.0
+    """Longest time of a backup."""
 
 
 class Token(Strict):
@@ -117,10 +134,19 @@ class Token(Strict):
 
     name: str = Field(min_length=1, max_length=100)
     """Who holds it; appears in the audit record."""
-    secret: str = Field(min_length=16, json_schema_extra={"secret": True})
+    secret: str | None = Field(default=None, min_length=16, json_schema_extra={"secret": True})
     """What the client sends; never shown again."""
+    secret_sha256: str | None = Field(
+        default=None, min_length=64, max_length=64, pattern="^[0-9a-f]*$", json_schema_extra={"secret": True}
+    )
+    """In place of `secret`, its SHA-256 in hex; only for a secret of random characters."""
     scopes: list[Scope] = Field(default=["read"], min_length=1)
     """What it may do; `operate` includes `read`, `admin` includes both."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the secret, in hex."""
+        return self.secret_sha256 or sha256((self.secret or "").encode()).hexdigest()
 
 
 class ApiSettings(Strict):
@@ -133,11 +159,19 @@ class ApiSettings(Strict):
     socket: FilePath | None = None
     """Unix socket, guarded by file permission (0660)."""
     tokens: list[Token] = Field(default=[])
-    """Without tokens, loopback requests have every scope; with at least one, each request needs a token."""
+    """Beside those of `photometryctl token`. Without any, loopback requests have every scope; else each needs one."""
+    tls_certificate: FilePath | None = None
+    """PEM chain, the server's own certificate first: https on the TCP port; taken up again when the file changes."""
+    tls_key: FilePath | None = None
+    """Its key, PEM without a passphrase; when absent it is looked for in `tls_certificate`."""
     max_body_bytes: int = Field(default=1_000_000, ge=1_000)
     """Largest request that is read."""
     max_followers: int = Field(default=100, ge=1)
     """Event streams open at once."""
+    max_connections: int = Field(default=500, ge=10, le=50_000)
+    """Connections open at once; beyond, those idle for longest are closed, of whoever has most."""
+    max_requests_per_s: Positive = 500.0
+    """Of one address or one token; beyond twice that at once, 429. Switching the cell off is never refused so."""
 
 
 class ServiceSettings(Strict):
@@ -251,7 +285,7 @@ def masked(settings: Settings) -> dict[str, Any]:
     """The settings as JSON values with secrets masked, for `GET /config`, logs and bundles."""
     values = settings.model_dump(mode="json")
     for token in values["api"]["tokens"]:
-        token["secret"] = MASK
+        token |= {name: MASK for name in ("secret", "secret_sha256") if token[name] is not None}
     for section in ("camera", "potentiostat"):
         values[section]["options"] = _without_secrets(values[section]["options"])
     return values
@@ -319,7 +353,8 @@ def _unknown(place: str, where: str = "") -> Problem:
 
 def _cross_checked(settings: Settings) -> Iterator[Problem]:
     """What single settings cannot know of each other."""
-    for place, sentence in (*_driver_faults(settings), *_api_faults(settings.api), *_other_faults(settings)):
+    faults = (_driver_faults(settings), _open_faults(settings), _api_faults(settings.api), _other_faults(settings))
+    for place, sentence in chain(*faults):
         yield Problem(ConfigReason.BAD_VALUE, place, f"'{place}' {sentence}")
 
 
@@ -334,14 +369,14 @@ def _driver_faults(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"{section}.driver", f"is '{name}': it takes one of {', '.join(sorted(table))}{hint}"
 
 
-def _api_faults(api: ApiSettings) -> Iterator[tuple[str, str]]:
-    if not _is_loopback(api.host) and not api.tokens:
-        yield "api.host", f"is '{api.host}', which others can reach: add at least one of api.tokens, or use 127.0.0.1"
-    for what, values in (("name", [t.name for t in api.tokens]), ("secret", [t.secret for t in api.tokens])):
-        if len(set(values)) < len(values):
-            yield "api.tokens", f"has two tokens with the same {what}"
-    if api.socket is not None and len(os.fsencode(api.socket)) > MAX_SOCKET_BYTES:
-        yield "api.socket", f"is longer than {MAX_SOCKET_BYTES} bytes, the kernel's limit"
+def _open_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    host, made = settings.api.host, settings.store.state_dir / TOKEN_FILE
+    if not _is_loopback(host) and not settings.api.tokens and not os.path.exists(made):
+        yield (
+            "api.host",
+            f"is '{host}', which others can reach: add at least one of api.tokens, make one with "
+            "'photometryctl token create', or use 127.0.0.1",
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -351,9 +386,31 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _api_faults(api: ApiSettings) -> Iterator[tuple[str, str]]:
+    for number, token in enumerate(api.tokens):
+        if (token.secret is None) == (token.secret_sha256 is None):
+            yield f"api.tokens[{number}]", "takes either a secret or a secret_sha256"
+    if api.tls_key is not None and api.tls_certificate is None:
+        yield "api.tls_key", "has no api.tls_certificate beside it"
+    for what, values in (("name", [t.name for t in api.tokens]), ("secret", [t.digest for t in api.tokens])):
+        if len(set(values)) < len(values):
+            yield "api.tokens", f"has two tokens with the same {what}"
+    if api.socket is not None and len(os.fsencode(api.socket)) > MAX_SOCKET_BYTES:
+        yield "api.socket", f"is longer than {MAX_SOCKET_BYTES} bytes, the kernel's limit"
+
+
 def _other_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.store.state_dir.is_absolute():
         yield "store.state_dir", f"is '{settings.store.state_dir}': it takes an absolute path"
+    backup_dir = settings.store.backup_dir
+    if backup_dir is not None and not backup_dir.is_absolute():
+        yield "store.backup_dir", f"is '{backup_dir}': it takes an absolute path"
+    if 0 < settings.store.keep_free_mb <= settings.store.min_free_mb:
+        yield (
+            "store.keep_free_mb",
+            f"is {settings.store.keep_free_mb}: it must exceed store.min_free_mb ({settings.store.min_free_mb}), "
+            "or runs are refused before room is made",
+        )
     if settings.engine.silence_s <= settings.camera.frame_deadline_s:
         yield (
             "engine.silence_s",

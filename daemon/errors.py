@@ -45,6 +45,8 @@ __all__ = [
     "ServiceReason",
     "StoreError",
     "StoreReason",
+    "TokenError",
+    "TokenReason",
     "all_reasons",
 ]
 
@@ -56,6 +58,12 @@ class ConfigReason(Reason):
     SYNTAX = ("config.syntax", "Correct the TOML at the place named.")
     UNKNOWN_SETTING = ("config.unknown_setting", "Correct the name or remove the line.")
     BAD_VALUE = ("config.bad_value", "Correct the value at the place named; `docs/settings.md` lists ranges.")
+    TLS = (
+        "config.tls",
+        "Give `api.tls_certificate` a PEM chain, the server's own certificate first, and `api.tls_key` its key without "
+        "a passphrase, both readable by the service's user.",
+    )
+    TLS_EXPIRED = ("config.tls_expired", "Put a new certificate in place of the file; it is taken up by itself.")
 
 
 class StoreReason(Reason):
@@ -74,6 +82,12 @@ class StoreReason(Reason):
     STOPPED = ("store.stopped", "Start the service again; what was stored before is intact.")
     NO_PARTICLE = ("store.no_such_particle", "List the particles to see their ids.")
     EXISTS = ("store.exists", "Choose another file name or remove the old file first.")
+    DISK_LOW = ("store.disk_low", "Back up or export runs, then delete old ones; the run is ended when it is full.")
+    BACKUP_PLACE = ("store.backup_place", "Name a directory that exists, empty or with an earlier backup in it.")
+    BACKUP_FULL = ("store.backup_full", "Make room where backups go, or name another folder; earlier ones are whole.")
+    BACKUP_LATE = ("store.backup_late", "See whether the share is well, or raise `store.backup_deadline_s`; try again.")
+    BACKUP_FAILED = ("store.backup_failed", "See whether the share is mounted and writable; earlier backups are whole.")
+    BACKUP_DAMAGED = ("store.backup_damaged", "Take another backup; what is named does not match its check sum.")
 
 
 class ExperimentReason(Reason):
@@ -99,6 +113,9 @@ class RunReason(Reason):
     NO_PARTICLES = ("run.no_particles", "Check focus, exposure and illumination, then start again.")
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
     INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
+    DELETED = ("run.deleted", "Restore it from a backup; the catalogue keeps only what the run was.")
+    NOT_EXPORTED = ("run.not_exported", "Back it up or export it first, or say that it may be lost (`--unexported`).")
+    IN_USE = ("run.in_use", "Wait until what reads it has ended, then try again.")
     INTERRUPTED = ("run.interrupted", "The service ended before the run did; what was measured until then is stored.")
 
 
@@ -141,7 +158,7 @@ class EngineReason(Reason):
 class ApiReason(Reason):
     """Why a request is refused."""
 
-    UNAUTHORISED = ("api.unauthorised", "Send 'Authorization: Bearer <token>' with a token the configuration lists.")
+    UNAUTHORISED = ("api.unauthorised", "Send 'Authorization: Bearer <token>' with a token of `photometryctl token`.")
     FORBIDDEN = ("api.forbidden", "Use a token with the scope named.")
     NOT_FOUND = ("api.not_found", "See /api/v1/openapi.json for the paths that exist.")
     METHOD = ("api.method_not_allowed", "Use one of the methods in the Allow header.")
@@ -153,8 +170,25 @@ class ApiReason(Reason):
     NOT_FINISHED = ("api.not_finished", "Wait until the operation named is done.")
     BUSY = ("api.busy", "Too much is going on at once; try again in a moment.")
     PORT_IN_USE = ("api.port_in_use", "Stop the other program or set `api.port` to a free port.")
+    TOO_MANY_REQUESTS = ("api.too_many_requests", "Wait as long as Retry-After says, then ask less often.")
+    TOO_SLOW = ("api.too_slow", "Send the whole request without pauses.")
     UNAVAILABLE = ("api.unavailable", "Try again when the part named is ready; see /api/v1/status.")
     INTERNAL = ("api.internal", "This is a fault of the software; make a bundle and report it.")
+
+
+class TokenReason(Reason):
+    """Why tokens cannot be read or changed."""
+
+    DAMAGED = (
+        "token.damaged",
+        "Restore `tokens.json` from a backup, or move it away and make the tokens anew; until then the Unix socket and "
+        "the configuration's own tokens let in.",
+    )
+    EXISTS = ("token.exists", "Choose another name, or revoke the old token first.")
+    NOT_FOUND = ("token.not_found", "`photometryctl token list` shows the names.")
+    BAD_NAME = ("token.bad_name", "Choose a name such as 'lab-pc' or 'anna@bench2'.")
+    TOO_MANY = ("token.too_many", "Revoke tokens that nobody uses any more.")
+    BUSY = ("token.busy", "Try again in a moment.")
 
 
 class ServiceReason(Reason):
@@ -176,6 +210,10 @@ class ClientReason(Reason):
     )
     DENIED = ("client.denied", "Run it as root or as a member of the service's group.")
     REFUSED = ("client.refused", "See what the daemon says.")
+    UNTRUSTED = (
+        "client.untrusted",
+        "Give the certificate of who signed the instrument's with --ca-file, and the name it was made for in --url.",
+    )
     BAD_ANSWER = ("client.bad_answer", "Check that --url or --socket names a photometryd of this version.")
     BAD_FILE = ("client.bad_file", "Correct the file at the place named.")
 
@@ -210,6 +248,10 @@ class EngineError(InstrumentError):
 
 class ApiError(InstrumentError):
     """The request is refused."""
+
+
+class TokenError(InstrumentError):
+    """The file of tokens cannot be read or changed."""
 
 
 class ClientError(InstrumentError):

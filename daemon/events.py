@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     CELL_LOST = "cell_lost"
     CLOCK_STEP = "clock_step"
     DISK_LOW = "disk_low"
+    RUN_DAMAGED = "run_damaged"
     ENGINE_RESTARTED = "engine_restarted"
 
 
@@ -66,10 +67,10 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain fields for JSON and rows (NaN not yet nulled)."""
-        fields = asdict(self)
-        fields["kind"] = self.kind.value
-        del fields["detected_host_t_s"]
-        return fields
+        return {name: getattr(self, name) for name in SHOWN} | {"kind": self.kind.value}
+
+
+SHOWN = tuple(each.name for each in fields(Event) if each.name != "detected_host_t_s")
 
 
 class EventFeed:

@@ -12,7 +12,9 @@ from daemon.mask_edits import MaskChange, MaskVersion
 from daemon.recipe import ExperimentSpec, Recipe
 
 PartState = Literal["starting", "ready", "degraded", "failed", "stopped"]
-RunState = Literal["preparing", "running", "stopping", "done", "failed", "interrupted"]
+RunState = Literal["preparing", "running", "stopping", "done", "failed", "interrupted", "deleted"]
+FINISHED = ("done", "failed", "interrupted")
+"""States of runs whose file does not change any more."""
 CellState = Literal["off", "idle", "running", "paused", "tripped", "lost"]
 """off: circuit open; idle: circuit open and an experiment ended well; tripped: a limit or a doubt opened it."""
 
@@ -55,6 +57,12 @@ class RunSummary:
     reason: str = ""
     """Why it failed or was stopped, a code; empty when it ended as asked."""
     detail: str = ""
+    exported_utc: str | None = None
+    """When a backup or a whole export last took it elsewhere."""
+    deleting_utc: str | None = None
+    """When its deletion began."""
+    deleted_utc: str | None = None
+    """When its file was removed; this summary is what remains."""
 
 
 class Runs(Protocol):

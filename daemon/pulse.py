@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.engine.book import Totals
 from daemon.errors import InstrumentError, StoreError, StoreReason
 from daemon.service.memory import release_free_memory
+from daemon.store.forecast import DiskWatch
 from daemon.tables import PARTICLE_STATES
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ log = logging.getLogger("pulse")
 PERIOD_S = 1.0
 SPACE_PERIOD_S = 5.0
 RELEASE_PERIOD_S = 30.0
+SEVERITY = {"ready": 0, "stopped": 0, "starting": 1, "degraded": 1, "failed": 2}
 MEASURED_AFTER = ("camera", "ring", "engine")  # losses that only the engine knows; the others are rows already
 
 
@@ -58,10 +60,12 @@ class Pulse:
         self._instrument = instrument
         self._task: asyncio.Task[None] | None = None
         self.accounts = FrameAccounts()
+        store = instrument.settings.store
+        self.disk = DiskWatch(store.min_free_mb, store.low_free_mb, store.low_full_h)
         self._seen: Counter[str] = Counter()
         self._restarts = 0
         self._next_space_s = self._next_release_s = 0.0
-        self._progress_s = 0.0
+        self._progress_s = self._cell_progress_s = 0.0
 
     async def start(self) -> None:
         """Begin."""
@@ -101,6 +105,9 @@ class Pulse:
         if stats.progress_s > self._progress_s:
             self._progress_s = stats.progress_s
             watchdog.beat("store")
+        if self._instrument.cell.progress_s > self._cell_progress_s:  # one without a potentiostat gets on, too
+            self._cell_progress_s = self._instrument.cell.progress_s
+            watchdog.beat("cell")
 
     def _count(self) -> None:
         instrument, metrics = self._instrument, self._instrument.metrics
@@ -109,7 +116,9 @@ class Pulse:
             self._restarts = engine.restarts
             metrics.engine_restarted()
         counters = engine.book.counters
-        lost = {"science.full": instrument.runs.dropped_frames, "store.full": stats.lost_frames}
+        runs = instrument.runs
+        lost = {"science.full": runs.dropped_frames, "science.no_run": runs.unclaimed_frames}
+        lost["store.full"] = stats.lost_frames
         self.accounts = FrameAccounts.of(engine.book.totals(), lost, stats.stored_frames)
         accounts = self.accounts
         metrics.frames_captured(self._rise("captured", accounts.captured))
@@ -120,6 +129,8 @@ class Pulse:
             stage, _, reason = name.partition(".")
             if rise := self._rise(name, count):
                 metrics.frames_dropped(stage, reason, rise)
+                if reason == "full":
+                    metrics.queue_dropped(stage, rise)
                 if stage in MEASURED_AFTER:
                     instrument.runs.record_drop(stage, reason, rise)
         metrics.frames_in_flight(accounts.in_flight)
@@ -134,6 +145,9 @@ class Pulse:
         metrics.wal_bytes(stats.wal_bytes)
         if self._rise("commits", stats.commits):
             metrics.commit(stats.last_commit_took_s, self._rise("bytes", stats.chunk_bytes))
+        metrics.failed_commits(self._rise("failed_commits", stats.failed_commits))
+        metrics.store_lag(stats.lag_s)
+        self._parts(counters)
         metrics.queue("store", stats.queue_ops, stats.queue_ops_bound)
         metrics.queue("science", instrument.runs.queue_depth, 512)
         if counters:
@@ -142,9 +156,20 @@ class Pulse:
             known = counters["idle"] + counters["measured"] + sum(counters["dropped"].values())
             metrics.frames_unaccounted(max(0, counters["captured"] - known - held))
             metrics.queue("ring", counters["ring_depth"], counters["ring_bound"])
+            metrics.queue("link", counters["link_depth"], instrument.settings.engine.link_batches)
             if counters["last_frame_host_t_s"] == counters["last_frame_host_t_s"]:
                 metrics.frame_arrived(counters["last_frame_host_t_s"])
             self._stage(counters)
+
+    def _parts(self, counters: dict[str, Any]) -> None:
+        """States of the parts, and what was done to mend their devices."""
+        instrument, metrics = self._instrument, self._instrument.metrics
+        for part in instrument.status_parts():
+            metrics.part(part.name, SEVERITY[part.state])
+        for step, count in counters.get("remedies", {}).items():
+            metrics.camera_remedy(step, self._rise(f"remedy {step}", count))
+        for device, opens in (("camera", instrument.engine.camera_opens), ("potentiostat", instrument.cell.opens)):
+            metrics.reconnected(device, self._rise(device, max(0, opens - 1)))
 
     def _stage(self, counters: dict[str, Any]) -> None:
         frames = self._rise("worked", counters["measured"] + counters["idle"])
@@ -169,8 +194,14 @@ class Pulse:
         except InstrumentError as error:
             instrument.faults.record(error)
             return
+        run = instrument.runs.current()
+        low = self.disk.add(now, free_mb, run.run_id if run is not None else "")
         instrument.metrics.free_bytes(free_mb * 1_000_000)
+        instrument.metrics.full_in(self.disk.full_in_h)
+        instrument.metrics.runs_deleted(instrument.keeper.deleted)
+        if low:
+            instrument.warn_of_disk(low, free_mb)
         least_mb = instrument.settings.store.min_free_mb
-        if free_mb < least_mb and instrument.runs.current() is not None:
+        if free_mb < least_mb and run is not None:
             detail = f"only {free_mb} MB are free below '{instrument.layout.state_dir}', {least_mb} MB are wanted"
             instrument.disk_low(StoreError(StoreReason.DISK_FULL, detail))

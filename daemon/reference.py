@@ -1,4 +1,6 @@
-"""The generated pages of `docs/`: settings, errors, metrics. ``python -m daemon.reference docs`` writes them."""
+"""The generated pages of `docs/`: settings, errors, metrics, checks.
+
+``python -m daemon.reference docs`` writes them."""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ from typing import Any
 
 import hw.drivers  # noqa: F401  its reasons belong to the list
 from daemon.config import KNOWN
+from daemon.diagnostics.checks.base import Check
+from daemon.diagnostics.checks.table import check_classes
 from daemon.diagnostics.metrics import Metrics
 from daemon.errors import Reason, all_reasons
 from daemon.layers import ENVIRONMENT_PREFIX
@@ -50,6 +54,18 @@ equation leaves.
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
 """
+CHECKS_INTRO = f"""# Checks of the self-test
+
+{NOTE}
+
+`photometryctl selftest`, `POST /api/v1/selftest`, and once by itself after each start. Each check passes, warns or
+fails, and says what it measured, against which limit, and what to do. What does not apply to a machine passes and says
+why. The result is in the status (`selftest`), in the log and in the metric `instrument_selftest_severity`. A bundle
+made with the daemon dead has those that need no daemon.
+
+| check | needs the daemon | what it asks | what to do |
+| --- | --- | --- | --- |
+"""
 
 
 def settings_page() -> str:
@@ -82,10 +98,20 @@ def metrics_page() -> str:
     return METRICS_INTRO + "".join(rows)
 
 
+def checks_page() -> str:
+    """Every check of the self-test with its question and remedy."""
+    rows = [
+        f"| `{kind.name}` | {'yes' if is_live else ''} | {_cell(_question(kind))} | {_cell(kind.remedy)} |\n"
+        for kind, is_live in check_classes()
+    ]
+    return CHECKS_INTRO + "".join(rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "checks.md": checks_page,
 }
 
 
@@ -131,6 +157,11 @@ def _toml(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _question(kind: type[Check]) -> str:
+    """The first paragraph of its docstring."""
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
 
 
 def _first_line(enum: type[Reason]) -> str:

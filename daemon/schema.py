@@ -12,7 +12,7 @@ from pydantic import BaseModel
 UNITS = {
     "e_per_dn": "e⁻/DN", "per_day": "1/day", "frames": "frames", "batches": "batches", "bytes": "bytes", "sigma": "σ",
     "mah": "mAh", "restarts": "restarts", "mb": "MB", "ma": "mA", "us": "µs", "nm": "nm", "px": "px", "dn": "DN",
-    "hz": "Hz", "s": "s", "v": "V", "e": "e⁻",
+    "days": "days", "h": "h", "hz": "Hz", "s": "s", "v": "V", "e": "e⁻",
 }  # fmt: skip
 """The last words of a setting's name and the unit they state."""
 

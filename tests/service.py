@@ -26,6 +26,7 @@ class Service:
         self._environ = environ or {}
         self._process: subprocess.Popen[str] | None = None
         self._notify: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
         self.url = ""
         self.ready_s = float("nan")
         self.lines: list[str] = []
@@ -57,12 +58,16 @@ class Service:
         environ = {**os.environ, **self._environ, "NOTIFY_SOCKET": str(notify_path)}
         started = time.monotonic()
         ready = threading.Event()
-        threading.Thread(target=self._hear, args=(self._notify, ready), daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._hear, args=(self._notify, ready), daemon=True),
+            threading.Thread(target=self._read, daemon=True),
+        ]
+        self._threads[0].start()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "daemon", "--config", str(self.config)],
             stderr=subprocess.PIPE, text=True, env=environ,
         )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self._threads[1].start()
         while time.monotonic() - started < timeout_s:
             if self._process.poll() is not None:
                 raise RuntimeError("the daemon ended:\n" + "\n".join(self.lines[-20:]))
@@ -167,6 +172,9 @@ class Service:
         if self._notify is not None:
             self._notify.close()
             self._notify = None
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(5.0)
 
 
 LIVE = """

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import KNOWN
+from daemon.diagnostics.checks.table import check_classes
 from daemon.diagnostics.metrics import Metrics
-from daemon.diagnostics.selftest import machine_checks
 from daemon.errors import all_reasons
 from daemon.schema import generic
 from tests.packaging.updating import tool
@@ -33,6 +33,9 @@ SUFFIXES = {
     ".service",
     ".png",
     ".html",
+    ".npz",
+    ".txt",
+    ".yml",
 }
 
 
@@ -59,15 +62,34 @@ def test_codes_settings_and_metrics_exist(page: Path) -> None:
             assert word in metrics, word
 
 
-def test_every_device_fault_has_its_line_in_the_field_pages() -> None:
-    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "field").glob("*.md"))
-    devices = [code for code in CODES if code.startswith(("camera.", "cell."))]
-    assert [code for code in sorted(devices) if f"`{code}`" not in text] == []
+def field_pages() -> str:
+    return "".join(page.read_text(encoding="utf-8") for page in (DOCS / "field").glob("*.md"))
 
 
-def test_checks_named_in_the_field_pages_exist() -> None:
-    names = {check.name for check in machine_checks(Path("/"), 0)}
-    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "field").glob("*.md"))
-    named = set(re.findall(r"self-test's `(\w+)`", text)) | set(re.findall(r"self-test: `(\w+)`", text))
+def test_what_the_field_meets_has_its_line_in_the_field_pages() -> None:
+    text = field_pages()
+    parts = ("camera", "cell", "usb", "driver", "engine", "service", "store", "run", "api", "client", "config")
+    met = [code for code in CODES if code.split(".")[0] in parts]
+    assert [code for code in sorted(met) if f"`{code}`" not in text] == []
+
+
+def test_checks_named_in_the_field_pages_exist_and_every_check_is_named() -> None:
+    names = {kind.name for kind, _ in check_classes()}
+    text = field_pages()
+    named = set(re.findall(r"self-test(?:'s|:) `(\w+)`", text))
     assert named
     assert named <= names
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_every_field_page_is_found_from_the_first() -> None:
+    linked = set(re.findall(r"\]\((\w+\.md)\)", (DOCS / "field/README.md").read_text(encoding="utf-8")))
+    assert {page.name for page in (DOCS / "field").glob("*.md")} - linked == {"README.md"}
+
+
+def test_every_metric_is_told_by_some_part_of_the_daemon() -> None:
+    """A metric that nothing sets would be documented and always 0."""
+    product = [path for path in (DOCS.parent / "daemon").rglob("*.py") if path.name != "metrics.py"]
+    text = "".join(path.read_text(encoding="utf-8") for path in product)
+    setters = [name for name in vars(Metrics) if not name.startswith("_") and name not in ("text", "documentation")]
+    assert [name for name in setters if not re.search(rf"metrics\.{name}\b", text)] == []

@@ -19,6 +19,7 @@ from daemon.api import (
     frame,
     instrument,
     jobs,
+    keeping,
     live,
     longwork,
     masks,
@@ -28,16 +29,19 @@ from daemon.api import (
     runs,
     tables,
 )
-from daemon.api.auth import Gate
-from daemon.api.dispatch import Dispatcher
+from daemon.api.audit import Auditor
+from daemon.api.auth import GATE, Gate, MadeTokens
+from daemon.api.connections import busy_middleware
+from daemon.api.dispatch import Dispatcher, limit_middleware
 from daemon.api.endpoint import Call, Endpoint, Services
 from daemon.api.followers import Followers
 from daemon.api.operations import Operations
 from daemon.api.parts import ApiParts
 from daemon.api.problems import problem_middleware
 from daemon.api.workers import Workers
+from daemon.config import TOKEN_FILE
 
-__all__ = ["DISPATCHER", "ENDPOINTS", "SERVICES", "ApiParts", "build_app"]
+__all__ = ["DISPATCHER", "ENDPOINTS", "GATE", "SERVICES", "ApiParts", "build_app"]
 
 SERVICES = web.AppKey("services", Services)
 DISPATCHER = web.AppKey("dispatcher", Dispatcher)
@@ -73,25 +77,34 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *control.ENDPOINTS,
     *jobs.ENDPOINTS,
     *field.ENDPOINTS,
+    *keeping.ENDPOINTS,
 )
 
 
 def build_app(parts: ApiParts) -> web.Application:
-    """The whole API. Raises `ConfigError` when its settings would open it to the network without tokens."""
-    gate = Gate(parts.settings.api)
-    gate.check_settings()
+    """The whole API; touches nothing yet."""
+    gate = Gate(parts.settings.api, MadeTokens(parts.settings.store.state_dir / TOKEN_FILE))
     services = Services(
         workers=Workers("api", threads=4, max_waiting=64),
         trace_workers=Workers("api-traces", threads=2, max_waiting=16),
         slow_workers=Workers("api-slow", threads=1, max_waiting=8),  # an archive at a time: the disk is one
+        backup_workers=Workers("api-backup", threads=1, max_waiting=4),
         operations=Operations(),
         followers=Followers(parts.settings.api.max_followers),
+        auditor=Auditor(parts),
     )
-    middlewares = [counting_middleware(parts.count_request), problem_middleware]
+    urgent = frozenset(endpoint.full_path for endpoint in ENDPOINTS if endpoint.urgent)
+    middlewares = [
+        busy_middleware,
+        counting_middleware(parts.count_request),
+        problem_middleware,
+        limit_middleware(parts.settings.api, urgent),
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=parts.settings.api.max_body_bytes)
     dispatcher = Dispatcher(parts, gate, services)
     app[SERVICES] = services
     app[DISPATCHER] = dispatcher
+    app[GATE] = gate
     for endpoint in ENDPOINTS:
         _add_route(app, endpoint, dispatcher)
     page.add_routes(app, gate)
@@ -138,5 +151,6 @@ async def _services_life(services: Services, parts: ApiParts, app: web.Applicati
     yield
     await services.followers.stop()
     await services.operations.stop()
+    await services.auditor.stop()
     for pool in services.pools:
         await pool.stop()

@@ -26,7 +26,7 @@ class ClipPath(RunPath):
 
 async def clip_png(call: Call) -> web.Response:
     """One clip as a picture, its looks side by side; their times are in the header `X-Times-S`."""
-    path = (await call.parts.runs.get(call.path.run_id)).path
+    path = (await call.stored_run()).path
 
     def read() -> tuple[bytes, np.ndarray]:
         with RunReader(path) as reader:

@@ -166,6 +166,7 @@ ENDPOINTS = (
         off,
         "Cell off and experiment ended; answered first.",
         scope="operate",
+        urgent=True,
         query=CellOffQuery,
         answer=models.CellReply,
     ),

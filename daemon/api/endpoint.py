@@ -9,12 +9,15 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from daemon.api.audit import Auditor
 from daemon.api.auth import Actor
 from daemon.api.followers import Followers
 from daemon.api.operations import Operations
 from daemon.api.parts import ApiParts
 from daemon.api.workers import Workers
 from daemon.config import Scope
+from daemon.errors import RunError, RunReason
+from daemon.parts import PartStatus, RunSummary
 
 PREFIX = "/api/v1"
 
@@ -35,13 +38,18 @@ class Services:
     """Traces: seconds of decoding when the run is long."""
     slow_workers: Workers
     """Long blocking work: exports and bundles."""
+    backup_workers: Workers
+    """Backups, which take hours: a bundle must not wait for one."""
     operations: Operations
     followers: Followers
+    auditor: Auditor
+    line: Callable[[], PartStatus] = lambda: PartStatus("api", "starting")
+    """The API's own line of the status; the server sets it."""
 
     @property
     def pools(self) -> tuple[Workers, ...]:
         """Every pool of threads."""
-        return (self.workers, self.trace_workers, self.slow_workers)
+        return (self.workers, self.trace_workers, self.slow_workers, self.backup_workers)
 
     def counts(self) -> dict[str, int]:
         """What is going on, and what was turned away, for the status."""
@@ -72,6 +80,13 @@ class Call:
     def head_only(self) -> bool:
         """Whether only headers are wanted."""
         return self.request.method == "HEAD"
+
+    async def stored_run(self) -> RunSummary:
+        """The run of the path, whose file can be read. Raises `RunError` (NOT_FOUND, DELETED)."""
+        run = await self.parts.runs.get(self.path.run_id)
+        if run.state == "deleted":
+            raise RunError(RunReason.DELETED, f"run '{run.run_id}' was deleted on {run.deleted_utc}")
+        return run
 
     async def work(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run short blocking work in a thread."""
@@ -109,8 +124,12 @@ class Endpoint:
     """Answers 202 with an operation when it takes longer than a second."""
     always_operation: bool = False
     """Answers 202 even when it could be done sooner."""
+    urgent: bool = False
+    """Never refused for asking too often."""
     statuses: Mapping[int, str] = field(default_factory=dict)
     """Further statuses worth naming, with a sentence each."""
+    refusal_models: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    """Model of the JSON body where a status has one instead of a problem document."""
 
     @property
     def full_path(self) -> str:

@@ -16,6 +16,7 @@ from daemon.api.endpoint import Call, Endpoint, Query
 from daemon.api.operations import Job
 from daemon.api.query import Names, ParticleIds, Span
 from daemon.api.runs import RunPath
+from daemon.parts import FINISHED
 from daemon.report.child import report_in_child
 from daemon.tables import EXPORT_TABLES
 
@@ -35,6 +36,11 @@ class ExportQuery(Span):
     tables: Annotated[Names, Field(description="Tables, comma-separated; all when absent.")] = ()
     particles: Annotated[ParticleIds, Field(description="Particle ids, comma-separated; all when absent.")] = ()
 
+    @property
+    def whole(self) -> bool:
+        """Every table of every particle from the first frame to the last."""
+        return not self.tables and not self.particles and self.from_s is None and self.to_s is None
+
     @field_validator("tables")
     @classmethod
     def _known(cls, tables: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,11 +52,16 @@ class ExportQuery(Span):
 
 async def export(call: Call) -> web.StreamResponse:
     """A zip of the tables; an operation when it takes longer than a second."""
-    run = await call.parts.runs.get(call.path.run_id)
+    run = await call.stored_run()
     query: ExportQuery = call.query
     min_free_mb = call.parts.settings.store.min_free_mb
 
+    async def fetched() -> None:
+        if run.state in FINISHED:
+            await call.work(call.parts.keeping.mark_exported, [run.run_id], f"export for {call.actor.name}")
+
     def make(job: Job, path: Path) -> None:
+        job.on_fetched = fetched if query.whole else None
         from daemon.store.export import export_run  # brings pyarrow, 50 MB: only once somebody asks
 
         parts = path.parent / "tables"
@@ -78,7 +89,7 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def report(call: Call) -> web.StreamResponse:
     """The report, one HTML file; an operation when it takes longer than a second."""
-    run = await call.parts.runs.get(call.path.run_id)
+    run = await call.stored_run()
     query: ReportQuery = call.query
 
     def make(job: Job, path: Path) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from daemon.api import accept, models
-from daemon.api.auth import LEVELS
+from daemon.api.auth import GATE, LEVELS
 from daemon.api.dispatch import json_response
 from daemon.api.endpoint import Call, Endpoint
 from daemon.config import masked
@@ -23,7 +23,7 @@ _BY_WEIGHT: tuple[PartState, ...] = ("ready", "stopped", "degraded", "starting",
 async def status(call: Call) -> dict[str, Any]:
     """Everything at a glance; every value is at hand, so that it never waits on a device."""
     given = call.parts.status()
-    parts = [*given.get("parts", []), PartStatus("api", "ready", values=call.services.counts())]
+    parts = [*given.get("parts", []), call.services.line()]
     run = call.parts.runs.current()
     body = {
         "state": worst(parts),
@@ -96,7 +96,7 @@ async def version(call: Call) -> dict[str, Any]:
     return {
         "api": "v1",
         "version": "",
-        "asks_for_tokens": bool(call.parts.settings.api.tokens),
+        "asks_for_tokens": call.request.app[GATE].asks_for_tokens,
         **call.parts.version,
     }
 
@@ -119,6 +119,7 @@ ENDPOINTS = (
         scope=None,
         answer=models.Readiness,
         statuses={503: "It cannot; `blocking` says why (the body is a Readiness here)."},
+        refusal_models={503: models.Readiness},
     ),
     Endpoint("GET", "/metrics", metrics, "Prometheus metrics.", media_types=(accept.PROMETHEUS,)),
     Endpoint("GET", "/config", config, "Settings in effect and where each came from.", answer=models.ConfigReply),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -12,12 +13,33 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json
 
 FLOAT32_DIGITS = 7  # float32 resolves 7.2 decimal digits; more would print noise
 
 
 def dumps(value: Any) -> bytes:
     """UTF-8 JSON of plain values, arrays, dataclasses and pydantic models; NaN and infinities become `null`."""
+    try:
+        return to_json(value, inf_nan_mode="null", by_alias=True, fallback=_array)
+    except PydanticSerializationError:  # keys that are no strings, text that is no UTF-8: rare, and slower in Python
+        return _dumps_plain(value)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return array_list(value)
+    if isinstance(value, np.generic):
+        return array_list(value.reshape(1))[0]
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def joined(pieces: Iterable[bytes]) -> bytes:
+    """A JSON list of what is JSON already: threads that encode a large one piece by piece let others run between."""
+    return b"[" + b",".join(pieces) + b"]"
+
+
+def _dumps_plain(value: Any) -> bytes:
     return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 

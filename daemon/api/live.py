@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from functools import lru_cache
 
 from aiohttp import web
 from pydantic import Field
 
 from daemon.api import accept, models
-from daemon.api.dispatch import json_response
 from daemon.api.endpoint import Call, Endpoint, Query
 from daemon.api.followers import IDLE_S
-from daemon.api.jsonio import dumps
+from daemon.api.jsonio import dumps, joined
 from daemon.errors import ApiError, ApiReason
 from daemon.events import Event
 
@@ -36,8 +36,9 @@ async def follow_events(call: Call) -> web.StreamResponse:
     after = _resume_after(call)
     if media_type == accept.JSON:
         events = await call.parts.feed.after(after, call.query.limit)
-        body = {"events": [event.as_dict() for event in events], "last_seq": events[-1].seq if events else after}
-        return json_response(body)
+        last = events[-1].seq if events else after
+        body = b'{"events":%s,"last_seq":%d}' % (joined(map(encoded, events)), last)
+        return web.Response(body=body, content_type=media_type)
     response = web.StreamResponse(headers={"Content-Type": f"{media_type}; charset=utf-8", "X-Accel-Buffering": "no"})
     return await call.services.followers.serve(call.request, response, _pieces(call, media_type, after))
 
@@ -66,12 +67,18 @@ async def _pieces(call: Call, media_type: str, after: int) -> AsyncGenerator[byt
             yield b"".join(map(encode, batch)) if batch else KEEP_ALIVE[media_type]
 
 
+@lru_cache(maxsize=4096)
+def encoded(event: Event) -> bytes:
+    """Its JSON: each event goes to every follower, and into many pages."""
+    return dumps(event.as_dict())
+
+
 def _as_sse(event: Event) -> bytes:
-    return b"id: %d\ndata: %s\n\n" % (event.seq, dumps(event.as_dict()))
+    return b"id: %d\ndata: %s\n\n" % (event.seq, encoded(event))
 
 
 def _as_line(event: Event) -> bytes:
-    return dumps(event.as_dict()) + b"\n"
+    return encoded(event) + b"\n"
 
 
 ENDPOINTS = (

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
-from daemon.api.dispatch import json_response
+from daemon.api.dispatch import code_of, json_response
 from daemon.api.endpoint import PREFIX, Call
 from daemon.api.operations import Job, Work, in_thread
 from daemon.api.problems import response
@@ -36,8 +37,22 @@ async def begin(call: Call, kind: str, work: Work, key: str = "") -> tuple[Job, 
     raw = await call.request.read() if call.endpoint.body is not None else b""
     fingerprint = sha256(f"{call.request.method} {call.request.path_qs}\n".encode() + raw).hexdigest()
     return call.services.operations.begin(
-        kind, work, actor=call.actor.name, scope=scope, key=full_key, fingerprint=fingerprint
+        kind, _audited(call, kind, work), actor=call.actor.name, scope=scope, key=full_key, fingerprint=fingerprint
     )
+
+
+def _audited(call: Call, kind: str, work: Work) -> Work:
+    """`work` that leaves a row when it fails after its request was answered; before, the refusal has one."""
+
+    async def audited(job: Job) -> dict[str, Any] | None:
+        try:
+            return await work(job)
+        except Exception as error:
+            if job.accepted and call.endpoint.scope != "read":
+                call.services.auditor.refused(call.actor.name, kind, code_of(error))
+            raise
+
+    return audited
 
 
 async def answer_soon(call: Call, job: Job) -> web.StreamResponse:
@@ -60,6 +75,7 @@ def finished_answer(call: Call, job: Job) -> web.StreamResponse:
 
 def accepted(job: Job) -> web.Response:
     """202 and where to look."""
+    job.accepted = True
     return json_response(reply(job), 202, {"Location": url_of(job)})
 
 
@@ -121,7 +137,24 @@ async def send_file(call: Call, job: Job) -> web.StreamResponse:
         "Content-Type": job.result["media_type"],
         "Content-Disposition": f'attachment; filename="{job.result["name"]}"',
     }
-    return web.FileResponse(job.file, headers=headers)
+    return _WholeFile(job, headers)
+
+
+class _WholeFile(web.FileResponse):
+    """Tells the job when the last byte was handed to the network; parts and unchanged answers do not count."""
+
+    def __init__(self, job: Job, headers: dict[str, str]) -> None:
+        assert job.file is not None
+        super().__init__(job.file, headers=headers)
+        self._on_fetched = job.on_fetched
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send everything."""
+        writer = await super().prepare(request)
+        gone = request.transport is None or request.transport.is_closing()
+        if self._on_fetched is not None and self.status == 200 and request.method == "GET" and not gone:
+            await self._on_fetched()
+        return writer
 
 
 def remove_leftovers(state_dir: Path) -> None:

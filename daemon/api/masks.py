@@ -34,7 +34,7 @@ class MasksQuery(Query):
 
 async def show_masks(call: Call) -> web.Response:
     """The versions, or one of them as outlines or as a picture of particle ids."""
-    path = (await call.parts.runs.get(call.path.run_id)).path
+    path = (await call.stored_run()).path
     media_type = accept.choose(call.request, (accept.JSON, accept.PNG))
     body = await call.work(_shown, path, call.path.run_id, call.query.version, media_type)
     return web.Response(body=body, content_type=media_type)

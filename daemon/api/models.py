@@ -76,6 +76,12 @@ class RunReply(Answer):
     reason: str = ""
     """Code of why it failed or was stopped; empty when it ended as asked."""
     detail: str = ""
+    exported_utc: str | None = None
+    """When a backup or a whole export last took it elsewhere."""
+    deleting_utc: str | None = None
+    """When its deletion began; completed at the next start when it was cut short."""
+    deleted_utc: str | None = None
+    """When its file was removed; its state is `deleted` then."""
 
 
 class RunList(Answer):
@@ -91,6 +97,16 @@ class CellReply(Answer):
     detail: str = ""
     values: dict[str, Any] = {}
     """mode, voltage_v, current_ma, step, cycle, host_loss."""
+
+
+class DiskReply(Answer):
+    """Room for results."""
+
+    free_mb: int | None
+    falls_mb_per_h: Number
+    """How fast free space fell over the last ten minutes; null while that is not known."""
+    full_in_h: Number
+    """Until a run would be ended (`store.min_free_mb`) at that rate; null when not known."""
 
 
 class StatusReply(Answer):
@@ -113,10 +129,13 @@ class StatusReply(Answer):
     """Where every frame went: captured = idle + stored + dropped + in_flight."""
     faults: list[dict[str, Any]] = []
     """The last ones, newest first: code, detail, remedy, count, first_utc, last_utc."""
+    disk: DiskReply | None = None
     memory_bytes: dict[str, int | None] | None = None
     """Resident memory by process."""
     loop_lag_s: Number = None
     """The longest the event loop was late."""
+    selftest: dict[str, Any] | None = None
+    """The last self-test: outcome, utc, failed and warned (names of checks); null before the first of this start."""
     utc: str
     """The instrument's wall clock, ISO 8601."""
     version: str
@@ -165,7 +184,7 @@ class OperationReply(Answer):
     operation_id: str
     kind: str
     """`run.start`, `run.stop`, `run.masks`, `run.export`, `camera.configure`, `calibration.dark`, `calibration.flat`,
-    `cell.experiment`, `selftest` or `bundle`."""
+    `cell.experiment`, `selftest`, `bundle` or `backup`."""
     state: Literal["pending", "running", "done", "failed", "cancelled"]
     progress: float = Field(ge=0, le=1)
     log: list[str]

@@ -14,6 +14,22 @@ from daemon.api.accept import JSON
 from daemon.api.endpoint import Endpoint, Query
 from daemon.api.models import OperationReply, Problem
 
+REFUSALS = {
+    400: "A parameter or field is wrong; `errors` names each.",
+    401: "There is no token, or not one that is known.",
+    403: "The token's scope is too small, or a page of another site sent this.",
+    404: "There is no such thing.",
+    406: "None of the media types asked for can be given.",
+    408: "The request did not come whole in time.",
+    409: "Not in the present state.",
+    413: "The body is too large.",
+    415: "The body is no JSON.",
+    422: "The instrument cannot do this, or the Idempotency-Key was used for something else.",
+    429: "Too many requests; Retry-After says how long to wait.",
+    431: "The request's head is too large.",
+    503: "Too much is going on, or a device is not there; Retry-After says when to try again.",
+    507: "The instrument's disk has no room for it.",
+}
 REF = "#/components/schemas/{model}"
 
 
@@ -63,19 +79,45 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     if not endpoint.always_operation:
         responses["200"] = {"description": "Done.", "content": _content(endpoint)}
-    for status, sentence in endpoint.statuses.items():
-        responses[str(status)] = {"description": sentence}
     if endpoint.answers_operation:
         responses["202"] = {
             "description": "Takes longer than a second: watch the operation at Location.",
             "headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the operation."}},
             "content": {JSON: _schema_of(OperationReply)},
         }
-    responses["default"] = {
-        "description": "A problem document.",
-        "content": {problems.MEDIA_TYPE: _schema_of(Problem)},
-    }
+    for status in sorted({*_refusals(endpoint), *endpoint.statuses}):
+        sentence = endpoint.statuses.get(status) or REFUSALS[status]
+        responses[str(status)] = {"description": sentence, "content": _refusal_content(endpoint, status)}
+    responses["default"] = _problem("Any other problem document.")
     return responses
+
+
+def _refusals(endpoint: Endpoint) -> set[int]:
+    """What every endpoint of its kind may answer."""
+    found = {400, 403, 429, 431}
+    if endpoint.scope:
+        found |= {401, 503}
+    if endpoint.path_model is not None:
+        found |= {404, 409}
+    if endpoint.body is not None:
+        found |= {408, 413, 415}
+    if endpoint.scope != "read" and endpoint.method != "GET":
+        found |= {409, 422}
+    if len(endpoint.media_types) > 1:
+        found |= {406}
+    if endpoint.answers_operation:
+        found |= {422, 507}
+    return found
+
+
+def _refusal_content(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    problem: dict[str, Any] = {problems.MEDIA_TYPE: _schema_of(Problem)}
+    own = endpoint.refusal_models.get(status)
+    return problem if own is None else problem | {JSON: _schema_of(own)}
+
+
+def _problem(sentence: str) -> dict[str, Any]:
+    return {"description": sentence, "content": {problems.MEDIA_TYPE: _schema_of(Problem)}}
 
 
 def _content(endpoint: Endpoint) -> dict[str, Any]:
@@ -128,6 +170,7 @@ def _idempotency_key() -> dict[str, Any]:
 def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     answers: set[type[BaseModel]] = {endpoint.answer for endpoint in endpoints if endpoint.answer}
     answers |= {Problem, OperationReply}
+    answers |= {model for endpoint in endpoints for model in endpoint.refusal_models.values()}
     bodies: set[type[BaseModel]] = {endpoint.body for endpoint in endpoints if endpoint.body}
     wanted: list[tuple[type[BaseModel], Any]] = [(model, "serialization") for model in answers]
     wanted += [(model, "validation") for model in bodies]

@@ -49,7 +49,11 @@ class Job:
     failure: InstrumentError | None = None
     file: Path | None = None
     """What it made, in a directory of its own that is removed with the job."""
+    on_fetched: Callable[[], Awaitable[None]] | None = None
+    """Awaited when somebody has fetched the file as a whole."""
     task: asyncio.Task[None] | None = None
+    accepted: bool = False
+    """Whether its request was answered before it ended."""
     stop: threading.Event = field(default_factory=threading.Event)
     announced: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by work that can tell part of its `result` early."""

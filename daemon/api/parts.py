@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from daemon.config import Settings
 from daemon.events import EventFeed
-from daemon.parts import CellControl, EngineControl, PartStatus, Runs
+from daemon.parts import CellControl, EngineControl, PartStatus, Runs, RunSummary
+from daemon.store.backup import BackupReport
 
 LogEntry = dict[str, Any]
 """`utc` (ISO 8601), `level`, `logger`, `message`, and whatever else the journal holds."""
@@ -27,6 +28,19 @@ class Logs(Protocol):
         With `follow` false a bounded list; blocking, called in a thread. With `follow` true an asynchronous iterator
         of batches for ever, an empty batch now and then when nothing comes; called on the event loop.
         """
+
+
+class Keeping(Protocol):
+    """Taking runs elsewhere and deleting them. Blocking; called in threads."""
+
+    def delete(self, run_id: str, actor: str, *, unexported: bool = False) -> RunSummary:
+        """Delete a run's file; its row stays. Raises `RunError`, `StoreError`."""
+
+    def mark_exported(self, run_ids: Sequence[str], where: str) -> None:
+        """Runs that are elsewhere too now, as a whole."""
+
+    def back_up(self, target: Path, progress: Callable[[float], None]) -> BackupReport:
+        """Bring a backup up to date; what `progress` raises ends it. Raises `StoreError`."""
 
 
 @dataclass
@@ -53,5 +67,8 @@ class ApiParts:
     audit: Callable[[str, str, str], None]
     """Blocking: record (actor, action, detail) of a request that changed something."""
     selftest: Callable[[], Awaitable[dict[str, Any]]]
+    keeping: Keeping
     count_request: Callable[[str, int, float], None] = lambda method, status, duration_s: None
     """Cheap: told of every finished request that is no endless stream."""
+    count_unauthorised: Callable[[str], None] = lambda kind: None
+    """Cheap: told of every request without a token that is let in, and what was wrong with it."""

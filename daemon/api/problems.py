@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from daemon.api.jsonio import dumps
+from daemon.api.limits import TooManyRequestsError
 from daemon.errors import (
     ApiError,
     ApiReason,
@@ -25,6 +26,7 @@ from daemon.errors import (
     RecordingReason,
     RunReason,
     StoreReason,
+    TokenReason,
 )
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ _BY_ENUM: dict[type[Reason], int] = {
     RecordingReason: 422,
     RunReason: 409,
     StoreReason: 409,
+    TokenReason: 409,
 }
 _BY_REASON: dict[Reason, int] = {
     ApiReason.UNAUTHORISED: 401,
@@ -56,6 +59,8 @@ _BY_REASON: dict[Reason, int] = {
     ApiReason.CONFLICT: 422,
     ApiReason.NOT_FINISHED: 409,
     ApiReason.BUSY: 503,
+    ApiReason.TOO_MANY_REQUESTS: 429,
+    ApiReason.TOO_SLOW: 408,
     ApiReason.UNAVAILABLE: 503,
     CameraReason.BAD_SETTING: 422,
     CellReason.READ_ONLY: 409,
@@ -67,11 +72,16 @@ _BY_REASON: dict[Reason, int] = {
     MaskReason.BASELINE: 409,
     RunReason.NOT_FOUND: 404,
     RunReason.BAD_RECIPE: 400,
+    RunReason.DELETED: 410,
     StoreReason.CORRUPT: 500,
     StoreReason.NO_PARTICLE: 404,
     StoreReason.DISK_FULL: 507,
     StoreReason.NOT_WRITABLE: 507,
     StoreReason.OVERLOADED: 503,
+    StoreReason.BACKUP_FULL: 507,
+    StoreReason.BACKUP_FAILED: 507,
+    StoreReason.BACKUP_LATE: 504,
+    TokenReason.DAMAGED: 503,
 }
 _BY_HTTP_STATUS: dict[int, ApiReason] = {
     400: ApiReason.BAD_REQUEST,
@@ -141,7 +151,7 @@ def response(body: dict[str, Any], headers: Iterable[tuple[str, str]] = ()) -> w
     answer.headers.extend(list(headers))
     if body["status"] == 401 and "WWW-Authenticate" not in answer.headers:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="photometryd"'
-    if body["status"] == 503:
+    if body["status"] == 503 and "Retry-After" not in answer.headers:
         answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer
 
@@ -160,6 +170,11 @@ def from_http(error: web.HTTPException, request: web.Request) -> web.Response:
     return response(body, kept)
 
 
+def _wait(error: InstrumentError) -> list[tuple[str, str]]:
+    """How long, where the error knows."""
+    return [("Retry-After", str(error.retry_after_s))] if isinstance(error, TooManyRequestsError) else []
+
+
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Any) -> web.StreamResponse:
     """Outermost: whatever is raised below becomes a problem document, never a traceback."""
@@ -170,7 +185,7 @@ async def problem_middleware(request: web.Request, handler: Any) -> web.StreamRe
             raise
         return from_http(error, request)
     except InstrumentError as error:
-        return response(document(error, request.path))
+        return response(document(error, request.path), _wait(error))
     except ConnectionError:  # the client went away: nobody is left to answer
         raise
     except Exception:  # noqa: BLE001 - the last line of defence; logged with its traceback

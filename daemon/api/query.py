@@ -15,13 +15,15 @@ from daemon.errors import ApiError, ApiReason
 
 MAX_POINTS = 100_000
 MAX_LISTED = 1000
+MAX_ID = 999_999_999  # a thousand of them fit the line of a request
 
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-ParticleIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_LISTED), BeforeValidator(_split)]
+ParticleId = Annotated[int, Field(ge=0, le=MAX_ID)]
+ParticleIds = Annotated[tuple[ParticleId, ...], Field(max_length=MAX_LISTED), BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], Field(max_length=100), BeforeValidator(_split)]
 Seconds = Annotated[float, Field(ge=-1e12, le=1e12)]
 

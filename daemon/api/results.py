@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from aiohttp import web
@@ -14,9 +14,9 @@ from pydantic import Field, field_validator
 from daemon.api import accept, models
 from daemon.api.encode import chosen, columns_of, long_table, table_bytes
 from daemon.api.endpoint import Call, Endpoint, Query
-from daemon.api.jsonio import dumps
+from daemon.api.jsonio import dumps, joined
 from daemon.api.problems import NamedFieldsError
-from daemon.api.query import MAX_POINTS, Names, ParticleIds, Span
+from daemon.api.query import MAX_POINTS, Names, ParticleId, ParticleIds, Span
 from daemon.api.reduce import bucket_starts, bucket_width_s, extreme_rows
 from daemon.api.runs import RunPath
 from daemon.api.traces import Traces, Wanted, read_traces
@@ -34,7 +34,7 @@ Rows = list[dict[str, Any]]
 class ParticleQuery(Query):
     """Which particle."""
 
-    particle_id: Annotated[int | None, Field(ge=0)] = None
+    particle_id: ParticleId | None = None
 
 
 class EventQuery(ParticleQuery):
@@ -115,7 +115,7 @@ def _traces_body(path: Path, run_id: str, wanted: Wanted, media_type: str) -> by
     found = read_traces(path, wanted)
     if media_type != accept.JSON:
         return table_bytes(long_table(found.particle_ids, found.series), media_type)
-    return dumps(_traces_json(run_id, wanted, found))
+    return _traces_json(run_id, wanted, found)
 
 
 def _particle_count(path: Path) -> int:
@@ -123,21 +123,17 @@ def _particle_count(path: Path) -> int:
         return len(reader.particles())
 
 
-def _traces_json(run_id: str, wanted: Wanted, found: Traces) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "columns": list(wanted.columns),
-        "reduced": found.reduced,
-        "traces": [
-            {"particle_id": particle_id, **series}
-            for particle_id, series in zip(found.particle_ids, found.series, strict=True)
-        ],
-    }
+def _traces_json(run_id: str, wanted: Wanted, found: Traces) -> bytes:
+    """A particle at a time: encoding holds the interpreter, and a whole answer may take long."""
+    head = dumps({"run_id": run_id, "columns": list(wanted.columns), "reduced": found.reduced})
+    pairs = zip(found.particle_ids, found.series, strict=True)
+    traces = joined(dumps({"particle_id": particle_id, **series}) for particle_id, series in pairs)
+    return head[:-1] + b',"traces":' + traces + b"}"
 
 
 async def _run_file(call: Call) -> Path:
     """The run's file. Raises `RunError` (NOT_FOUND)."""
-    return (await call.parts.runs.get(call.path.run_id)).path
+    return (await call.stored_run()).path
 
 
 async def _rows(
@@ -152,14 +148,16 @@ async def _rows(
     media_type = accept.choose(call.request, TABLE_TYPES)
     run_id = call.path.run_id
 
-    def body() -> bytes:
+    def body() -> tuple[bytes, dict[str, str]]:
         with RunReader(path) as reader:
             rows = chosen(read(reader), names)
+            damage = reader.damage_headers
         if media_type != accept.JSON:
-            return table_bytes(columns_of(rows, names), media_type)
-        return dumps({"run_id": run_id, noun: rows} | (further(rows) if further else {}))
+            return table_bytes(columns_of(rows, names), media_type), damage
+        return dumps({"run_id": run_id, noun: rows} | (further(rows) if further else {})), damage
 
-    return web.Response(body=await call.work(body), content_type=media_type)
+    content, headers = await call.work(body)
+    return web.Response(body=content, content_type=media_type, headers=headers)
 
 
 async def _series(
@@ -174,15 +172,17 @@ async def _series(
     media_type = accept.choose(call.request, TABLE_TYPES)
     query, run_id = call.query, call.path.run_id
 
-    def body() -> bytes:
+    def body() -> tuple[bytes, dict[str, str]]:
         with RunReader(path) as reader:
             rows = read(reader, (query.from_s, query.to_s))
+            damage = reader.damage_headers
         rows = reduced_rows(rows, time_name, [name for name in names if name != time_name], query.points)
         if media_type != accept.JSON:
-            return table_bytes(columns_of(rows, names), media_type)
-        return dumps({"run_id": run_id, noun: rows})
+            return table_bytes(columns_of(rows, names), media_type), damage
+        return dumps({"run_id": run_id, noun: rows}), damage
 
-    return web.Response(body=await call.work(partial(body)), content_type=media_type)
+    content, headers = await call.work(partial(body))
+    return web.Response(body=content, content_type=media_type, headers=headers)
 
 
 def echem_rows(rows: Rows) -> Rows:

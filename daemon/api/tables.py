@@ -38,22 +38,23 @@ class HalfQuery(CycleQuery):
 
 async def page(name: str, call: Call) -> web.Response:
     """A page of the table `name`; the header `X-Next-After` has what a table without room for it cannot say."""
-    path = (await call.parts.runs.get(call.path.run_id)).path
+    path = (await call.stored_run()).path
     media_type = accept.choose(call.request, TABLE_TYPES)
     asked = call.query.model_dump(exclude_none=True)
 
-    def body() -> tuple[bytes, int | None]:
+    def body() -> tuple[bytes, int | None, dict[str, str]]:
         with RunReader(path) as reader:
             found = reader.page(name, **asked)
+            damage = reader.damage_headers
         if media_type == accept.JSON:
             document = {"run_id": call.path.run_id, name: found.rows, "next_after": found.next_after}
-            return dumps(document), found.next_after
+            return dumps(document), found.next_after, damage
         columns = columns_of(found.rows, ROW_TABLES[name].columns)
         columns |= {each: [json_text(value) for value in columns[each]] for each in columns if each in JSON_COLUMNS}
-        return table_bytes(columns, media_type), found.next_after
+        return table_bytes(columns, media_type), found.next_after, damage
 
-    content, next_after = await call.work(body)
-    headers = {} if next_after is None else {"X-Next-After": str(next_after)}
+    content, next_after, damage = await call.work(body)
+    headers = damage if next_after is None else {"X-Next-After": str(next_after), **damage}
     return web.Response(body=content, content_type=media_type, headers=headers)
 
 

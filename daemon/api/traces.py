@@ -17,6 +17,7 @@ from daemon.store.export_tables import LAYER_COLUMNS, Selection, WantedParticles
 from daemon.store.reader import RunReader
 
 WINDOW_VALUES = 2_000_000  # 16 MB of float64: what one request may hold before it reduces
+FRAME_COLUMNS = ("frame", "t_s")
 STORED = ("contrast", "contrast_sigma", "flags")
 
 Series = dict[str, np.ndarray]
@@ -68,14 +69,13 @@ def _windows(reader: RunReader, particles: WantedParticles, wanted: Wanted) -> I
     axial = any(name in AXIAL_COLUMNS for name in wanted.columns)
     stored = [name for name in STORED if name in wanted.columns or ((derives or axial) and name != "flags")]
     read = [*stored, *(LAYER_COLUMNS if derives else ()), *(CENTROIDS if axial else ())]
-    for chunk in reader.iter_chunks(wanted.from_s, wanted.to_s, read, particles.indices):
+    for chunk in reader.iter_chunks(wanted.from_s, wanted.to_s, read, particles.indices, FRAME_COLUMNS):
         columns = chunk.particle_columns
         if derives:
             columns = columns | _derived(columns, chunk.frame_columns["t_s"], particles)
         if axial:
             columns = columns | particles.axial.of(chunk.frame_columns["t_s"], chunk.particle_columns)
-        frames = {name: chunk.frame_columns[name] for name in ("frame", "t_s")}
-        yield frames | {name: columns[name] for name in wanted.columns}
+        yield chunk.frame_columns | {name: columns[name] for name in wanted.columns}
 
 
 def _derived(stored: Series, t_s: np.ndarray, particles: WantedParticles) -> Series:

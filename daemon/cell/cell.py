@@ -36,6 +36,7 @@ from hw.potentiostat.contract import Potentiostat, PotentiostatInfo
 log = logging.getLogger(__name__)
 
 READ_SLICE_S = 0.05  # longest wait for samples in one go, and so for an order to switch off
+PAUSE_SLICE_S = 1.0  # how often a waiting owner shows that it is alive
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0  # a hub reset takes 8 s; an operator who replugs does not wait a minute
 HEALTHY_S = 10.0  # a connection this old has proved itself: the next loss is tried anew without delay
@@ -82,6 +83,8 @@ class Cell:
         self._attempts = 0
         self._next_attempt_s = math.nan
         self._progress_s = math.nan
+        self.opens = 0
+        """How often the potentiostat was opened."""
 
     # life
 
@@ -183,6 +186,7 @@ class Cell:
             await self._disconnect("lost", in_doubt=doubtful)
             raise
         self._info, self._aftermath = link.info, None
+        self.opens += 1
         self._attempts, self._next_attempt_s = 0, math.nan
 
     async def _reconnect(self) -> None:
@@ -214,8 +218,10 @@ class Cell:
 
     async def _pause(self, delay_s: float) -> None:
         self._next_attempt_s = time.monotonic() + delay_s
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay_s)
+        while not self._stopping.is_set() and (left_s := self._next_attempt_s - time.monotonic()) > 0:
+            self._progress_s = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), min(left_s, PAUSE_SLICE_S))
 
     # what comes from the device's thread
 
@@ -295,8 +301,10 @@ class Cell:
 
     @property
     def progress_s(self) -> float:
-        """`time.monotonic()` of the last look at the potentiostat or attempt to open it; NaN before the first."""
-        return self._progress_s
+        """`time.monotonic()` of the owner's last sign of life: a look at the potentiostat, an attempt to open it, a
+        wait for either within its deadline, or a pause between two attempts. NaN before the first.
+        """
+        return self._progress_s if self._link is None else max(self._progress_s, self._link.polled_s)
 
     async def start_experiment(self, spec: ExperimentSpec) -> None:
         """Check the whole of `spec`, then begin. Raises `ExperimentError`, `PotentiostatError`, with the cell off."""

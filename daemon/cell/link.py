@@ -37,6 +37,8 @@ class Link:
         self.watch = CellWatch(self.device, permits, limits, sample_deadline_s)
         self.info: PotentiostatInfo | None = None
         self.hung = False
+        self.polled_s = time.monotonic()
+        """`time.monotonic()` of the last look at whether a call has returned."""
         self.settled = asyncio.Event()
         """All that can be done to switch this one off has been done."""
         self.thread: DeviceThread[Report] = DeviceThread(
@@ -57,7 +59,8 @@ class Link:
         """The job's result. When a driver call passes its deadline the thread is given up: raises HUNG."""
         while not future.done():
             await asyncio.wait((future,), timeout=POLL_S)
-            overdue = self.device.overdue(time.monotonic())
+            self.polled_s = time.monotonic()
+            overdue = self.device.overdue(self.polled_s)
             if overdue is not None and not future.done():
                 self.give_up(overdue)
         return future.result()
@@ -92,6 +95,7 @@ class Link:
         if driver is None or not self.device.on:
             return stuck
         for _ in range(OFF_ATTEMPTS):
+            self.polled_s = time.monotonic()
             spare = Device.around(driver, self._permits)
             thread = _spare_thread(spare)
             thread.start()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ POLL_S = 0.3  # an operation's progress bar moves visibly, and costs the daemon 
 SILENCE_S = 20.0  # the feed sends a keep-alive every 5 s; four missing is a dead line
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0)  # a restart of the daemon takes about 5 s
 MAX_LINE_BYTES = 1 << 20
+TOO_MANY_REQUESTS = 429
 MAX_ANSWER_BYTES = 256 << 20
 
 
@@ -52,7 +55,8 @@ class Client:
 
     async def __aenter__(self) -> Client:
         place = self._connection
-        connector = aiohttp.UnixConnector(place.socket) if place.socket else aiohttp.TCPConnector()
+        trust = await asyncio.to_thread(_trust, place) if place.url.startswith("https://") else True
+        connector = aiohttp.UnixConnector(place.socket) if place.socket else aiohttp.TCPConnector(ssl=trust)
         headers = {"Authorization": f"Bearer {place.token}"} if place.token else {}
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -92,6 +96,12 @@ class Client:
         except TimeoutError as error:
             detail = f"{name} did not answer within {self._connection.timeout_s:g} s"
             raise ClientError(ClientReason.TIMEOUT, detail) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+            detail = f"{name} shows a certificate that is not trusted: {why}"
+            raise ClientError(ClientReason.UNTRUSTED, detail) from error
+        except aiohttp.ClientConnectorSSLError as error:
+            raise ClientError(ClientReason.UNTRUSTED, f"{name} cannot be spoken to by TLS: {error.os_error}") from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, PermissionError):
                 raise ClientError(ClientReason.DENIED, f"{name} may not be opened by this user") from error
@@ -151,7 +161,7 @@ class Client:
 
     async def events(self, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
         """The events there are with a higher sequence number than `after`, oldest first."""
-        async with aclosing(self._lines(after, follow=False)) as lines:
+        async with aclosing(self._lines("/events", {"after": str(after)}, follow=False)) as lines:
             async for event in lines:
                 if event is not None:
                     yield event
@@ -163,15 +173,44 @@ class Client:
 
         Raises when the very first connection fails, and when the daemon refuses for good.
         """
+        feed = self._resumed(lambda: self._lines("/events", {"after": str(after)}, follow=True), lost)
+        async with aclosing(feed) as events:
+            async for event in events:
+                after = max(after, int(event.get("seq") or 0))
+                yield event
+
+    async def follow_logs(
+        self, level: str, since: datetime, lost: Callable[[InstrumentError], None] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Lines of the log from `since` on, for ever, resumed as `follow_events` are; none comes twice."""
+        last, seen = since.isoformat(), set[tuple[str, ...]]()
+        feed = self._resumed(lambda: self._lines("/logs", {"level": level, "since": last}, follow=True), lost)
+        async with aclosing(feed) as entries:
+            async for entry in entries:
+                key = tuple(str(entry.get(name, "")) for name in ("utc", "thread", "logger", "message"))
+                utc = key[0]
+                if key in seen:
+                    continue  # of the moment at which the connection was lost
+                if utc and utc != last:
+                    last = utc
+                    seen.clear()
+                seen.add(key)
+                yield entry
+
+    async def _resumed(
+        self,
+        connect: Callable[[], AsyncGenerator[dict[str, Any] | None, None]],
+        lost: Callable[[InstrumentError], None] | None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What `connect` gives, connected anew whenever that ends."""
         failures, connected, told = 0, False, False
         while True:
             try:
-                async with aclosing(self._lines(after, follow=True)) as lines:
-                    async for event in lines:
+                async with aclosing(connect()) as lines:
+                    async for line in lines:
                         failures, connected, told = 0, True, False
-                        if event is not None:
-                            after = max(after, int(event.get("seq") or 0))
-                            yield event
+                        if line is not None:
+                            yield line
             except (ClientError, Refused) as error:
                 if not connected or not _passes(error):
                     raise
@@ -181,22 +220,34 @@ class Client:
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
 
-    async def _lines(self, after: int, follow: bool) -> AsyncGenerator[dict[str, Any] | None, None]:
+    async def _lines(
+        self, path: str, query: dict[str, str], *, follow: bool
+    ) -> AsyncGenerator[dict[str, Any] | None, None]:
         """The feed on one connection: None once connected and for each keep-alive."""
         read_s = SILENCE_S if follow else self._connection.timeout_s
         timeout = aiohttp.ClientTimeout(total=None, connect=self._connection.timeout_s, sock_read=read_s)
-        query = {"after": str(after), "follow": "true" if follow else "false"}
+        query = query | {"follow": "true" if follow else "false"}
         accept = {"Accept": "application/x-ndjson"}
-        async with self._answer("GET", "/events", params=query, headers=accept, timeout=timeout) as response:
+        async with self._answer("GET", path, params=query, headers=accept, timeout=timeout) as response:
             yield None
             async for line in response.content:
                 yield _event(line, self._connection.name) if line.strip() else None
 
 
+def _trust(place: Connection) -> ssl.SSLContext:
+    """Whose certificates count. Raises `ClientError`."""
+    try:
+        return ssl.create_default_context(cafile=place.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        detail = f"'{place.ca_file}' holds no certificates: {error}"
+        raise ClientError(ClientReason.BAD_FILE, detail) from error
+
+
 def _passes(error: ClientError | Refused) -> bool:
     """Whether trying again can help: the daemon is restarting, or too busy for the moment."""
     if isinstance(error, Refused):
-        return int(error.problem.get("status") or 0) >= 500
+        status = int(error.problem.get("status") or 0)
+        return status >= 500 or status == TOO_MANY_REQUESTS
     return error.reason in (ClientReason.NOT_RUNNING, ClientReason.TIMEOUT)
 
 

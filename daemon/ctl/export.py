@@ -55,7 +55,7 @@ def export(run: Path, out: Path, as_json: bool, file_format: Any, tables: tuple[
 
     if None not in (selection["from_s"], selection["to_s"]) and selection["from_s"] > selection["to_s"]:
         raise click.UsageError("--from must not be after --to")
-    written = _with_progress(
+    written = with_progress(
         lambda tell: export_run(run, out, format=file_format, tables=tables or None, progress=tell, **selection)
     )
     if as_json:
@@ -65,7 +65,7 @@ def export(run: Path, out: Path, as_json: bool, file_format: Any, tables: tuple[
         click.echo(str(path))
 
 
-def _with_progress(work: Any, name: str = "tables") -> Any:
+def with_progress(work: Any, name: str = "tables") -> Any:
     """Run `work` with a progress bar, and the time left, on standard error."""
     from rich.console import Console
     from rich.progress import Progress

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from daemon.ctl.files import file_sentences, writable
 from daemon.ctl.options import Connection, connection_options, json_option
 from daemon.ctl.output import listed, print_json, print_table, warn
 from daemon.errors import ClientError, InstrumentError
+
+if TYPE_CHECKING:
+    from daemon.diagnostics.checks.table import Site
 
 CONFIG_PATH = Path("/etc/photometryd/photometryd.toml")
 _CHECK_COLUMNS = ("name", "outcome", "measured", "limit", "remedy")
@@ -45,10 +49,18 @@ def selftest(ctx: click.Context, connection: Connection, as_json: bool) -> None:
 @json_option
 def check_config(file: Path, as_json: bool) -> None:
     """Check the configuration FILE, drivers' options included, without using it."""
+    from daemon.api.tls import Certificate
     from daemon.config import check_drivers, load_settings
 
     loaded = load_settings(file)
     check_drivers(loaded.settings)
+    if (certificate := loaded.settings.api.tls_certificate) is not None:
+        served = Certificate(certificate, loaded.settings.api.tls_key)
+        served.context()
+        if served.problem is not None:  # the unit starts all the same
+            warn(f"photometryctl: {served.problem}")
+        elif served.expires_soon():
+            warn(f"photometryctl: '{certificate}' expires within two weeks")
     given = sorted(name for name, origin in loaded.origins.items() if origin != "default")
     if as_json:
         print_json({"good": True, "path": str(file), "given": given})
@@ -79,24 +91,42 @@ def bundle(connection: Connection, out: Path, config_path: Path, state_dir: Path
 def _bundle_locally(connection: Connection, out: Path, config_path: Path, state_dir: Path | None) -> None:
     from daemon.diagnostics.bundle import write_bundle
 
-    write_bundle(
-        out,
-        config_path=config_path if config_path.exists() else None,
-        state_dir=state_dir or _configured_state_dir(config_path),
-        status=_status(connection),
-    )
+    given = _there(config_path)
+    site = configured_site(config_path, state_dir)
+    live = {"status.json": _status(connection)}
+    write_bundle(out, config_path=given, state_dir=site.state_dir, live=live, site=site)
 
 
-def _configured_state_dir(config_path: Path) -> Path:
+def _there(config_path: Path) -> Path | None:
+    """None only when there is none: one in a closed folder shall be listed with that reason."""
+    try:
+        os.lstat(config_path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return config_path
+    return config_path
+
+
+def configured_site(config_path: Path, state_dir: Path | None) -> Site:
     """From the configuration when it can be read, else the default: a bundle is wanted most when it cannot."""
     from daemon.config import StoreSettings, load_settings
+    from daemon.diagnostics.checks.table import Site
+    from daemon.diagnostics.checks.usb_devices import DriverChoice
     from daemon.errors import ConfigError
 
     try:
-        return load_settings(config_path if config_path.exists() else None).settings.store.state_dir
+        settings = load_settings(_there(config_path)).settings
     except ConfigError as error:
         warn(error.detail)
-        return StoreSettings().state_dir
+        return Site(state_dir or StoreSettings().state_dir)
+    camera, potentiostat = settings.camera, settings.potentiostat
+    return Site(
+        state_dir or settings.store.state_dir,
+        settings.store.min_free_mb,
+        DriverChoice(camera.driver, camera.options),
+        DriverChoice(potentiostat.driver, potentiostat.options),
+    )
 
 
 def _status(connection: Connection) -> dict[str, Any] | None:

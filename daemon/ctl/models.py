@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from daemon.ctl.export import Ids, _with_progress
+from daemon.ctl.export import Ids, with_progress
 from daemon.ctl.options import json_option
 from daemon.ctl.output import print_json, print_table
 
@@ -27,7 +27,7 @@ def models(run: Path, out: Path, particles: frozenset[int] | None, ocv: Path | N
 
     data = RunData.load(run)
     chosen = sorted(particles) if particles is not None else None
-    fitted = _with_progress(lambda tell: fit_models(data, chosen, ocv, progress=tell), "models")
+    fitted = with_progress(lambda tell: fit_models(data, chosen, ocv, progress=tell), "models")
     written = write_sets(fitted, out)
     common = {"rate_spread": fitted.rate_spread, "scale_sigma": fitted.scale_sigma,
               "series_resistance_ohm": fitted.series_resistance_ohm, "two_phase": fitted.two_phase,

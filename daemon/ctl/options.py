@@ -21,6 +21,7 @@ class Connection:
     socket: str | None = None
     token: str | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
+    ca_file: str | None = None
 
     @property
     def name(self) -> str:
@@ -37,6 +38,12 @@ _OPTIONS = (
         help="Bearer token; better in PHOTOMETRYCTL_TOKEN than on the command line.",
     ),
     click.option(
+        "--ca-file",
+        envvar="PHOTOMETRYCTL_CA_FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Certificates (PEM) of who signed the daemon's, for https.  [default: those of this machine]",
+    ),
+    click.option(
         "--timeout",
         "timeout_s",
         type=click.FloatRange(0, 86_400, min_open=True),
@@ -46,11 +53,17 @@ _OPTIONS = (
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --url, --socket, --token and --timeout; it receives a `Connection` as `connection`."""
+    """Give a command --url, --socket, --token, --ca-file and --timeout; it receives a `Connection` as `connection`."""
 
     @functools.wraps(command)
     def with_connection(
-        *arguments: Any, url: str | None, socket: str | None, token: str | None, timeout_s: float | None, **options: Any
+        *arguments: Any,
+        url: str | None,
+        socket: str | None,
+        token: str | None,
+        ca_file: str | None,
+        timeout_s: float | None,
+        **options: Any,
     ) -> Any:
         outer = click.get_current_context().find_object(Connection) or Connection()
         if url is not None and not url.startswith(("http://", "https://")):
@@ -62,6 +75,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             socket or (None if url else outer.socket),
             token or outer.token,
             timeout_s or outer.timeout_s,
+            ca_file or outer.ca_file,
         )
         return command(*arguments, connection=connection, **options)
 

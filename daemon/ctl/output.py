@@ -15,7 +15,7 @@ STATE_STYLES = {
     "ready": "green", "running": "green", "done": "green", "ok": "green", "pass": "green", "active": "green",
     "degraded": "yellow", "starting": "yellow", "preparing": "yellow", "stopping": "yellow", "paused": "yellow",
     "warning": "yellow", "partial": "yellow", "interrupted": "yellow", "failed": "red", "fail": "red", "tripped": "red",
-    "lost": "red", "dead": "red", "error": "red",
+    "lost": "red", "dead": "red", "error": "red", "warn": "yellow",
 }  # fmt: skip
 
 

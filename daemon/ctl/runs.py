@@ -12,7 +12,7 @@ from daemon.ctl.options import Connection, connection_options, json_option
 from daemon.ctl.output import listed, print_json, print_table, section, warn
 from daemon.errors import RunError, RunReason
 
-_COLUMNS = ("run_id", "name", "state", "started_utc", "frames", "particles", "detail")
+_COLUMNS = ("run_id", "name", "state", "started_utc", "frames", "particles", "exported_utc", "detail")
 
 
 async def current_run(client: Client) -> str:
@@ -36,17 +36,36 @@ async def chosen_run(client: Client, run_id: str | None) -> str:
     return str(newest[0].get("run_id"))
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most runs shown.")
 @connection_options
 @json_option
-def runs(connection: Connection, limit: int, as_json: bool) -> None:
-    """The runs, newest first."""
+@click.pass_context
+def runs(ctx: click.Context, connection: Connection, limit: int, as_json: bool) -> None:
+    """The runs, newest first; `runs delete` removes one."""
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = connection
+        return
     document = ask(connection, lambda client: client.get("/runs", limit=limit))
     if as_json:
         print_json(document)
         return
     print_table(_COLUMNS, ([run.get(name) for name in _COLUMNS] for run in listed(document, "runs")))
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option("--unexported", is_flag=True, help="Delete it though no backup and no export holds it.")
+@connection_options
+@json_option
+def delete(connection: Connection, run_id: str, unexported: bool, as_json: bool) -> None:
+    """Delete the file of the finished run RUN_ID; what the run was stays in the list."""
+    query = {"unexported": "true"} if unexported else {}
+    run = ask(connection, lambda client: client.send("DELETE", f"/runs/{quoted(run_id)}", **query))
+    if as_json:
+        print_json(run)
+        return
+    click.echo(f"run {run.get('run_id', run_id)} is {run.get('state', 'deleted')}")
 
 
 @click.command()

@@ -23,7 +23,8 @@ _TOLD = ("unusual", "rate_cv", "rate_cv_sigma", "rate_cv_basis", "rate_cv_means"
 
 def status(document: dict[str, Any]) -> Group:
     """The parts as a table, under one line that says the whole."""
-    return Group(_headline(document), _parts(document, with_values=True), _cell_line(document), *_science(document))
+    table = _parts(document, with_values=True)
+    return Group(_headline(document), table, _cell_line(document), *_selftest(document), *_science(document))
 
 
 def board(document: dict[str, Any], frames_per_s: float | None, events: list[dict[str, Any]], problem: str) -> Group:
@@ -55,6 +56,10 @@ def _headline(document: dict[str, Any]) -> Text:
         text.append(f", {shown(run.get('frames'))} frames, {shown(run.get('particles'))} particles")
     else:
         text.append("  no run")
+    disk = section(document, "disk")
+    if isinstance(disk.get("free_mb"), int | float):
+        hours = disk.get("full_in_h")
+        text.append(f"  {disk['free_mb'] / 1000:.1f} GB free" + (f", full in {hours:.1f} h" if hours else ""))
     return text.append(f"  {shown(document.get('utc'))}", style="dim")
 
 
@@ -82,6 +87,19 @@ def _cell_line(document: dict[str, Any]) -> Text:
         if values.get(name) is not None:
             text.append(f"  {name.rsplit('_', 1)[0] if unit else name} {shown(values[name])} {unit}".rstrip())
     return text.append(f"  {cell['detail']}") if cell.get("detail") else text
+
+
+def _selftest(document: dict[str, Any]) -> list[Text]:
+    """The last self-test: its outcome and what did not pass."""
+    selftest = section(document, "selftest")
+    if not selftest:
+        return []
+    outcome = shown(selftest.get("outcome"))
+    text = Text.assemble("self-test ", (outcome, STATE_STYLES.get(outcome, "")))
+    for kind in ("failed", "warned"):
+        if selftest.get(kind):
+            text.append(f"  {kind}: {', '.join(map(str, selftest[kind]))}")
+    return [text.append(f"  {shown(selftest.get('utc'))}", style="dim")]
 
 
 def _camera_line(document: dict[str, Any], frames_per_s: float | None) -> Text:

@@ -37,6 +37,8 @@ class ClockWatch:
         self._wall_s = wall_s
         self._task: asyncio.Task[None] | None = None
         self.steps = 0
+        self.moved_s = 0.0
+        """Sum of all steps."""
 
     async def start(self) -> None:
         """Begin to watch."""
@@ -58,6 +60,7 @@ class ClockWatch:
                 continue
             if before_s is not None and abs(now_s - before_s) > self._threshold_s:
                 self.steps += 1
+                self.moved_s += now_s - before_s
                 self._on_step(now_s - before_s)
             before_s = now_s
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +19,21 @@ from typing import Any
 
 import psutil
 
-from daemon.diagnostics.selftest import machine_checks, report, run_check
+from daemon.diagnostics.checks.table import Site, machine_checks
+from daemon.diagnostics.selftest import report, run_check
+from daemon.store.paths import StateLayout
+from daemon.store.reader import CatalogueReader
 
 FILE_TAIL_BYTES = 5_000_000
 COMMAND_TIMEOUT_S = 10.0
 MAX_LISTED_FILES = 2000
-MIN_FREE_MB = 200
+MAX_LISTED_ROWS = 200
+
+KERNEL_JOURNAL = ["journalctl", "-k", "-n", "2000", "-o", "short-iso-precise", "--no-pager"]
+USB_FILES = (
+    "idVendor", "idProduct", "manufacturer", "product", "serial", "speed", "version", "busnum", "devnum",
+    "bDeviceClass", "bMaxPower", "authorized", "urbnum", "power/runtime_status",
+)  # fmt: skip
 
 
 def versions() -> dict[str, Any]:
@@ -48,9 +58,22 @@ def _os_release() -> str:
         return platform.platform()
 
 
-def selftest(state_dir: Path) -> dict[str, Any]:
+def selftest(site: Site) -> dict[str, Any]:
     """The checks that need no running daemon."""
-    return report([run_check(check) for check in machine_checks(state_dir, MIN_FREE_MB)])
+    return report([run_check(check) for check in machine_checks(site)])
+
+
+def catalogue(state_dir: Path) -> dict[str, Any]:
+    """The newest runs, faults and control actions that the catalogue knows. Raises `StoreError`."""
+    path = StateLayout(state_dir).catalogue
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    with CatalogueReader(path) as reader:
+        return {
+            "runs": [asdict(run) for run in reader.runs(MAX_LISTED_ROWS)],
+            "faults": reader.faults(MAX_LISTED_ROWS),
+            "audit": reader.audit(MAX_LISTED_ROWS),
+        }
 
 
 def machine(state_dir: Path) -> dict[str, Any]:
@@ -76,7 +99,10 @@ def listing(state_dir: Path) -> str:
     """Size, time of change, mode and name of every file, the first `MAX_LISTED_FILES` of them."""
     lines = [f"{state_dir}"]
     for path in _walk(state_dir):
-        state = path.lstat()
+        try:
+            state = path.lstat()
+        except FileNotFoundError:  # removed meanwhile
+            continue
         changed = datetime.fromtimestamp(state.st_mtime, UTC).isoformat(timespec="seconds")
         lines.append(f"{state.st_size:>14} {changed} {oct(state.st_mode & 0o7777)} {path.relative_to(state_dir)}")
         if len(lines) > MAX_LISTED_FILES:
@@ -88,7 +114,7 @@ def listing(state_dir: Path) -> str:
 def _walk(directory: Path) -> Iterator[Path]:
     for path in sorted(directory.iterdir()):
         yield path
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and os.access(path, os.R_OK | os.X_OK):
             yield from _walk(path)
 
 
@@ -97,9 +123,7 @@ def usb_devices() -> str:
     lines = []
     for device in sorted(Path("/sys/bus/usb/devices").iterdir()):
         values = {
-            name: (device / name).read_text(errors="replace").strip()
-            for name in ("idVendor", "idProduct", "manufacturer", "product", "serial", "speed", "bDeviceClass")
-            if (device / name).exists()
+            name: (device / name).read_text(errors="replace").strip() for name in USB_FILES if (device / name).exists()
         }
         if "idVendor" in values:
             lines.append(f"{device.name} {json.dumps(values)}")
@@ -123,6 +147,24 @@ def output(command: list[str]) -> str:
     if done.returncode != 0 and not done.stdout:
         raise ValueError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[:500]}")
     return done.stdout[-FILE_TAIL_BYTES:]
+
+
+def kernel_log(command: list[str]) -> str:
+    """Kernel messages by `command`; where it may not ask the kernel, as in the hardened unit, the journal's copy."""
+    try:
+        return output(command)
+    except (OSError, ValueError) as error:
+        text = _or_nothing(KERNEL_JOURNAL)
+        if not text.strip() or text.startswith("-- No entries"):
+            raise
+        return f"{text}(from the journal: {error})\n"
+
+
+def _or_nothing(command: list[str]) -> str:
+    try:
+        return output(command)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
 
 
 def json_lines(path: Path) -> list[Any]:

@@ -115,17 +115,24 @@ class Sink:
         """Release what is held; idempotent."""
 
 
+def readable(fields: dict[str, Any]) -> str:
+    """An entry for people; traceback lines carry a bar, so that none looks like a line of its own."""
+    utc, level, logger, message = (
+        one_line(str(fields.get(name, ""))) for name in ("utc", "level", "logger", "message")
+    )
+    lines = [f"{utc[:23]}Z {level:<8}{logger}: {message}"]
+    lines += [f"    | {one_line(line)}" for line in str(fields.get("exception", "")).splitlines()]
+    return "\n".join(lines)
+
+
 class ConsoleSink(Sink):
-    """Readable lines; traceback lines carry a bar, so that none looks like a line of its own."""
+    """Readable lines on a stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, entry: LogEntry) -> None:
-        fields = entry.fields
-        lines = [f"{fields['utc'][:23]}Z {fields['level']:<8}{fields['logger']}: {fields['message']}"]
-        lines += [f"    | {one_line(line)}" for line in fields.get("exception", "").splitlines()]
-        self._stream.write("\n".join(lines) + "\n")
+        self._stream.write(readable(entry.fields) + "\n")
         self._stream.flush()
 
 

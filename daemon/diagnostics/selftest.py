@@ -1,35 +1,32 @@
-"""Running the checks: all at once, each with a deadline, every outcome a result."""
+"""Running the checks: all at once, each with a deadline, every outcome a result. Once by itself after each start."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 from daemon.diagnostics.checks.base import SEVERITY, Check, CheckResult
-from daemon.diagnostics.checks.clock import Clock
-from daemon.diagnostics.checks.free_space import FreeSpace
-from daemon.diagnostics.checks.kernel_cache import KernelCache
-from daemon.diagnostics.checks.sqlite_version import SqliteVersion
-from daemon.diagnostics.checks.state_directory import StateDirectory
 
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 10.0  # a healthy check takes milliseconds; a dying disk takes for ever
-
-
-def machine_checks(state_dir: Path, min_free_mb: int) -> list[Check]:
-    """The checks that need no running daemon."""
-    return [StateDirectory(state_dir), FreeSpace(state_dir, min_free_mb), SqliteVersion(), KernelCache(), Clock()]
+SETTLE_S = 30.0  # a camera that is going to deliver does within this, on the slowest machine tried
+SETTLE_POLL_S = 0.5
 
 
 class SelfTest:
-    """The checks and their last results. `on_result(check, severity)` feeds the metrics."""
+    """The checks and their last results. `on_result(check, severity)` feeds the metrics.
+
+    `start` runs them once, as soon as `settled()` or after `SETTLE_S`: what fails is logged and shown, and stops
+    nothing. What makes a start dangerous or pointless has refused it before.
+    """
 
     def __init__(
         self,
@@ -37,24 +34,65 @@ class SelfTest:
         *,
         deadline_s: float = DEADLINE_S,
         on_result: Callable[[str, int], None] = lambda check, severity: None,
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._checks = list(checks)
         self._deadline_s = deadline_s
         self._on_result = on_result
+        self._settled = settled
         self._hanging: dict[str, threading.Thread] = {}
+        self._turn = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
         self.last: dict[str, Any] | None = None
         """The last report, None before the first run."""
 
     async def run(self) -> dict[str, Any]:
-        """Run every check; ``{"outcome": worst, "checks": [{name, outcome, measured, limit, remedy}]}``.
+        """Run every check; ``{"outcome": worst, "utc": when, "checks": [{name, outcome, measured, limit, remedy}]}``.
 
-        A check that misses its deadline fails; as long as it hangs it is not started again.
+        A check that misses its deadline fails; as long as it hangs it is not started again. One run at a time.
         """
-        results = await asyncio.gather(*(self._run_one(check) for check in self._checks))
-        for result in results:
-            self._on_result(result.name, SEVERITY[result.outcome])
-        self.last = report(results)
-        return self.last
+        async with self._turn:
+            results = await asyncio.gather(*(self._run_one(check) for check in self._checks))
+            for result in results:
+                self._on_result(result.name, SEVERITY[result.outcome])
+            self.last = report(results) | {"utc": datetime.now(UTC).isoformat(timespec="seconds")}
+            return self.last
+
+    async def start(self) -> None:
+        """Begin the self-test of this start; returns at once."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._after_start(), name="selftest-at-start")
+
+    async def stop(self) -> None:
+        """Give it up when it is not over; idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def summary(self) -> dict[str, Any] | None:
+        """The last result for the status: outcome, when, and the names of what failed and warned."""
+        last = self.last
+        if last is None:
+            return None
+        names = {
+            outcome: [check["name"] for check in last["checks"] if check["outcome"] == outcome]
+            for outcome in ("fail", "warn")
+        }
+        return {"outcome": last["outcome"], "utc": last["utc"], "failed": names["fail"], "warned": names["warn"]}
+
+    async def _after_start(self) -> None:
+        deadline_s = time.monotonic() + SETTLE_S
+        while True:
+            if self._settled() or time.monotonic() > deadline_s:
+                break
+            await asyncio.sleep(SETTLE_POLL_S)
+        result = await self.run()
+        for check in result["checks"]:
+            if check["outcome"] != "pass":
+                level = logging.ERROR if check["outcome"] == "fail" else logging.INFO
+                log.log(level, "self-test: %(name)s: %(outcome)s: %(measured)s, wanted: %(limit)s. %(remedy)s", check)
+        log.info("the self-test of this start: %s", result["outcome"])
 
     async def _run_one(self, check: Check) -> CheckResult:
         limit = f"an answer within {self._deadline_s:g} s"

@@ -1,4 +1,4 @@
-"""Regular measurements of the process itself: event loop lag and memory."""
+"""Regular measurements of the process itself: event loop lag, memory, bytes written."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Vitals:
         self._tasks: list[asyncio.Task[None]] = []
         self.resident_bytes: dict[str, int] = {}
         """Resident memory by process, as last measured."""
+        self._written: dict[tuple[str, int], int] = {}
 
     @property
     def worst_lag_s(self) -> float:
@@ -61,6 +62,9 @@ class Vitals:
             self.resident_bytes = await asyncio.to_thread(resident_bytes, self._processes())
             for name, size_bytes in self.resident_bytes.items():
                 self._metrics.resident_memory(name, size_bytes)
+            for (name, pid), count in (await asyncio.to_thread(written_bytes, self._processes())).items():
+                self._metrics.storage_written(name, max(0, count - self._written.get((name, pid), 0)))
+                self._written[name, pid] = count
             await asyncio.sleep(MEMORY_PERIOD_S)
 
 
@@ -71,5 +75,16 @@ def resident_bytes(processes: dict[str, int]) -> dict[str, int]:
         try:
             found[name] = psutil.Process(pid).memory_info().rss
         except psutil.Error:  # it ended
+            continue
+    return found
+
+
+def written_bytes(processes: dict[str, int]) -> dict[tuple[str, int], int]:
+    """Bytes that each process that still lives has sent to storage, by name and pid. Blocking."""
+    found = {}
+    for name, pid in processes.items():
+        try:
+            found[name, pid] = psutil.Process(pid).io_counters().write_bytes
+        except (psutil.Error, OSError):  # it ended, or the system does not tell
             continue
     return found

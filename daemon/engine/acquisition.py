@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.engine.ring import SCRATCH, FrameRing
@@ -18,6 +18,8 @@ POLL_S = 0.25  # how soon a stop or a setting is noticed while no frame comes
 SETTLE_S = 10.0  # memory of a backlog is kept this long: another often follows
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 8.0  # a hub reset takes about 8 s; asking more often only fills the log
+REMEDIES = ("clear", "restart", "reset")
+"""What drivers call the steps by which they mend a camera, in their `counts`."""
 
 
 class Acquisition(threading.Thread):
@@ -55,6 +57,14 @@ class Acquisition(threading.Thread):
         self.dropped: Counter[str] = Counter()
         self.last_host_t_s = float("nan")
         self._lent: set[int] = set()
+        self._counts: tuple[Counter[str], Mapping[str, int]] = (Counter(), {})
+        """Of cameras that were closed, and of the open one; replaced as a whole, as other threads read it."""
+
+    @property
+    def remedies(self) -> dict[str, int]:
+        """How often the driver tried each step to mend its camera. Any thread."""
+        before, now = self._counts
+        return {name: before[name] + now.get(name, 0) for name in REMEDIES}
 
     def quit(self) -> None:
         """Ask the thread to end; `join` it after."""
@@ -109,6 +119,7 @@ class Acquisition(threading.Thread):
         camera: Camera | None = None
         try:
             camera = build_driver(DRIVERS, self._driver, self._options)
+            self._counts = (self._counts[0], getattr(camera, "counts", {}))
             self.info = camera.open()
             size = self.info.pixel_format.payload_bytes(self.info.height_px, self.info.width_px)
             if self.ring is None or self.ring.slot(0).size != size:
@@ -122,6 +133,7 @@ class Acquisition(threading.Thread):
             if camera is not None:
                 camera.close()
                 self._reclaim(camera)
+                self._counts = (Counter(self.remedies), {})
         return None
 
     def _lend(self, camera: Camera, ring: FrameRing) -> None:

@@ -37,7 +37,7 @@ class EngineHost:
     """Owns the engine process. Callbacks run on the event loop and must not block.
 
     `on_batch(batch)`, `on_camera(kind, fields)` with kind `open`, `lost` or `ended`, `on_restart()` after a new engine
-    is ready, `on_progress(text)` while kernels compile.
+    is ready, `on_progress(text)` while kernels compile, `on_fault(code, detail, remedy)` of engine and camera.
     """
 
     def __init__(self, camera: CameraSettings, engine: EngineSettings) -> None:
@@ -61,10 +61,13 @@ class EngineHost:
         self._preview_lock = asyncio.Lock()
         self.book = EngineBook()
         self.restarts = 0
+        self.camera_opens = 0
+        """How often a camera was opened, by all engines."""
         self.info: CameraInfo | None = None
         self.on_batch: Callable[[MeasureBatch], None] = lambda batch: None
         self.on_camera: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None
         self.on_restart: Callable[[], None] = lambda: None
+        self.on_fault: Callable[[str, str, str], None] = lambda code, detail, remedy: None
         self.on_progress: Callable[[str], None] = lambda text: None
         self.on_calibration: Callable[[str, np.ndarray, dict[str, float]], Awaitable[None]] = _forget
 
@@ -267,6 +270,7 @@ class EngineHost:
             fields["notes"] = tuple(fields.get("notes", ()))
             self.info = CameraInfo(**{**fields, **message.arrays})
             self._camera_problem = None
+            self.camera_opens += 1
             self._camera_open.set()
             for note in self.info.notes:
                 log.warning("camera: %s", note)
@@ -279,6 +283,8 @@ class EngineHost:
         else:
             self._camera_open.clear()
         self._camera_problem = {name: str(fields[name]) for name in ("reason", "detail", "remedy")}
+        if message.kind != "ended":
+            self.on_fault(*self._camera_problem.values())
         self.on_camera("ended" if message.kind == "ended" else "lost", fields)
 
     async def _supervise(self) -> None:
@@ -289,16 +295,17 @@ class EngineHost:
             if problem is None:
                 continue
             log.error("%s", problem.detail)
+            self.on_fault(problem.code, problem.detail, problem.remedy)
+            self._state, self._problem = "starting", problem  # at once: one that hangs takes a while to end
             await self._end_process()
             self.book.engine_ended()
-            self._problem, self._camera_problem = problem, None
+            self._camera_problem = None
             if not self._may_restart():
                 self._state = "failed"
-                self._problem = EngineError(
-                    EngineReason.GAVE_UP, f"{problem.detail}; {self._engine.max_restarts} restarts did not help"
-                )
+                detail = f"{problem.detail}; {self._engine.max_restarts} restarts did not help"
+                self._problem = gave_up = EngineError(EngineReason.GAVE_UP, detail)
+                self.on_fault(gave_up.code, detail, gave_up.remedy)
                 return
-            self._state = "starting"
             self.restarts += 1
             await self._spawn()
             self._begin(self._announce(), "engine-announce")

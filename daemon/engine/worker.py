@@ -202,6 +202,7 @@ class Worker(threading.Thread):
             "ring_depth": depth,
             "ring_bound": ring.slots if ring is not None else 0,
             "link_depth": self._outbox.depth,
+            "remedies": acquisition.remedies,
             "busy_s": self._busy_s,
             "last_frame_host_t_s": acquisition.last_host_t_s,
             "cpu_s": time.process_time(),

@@ -124,12 +124,13 @@ class Aftermath:
         self.wounds: list[Wound] = []
         self._looked_t_s = -np.inf
 
-    def add(self, crack: Settled, particle_id: int, body: Anatomy | None, lookback: Lookback) -> None:
-        """Follow a particle from its crack on; without shapes there is nothing to follow."""
+    def add(self, crack: Settled, particle_id: int, body: Anatomy | None, before: np.ndarray) -> None:
+        """Follow a particle from its crack on, `before` (FEATURES,) it its parts; without shapes there is nothing to
+        follow.
+        """
         left, index = crack.shapes, crack.suspect.detection.index
         if left is None or body is None:
             return
-        before = lookback.before(index, crack.step.t_s)
         columns, pieces = body.of_crack(left.normal, left.offset_px)
         centres_px, areas_px = body.sides(left.normal, left.offset_px)
         amount = np.linalg.lstsq(columns, crack.change, rcond=None)[0]

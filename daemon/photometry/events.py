@@ -22,6 +22,7 @@ from daemon.photometry.classify import (
 )
 from daemon.photometry.contrast import Contrasts
 from daemon.photometry.derive import SocTable
+from daemon.photometry.held import HeldCracks, Scar, scar
 from daemon.photometry.phases import PhaseTracker
 from daemon.photometry.settle import Settled, Settling, is_crack
 
@@ -34,6 +35,7 @@ class EventReader:
     def __init__(self, masks: MaskSet, lost_after_s: float) -> None:
         particle_id = self._particle_id = np.asarray(masks.particle_id)
         self._settling = Settling(masks)
+        self._held = HeldCracks()
         self._aftermath = Aftermath()
         self._bubbles = Bubbles(masks)
         self._instrument = InstrumentEvents()
@@ -96,7 +98,7 @@ class EventReader:
         self._settling.lookback.add(part, k, facts.t_s)
         for detection, onset_t_s in self._settling.look_again(facts):
             self._settling.add(detection, onset_t_s, facts)
-        own += self._told(self._settling.due(facts))
+        own += self._told(self._settling.due(facts)) + self._stayed(facts)
         events += self._bubbles.due(facts, self._settling.lookback)
         own += self._aftermath.look(facts.t_s, facts.host_t_s, self._settling.lookback)
         if self.phases.active:
@@ -109,6 +111,7 @@ class EventReader:
         if not self._facts:
             return self._instrument.finish()
         told = self._told(self._settling.flush(self._facts[-1]))
+        told += [self._cracked(each) for each in self._held.flush(self._facts[-1], self._settling.lookback)]
         passing = self._bubbles.finish(self._facts[-1], self._settling.lookback)
         return passing + self._budget.admit(told) + self._instrument.finish()
 
@@ -131,13 +134,30 @@ class EventReader:
                 if not (shaken or common):
                     self._bubbles.touch(each, self._settling.lookback)
                 continue
-            identity = int(self._particle_id[index])
-            closes = not crack and each.step.size > 0 and self._aftermath.closes(each)
-            own.append(step_event(each, identity, CLOSED if closes else CRACK if crack else STEP))
-            if crack:
-                self.cracks_t_s[index] = each.step.t_s
-                self._aftermath.add(each, identity, self._settling.anatomy(index), self._settling.lookback)
+            body = self._settling.anatomy(index)
+            if not crack:
+                closes = each.step.size > 0 and self._aftermath.closes(each)
+                own.append(step_event(each, int(self._particle_id[index]), CLOSED if closes else STEP))
+            elif each.near_passing and body is not None:
+                self._held.add(scar(each, body, self._settling.lookback))
+            else:
+                own.append(self._cracked(scar(each, body, self._settling.lookback)))
         return own
+
+    def _stayed(self, facts: FrameFacts) -> list[Event]:
+        """Cracks seen beside an object that have outlasted it by this frame; the others were the object."""
+        stayed, gone = self._held.due(facts, self._settling.lookback)
+        for each in gone:
+            self._bubbles.touch(each, self._settling.lookback)
+        return [self._cracked(each) for each in stayed]
+
+    def _cracked(self, each: Scar) -> Event:
+        crack = each.crack
+        index = crack.suspect.detection.index
+        identity = int(self._particle_id[index])
+        self.cracks_t_s[index] = crack.step.t_s
+        self._aftermath.add(crack, identity, each.body, each.before)
+        return step_event(crack, identity, CRACK)
 
 
 def _by_place(batch: MeasureBatch) -> dict[int, list[Detection]]:

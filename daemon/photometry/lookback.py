@@ -25,6 +25,7 @@ DATING_FRAMES = 16
 """How far from where the detector saw it an onset is looked for."""
 SETTLED_FRAMES = 2
 """After an onset that is dated a frame too early, or is half-way in one."""
+EARLY_S, EARLY_FRAMES = 6.0, 20
 LEAST_SIDE = 3
 """Frames on either side of a step."""
 
@@ -151,6 +152,16 @@ class Lookback:
         known = (self._t_s[rows % FRAMES] < onset_t_s) & np.isfinite(parts).all(axis=1)
         return parts[known][-20:].mean(axis=0) if known.any() else np.full(FEATURES, np.nan)
 
+    def early(self, index: int, onset_t_s: float) -> np.ndarray:
+        """(FEATURES,) mean of a particle's parts some seconds before `onset_t_s`, as far as frames are kept: not of
+        the last ones, over which an object's rim may have stood already; NaN without any.
+        """
+        rows = self._rows(PART_FRAMES)
+        parts, t_s = self._parts[rows % PART_FRAMES, index].astype(float), self._t_s[rows % FRAMES]
+        known = parts[(t_s >= onset_t_s - EARLY_S) & (t_s < onset_t_s) & np.isfinite(parts).all(axis=1)]
+        count = min((len(known) + 1) // 2, EARLY_FRAMES)
+        return known[:count].mean(axis=0) if count else np.full(FEATURES, np.nan)
+
     def latest(self, index: int, since_t_s: float) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts since then, in electrons and electrons times px; NaN without any."""
         rows = self._rows(PART_FRAMES)
@@ -158,6 +169,10 @@ class Lookback:
         parts = self._parts[rows % PART_FRAMES, index].astype(float)
         recent = parts[np.isfinite(parts).all(axis=1)]
         return recent.mean(axis=0) if len(recent) else np.full(FEATURES, np.nan)
+
+    def newest(self, index: int, frames: int) -> np.ndarray:
+        """(FEATURES,) mean of a particle's parts over the last `frames`, as `latest`; NaN where one is not known."""
+        return self._parts[self._rows(frames) % PART_FRAMES, index].mean(axis=0, dtype=float)
 
     def step(self, index: int, onset_t_s: float, others_t_s: list[float]) -> Step | None:
         """A particle's step near `onset_t_s`: a straight line, or a parabola, with a step there, and with steps at

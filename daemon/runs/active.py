@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from daemon.cell.samples import CellRow
 from daemon.engine.measures import MeasureBatch
-from daemon.errors import RunError, RunReason
+from daemon.errors import RunError, RunReason, StoreError
 from daemon.events import Event
 from daemon.parts import RunSummary
 from daemon.photometry.clock import ClockRelation
@@ -50,6 +51,7 @@ class ActiveRun:
         self.reference: Reference | None = None
         """What the masks were found in, and are compiled from again when they are edited."""
         self.dropped_frames = 0
+        self._offered_frames = self._digested_frames = 0
         self.running = asyncio.Event()
         self.finished = asyncio.Event()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -79,9 +81,16 @@ class ActiveRun:
             self.clock.start(batch.camera_t0_s)
         if self.clock is not None:
             self.clock.add_frame(float(batch.t_s[-1]), float(batch.host_t_s[-1]))
-        if not self._offer(lambda recorder: recorder.add(batch)):
+        if self._offer(lambda recorder: self._digest_batch(recorder, batch)):
+            self._offered_frames += len(batch)
+        else:
             self.dropped_frames += len(batch)
-            self._writer.put_drop("science", "full", len(batch), float(batch.t_s[0]))
+            with contextlib.suppress(StoreError):  # no room for the row either: the count tells
+                self._writer.put_drop("science", "full", len(batch), float(batch.t_s[0]))
+
+    def _digest_batch(self, recorder: Recorder, batch: MeasureBatch) -> None:
+        recorder.add(batch)
+        self._digested_frames += len(batch)
 
     def add_rows(self, rows: list[CellRow]) -> None:
         """Queue cell rows, dated by the run's clock as soon as that is known."""
@@ -156,6 +165,11 @@ class ActiveRun:
     def close(self) -> None:
         """End the science thread."""
         self._thread.shutdown(wait=False)
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames of batches that the science thread has not digested; once it has ended, it never will."""
+        return self._offered_frames - self._digested_frames
 
     @property
     def depth(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,11 +27,11 @@ from daemon.parts import CellControl, RunState, RunSummary
 from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun, Ending
+from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
 from daemon.runs.setup import RunSetup, stored
 from daemon.store.paths import StateLayout
-from daemon.store.reader import CatalogueReader
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
 
@@ -72,6 +74,9 @@ class RunManager:
         self._dropped_before = 0
         self._last_frame_s = NAN
         self._camera_away = False
+        self._known = KnownRuns(paths)
+        self.unclaimed_frames = 0
+        """Measured frames that no run could take: they came after its end, or its science had ended before them."""
         self.problem: InstrumentError | None = None
         """Why the latest run failed; None after one that did not."""
 
@@ -101,12 +106,24 @@ class RunManager:
         self._starting = True
         try:
             summary = await asyncio.to_thread(self._new_run, recipe)
-            await stored(self._writer.record_run(summary))
+            await self._enter(summary)
         finally:
             self._starting = False
         self._active = ActiveRun(summary, recipe, self._writer)
         self._task = asyncio.create_task(self._life(self._active), name=f"run-{summary.run_id}")
         return summary
+
+    async def _enter(self, summary: RunSummary) -> None:
+        """Put the run into the catalogue. A disk that is too slow may do so after all: then as one that never began."""
+        try:
+            await stored(self._writer.record_run(summary))
+        except StoreError as error:
+            ended_utc = datetime.now(UTC).isoformat()
+            summary = replace(summary, state="failed", ended_utc=ended_utc, reason=error.code, detail=error.detail)
+            self._known.remember(summary)
+            with contextlib.suppress(StoreError):
+                self._writer.record_run(summary)
+            raise
 
     async def stop(self, run_id: str, reason: str = "") -> RunSummary:
         """End the run: cell off first, everything measured stored. Raises `RunError`."""
@@ -152,20 +169,25 @@ class RunManager:
 
     async def list(self, limit: int = 100) -> Summaries:
         """Newest first."""
-        return await asyncio.to_thread(self._read_runs, limit)
+        found = await asyncio.to_thread(self._known.newest, limit)
+        active = self._active
+        if active is None:
+            return found
+        return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
 
     async def get(self, run_id: str) -> RunSummary:
         """Raises `RunError` (NOT_FOUND)."""
         if self._active is not None and self._active.summary.run_id == run_id:
             return self._fresh(self._active)
-        found = await asyncio.to_thread(self._read_run, run_id)
+        found = await asyncio.to_thread(self._known.find, run_id)
         if found is None:
             raise RunError(RunReason.NOT_FOUND, f"there is no run '{run_id}'")
         return found
 
     def current(self) -> RunSummary | None:
         """The run in progress, if any."""
-        return self._fresh(self._active) if self._active is not None else None
+        active = self._active  # asked from other threads too
+        return self._fresh(active) if active is not None else None
 
     def live_states(self) -> np.ndarray | None:
         """(P,) indices into `PARTICLE_STATES`."""
@@ -195,10 +217,12 @@ class RunManager:
             self._active.add_rows(rows)
 
     def on_cell_event(self, event: Event) -> None:
-        """An event of the cell, dated by the potentiostat's clock."""
+        """An event of the cell, dated by the potentiostat's clock. Raises `StoreError` when it cannot be kept."""
         clock = self._active.clock if self._active is not None else None
         convert = clock.run_time if clock is not None else lambda _: NAN
-        self.record(replace(event, t_s=convert(event.t_s), detected_t_s=convert(event.detected_t_s)))
+        kept = self._record(replace(event, t_s=convert(event.t_s), detected_t_s=convert(event.detected_t_s)))
+        if kept is not None and kept.done() and (error := kept.exception()) is not None:
+            raise error
 
     def on_experiment_end(self, end: ExperimentEnd) -> None:
         """The experiment ended: by itself (reason empty), by an operator, a limit or a fault."""
@@ -207,23 +231,27 @@ class RunManager:
             active.end(Ending(end.reason, end.detail))
 
     def record(self, event: Event) -> None:
-        """Store and publish one of the instrument's own events; dated now when it carries no time."""
+        """Store and publish one of the instrument's own events; dated now when it carries no time. Never raises."""
+        self._record(event)
+
+    def _record(self, event: Event) -> Future[Any] | None:
         active = self._active
         if active is not None and active.recorder is not None:
             t_s = active.t_s
             dated = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
             active.add_events([dated])
-            return
+            return None
         if self._loop is None:  # not open yet, and the cell was found on
             self._loop = asyncio.get_running_loop()
-        future = self._writer.put_events([event])
+        future = _taken(self._writer.put_events, [event])
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
+        return future
 
     def record_drop(self, stage: str, reason: str, count: int) -> None:
         """Frames lost before they were measured: a row of the run in progress."""
         active = self._active
         if active is not None and active.recorder is not None and active.running.is_set():
-            self._writer.put_drop(stage, reason, count, active.t_s if active.recorder.frames else 0.0)
+            _taken(self._writer.put_drop, stage, reason, count, active.t_s if active.recorder.frames else 0.0)
 
     def fail(self, error: InstrumentError) -> None:
         """End the run in progress because of a fault elsewhere (the store's, say)."""
@@ -248,7 +276,8 @@ class RunManager:
     def _on_batch(self, batch: MeasureBatch) -> None:
         self._last_frame_s = float(batch.host_t_s[-1])
         active = self._active
-        if active is None:
+        if active is None:  # an engine that did not hear of the run's end
+            self.unclaimed_frames += len(batch)
             return
         is_first = not np.isfinite(active.camera_t0_s)
         active.add_batch(batch)
@@ -260,7 +289,7 @@ class RunManager:
         ago_s = time.monotonic() - float(batch.host_t_s[0])
         started = datetime.now(UTC) - timedelta(seconds=ago_s)
         self._update(active, started_utc=started.isoformat())
-        self._writer.set_metadata({"started_utc": started.isoformat()})
+        _taken(self._writer.set_metadata, {"started_utc": started.isoformat()})
 
     def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
         silence_s = time.monotonic() - self._last_frame_s
@@ -345,7 +374,9 @@ class RunManager:
             state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")
         digest.cancel()
         await asyncio.gather(digest, return_exceptions=True)
-        self._update(
+        if left := active.waiting_frames:
+            _taken(self._writer.put_drop, "science", "no_run", left, _or_zero(active.t_s))
+        recorded = self._update(
             active,
             state=state,
             ended_utc=datetime.now(UTC).isoformat(),
@@ -353,9 +384,12 @@ class RunManager:
             detail=ending.detail,
             frames=active.recorder.frames if active.recorder is not None else 0,
         )
-        await _try("closing the run", stored(self._writer.close_run()))
+        if not await _try("the end of the run", stored(recorded)):
+            self._known.remember(active.summary)
+        await _try("closing the run", stored(_taken(self._writer.close_run)))
         active.close()
         self._dropped_before += active.dropped_frames
+        self.unclaimed_frames += active.waiting_frames
         self._active = None
         active.finished.set()
         log.info("run %s: %s %s", active.summary.run_id, state, ending.detail)
@@ -374,13 +408,12 @@ class RunManager:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    def _update(self, active: ActiveRun, **changes: Any) -> None:
+    def _update(self, active: ActiveRun, **changes: Any) -> Future[None]:
         active.summary = replace(active.summary, **changes)
         if active.recorder is None:
             # not yet, or never, as far as a file: the catalogue still tells that it was tried
-            self._writer.record_run(active.summary)
-        else:
-            self._writer.update_run(active.summary.run_id, **changes)
+            return _taken(self._writer.record_run, active.summary)
+        return _taken(self._writer.update_run, active.summary.run_id, **changes)
 
     def _publish(self, events: Events) -> None:
         """Called in the writer's thread after the commit."""
@@ -402,7 +435,7 @@ class RunManager:
         started = datetime.now(UTC)
         stem = started.strftime("%Y%m%dT%H%M%SZ")
         names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-        run_id = next(n for n in names if not self._paths.run_path(n).exists() and self._read_run(n) is None)
+        run_id = next(n for n in names if not self._paths.run_path(n).exists() and self._known.find(n) is None)
         return RunSummary(
             run_id, recipe.name or run_id, "preparing", started.isoformat(), None, self._paths.run_path(run_id),
             recipe.model_dump(mode="json"),
@@ -415,17 +448,20 @@ class RunManager:
         frames = active.recorder.frames if active.recorder is not None else 0
         return replace(active.summary, frames=frames)
 
-    def _read_runs(self, limit: int) -> Summaries:
-        with CatalogueReader(self._paths.catalogue) as catalogue:
-            found = catalogue.runs(limit)
-        active = self._active
-        if active is None:
-            return found
-        return [self._fresh(active), *(run for run in found if run.run_id != active.summary.run_id)]
 
-    def _read_run(self, run_id: str) -> RunSummary | None:
-        with CatalogueReader(self._paths.catalogue) as catalogue:
-            return catalogue.run(run_id)
+def _taken(put: Callable[..., Future[Any]], *arguments: Any, **named: Any) -> Future[Any]:
+    """The store's future; one that failed when its queue is full or closed: what follows must happen all the same."""
+    try:
+        return put(*arguments, **named)
+    except StoreError as error:
+        log.error("%s", error)
+        refused: Future[Any] = Future()
+        refused.set_exception(error)
+        return refused
+
+
+def _or_zero(t_s: float) -> float:
+    return t_s if np.isfinite(t_s) else 0.0
 
 
 async def _try(what: str, work: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.store.codec import checksum, decode_column, encode_particle_column, pack_array, unpack_array
+from daemon.store.codec import checksum, decode_column, encode_particle_column, matches, pack_array, unpack_array
 from daemon.store.rows import replace_rows, to_json
 
 BINS = 8
@@ -61,9 +61,14 @@ def _row(given: dict[str, Any]) -> dict[str, Any]:
     return row | {"crc32": checksum(row["bins"], *(row[name] for name in _BOUND))}
 
 
+def is_sound(row: dict[str, Any]) -> bool:
+    """Whether a stored row matches its CRC."""
+    return matches(row["bins"], row["crc32"], *(row[name] for name in _BOUND))
+
+
 def axial_blocks(rows: Sequence[dict[str, Any]], indices: Sequence[int] | np.ndarray | None) -> AxialBlocks:
     """Blocks of stored rows, of the particles at `indices`; damaged rows are left out. Raises `StoreError`."""
-    sound = [row for row in rows if checksum(row["bins"], *(row[name] for name in _BOUND)) == row["crc32"]]
+    sound = [row for row in rows if is_sound(row)]
     wide = max((row["particles"] for row in sound), default=0)
     wanted = np.arange(wide) if indices is None else np.asarray(indices, np.int64)
     t_s, drift = [np.empty(0)], [np.empty((0, DRIFT))]

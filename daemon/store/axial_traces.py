@@ -27,7 +27,7 @@ class AxialTraces:
     def __init__(
         self, reader: RunReader, ids: np.ndarray, indices: np.ndarray, calibrations: Mapping[int, Mapping[str, Any]]
     ) -> None:
-        by_id = {row["particle_id"]: row for row in reader.axes()}
+        by_id = {row["particle_id"]: row for row in reader.axes(ids.tolist())}
         self._reader, self._indices = reader, indices
         self._rows = AxialRows([by_id.get(identity) for identity in ids.tolist()])
         self._table = SocTable(calibrations, len(ids))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from daemon.engine.measures import Clip
-from daemon.store.codec import checksum, pack_array, unpack_array
+from daemon.store.codec import checksum, matches, pack_array, unpack_array
 from daemon.store.rows import replace_rows, to_json
 from daemon.tables import CLIPS
 
@@ -48,7 +48,7 @@ def _row(of: tuple[int, Clip]) -> dict[str, Any]:
 
 def clip_of(row: dict[str, Any]) -> StoredClip | None:
     """The clip of a row; None when it is damaged."""
-    if checksum(row["pixels"], row["particle_id"], row["t_s"]) != row["crc32"]:
+    if not matches(row["pixels"], row["crc32"], row["particle_id"], row["t_s"]):
         return None
     shape = (row["looks"], row["height"], row["width"])
     pixels = unpack_array("clip", row["pixels"], "uint16", shape)

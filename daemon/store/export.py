@@ -43,8 +43,8 @@ def export_run(
 
     A file appears whole or not at all, replacing one of the same name. `particles` are ids; `from_s` and `to_s` are
     inclusive. What is not known is NaN in Parquet and Arrow floats, null in other columns, empty in CSV. Damaged chunks
-    are left out, with a warning. Memory does not grow with the run. `progress` is called with 0 to 1. Blocks; raises
-    `StoreError`.
+    and rows are left out, with a warning. Memory does not grow with the run. `progress` is called with 0 to 1. Blocks;
+    raises `StoreError`.
     """
     names = _checked_tables(tables)
     selection = Selection(None if particles is None else frozenset(particles), from_s, to_s)
@@ -57,6 +57,8 @@ def export_run(
             written[name] = _write_table(reader, name, selection, out_dir / f"{name}.{format}", report)
         if reader.corrupt_chunks:
             logger.warning("%d damaged chunks of %s were left out", reader.corrupt_chunks, run_path)
+        if reader.damaged_rows:
+            logger.warning("damaged rows of %s were left out: %s", run_path, reader.damage)
         return written
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -111,34 +112,44 @@ def _traces(reader: RunReader, selection: Selection, progress: Progress | None) 
         _report(progress, reader, chunk)
 
 
-@dataclass(frozen=True)
 class WantedParticles:
-    """The particles of an export: ids, chunk columns, and what turns their contrast into charge."""
+    """The particles of an export: ids, chunk columns, and what turns their contrast into charge, read when wanted."""
 
-    ids: np.ndarray
-    indices: np.ndarray
-    calibrations: dict[int, dict[str, Any]]
-    """By position in `indices`."""
-    layer_sigma_ratio: np.ndarray
-    """(K, 4), NaN where unknown."""
-    fronts: FrontTraces
-    axial: AxialTraces
+    def __init__(self, reader: RunReader, rows: list[dict[str, Any]], only: Iterable[int] | None) -> None:
+        self._reader, self._rows, self._only = reader, rows, only
+        self.ids = np.array([row["particle_id"] for row in rows], dtype=np.int64)
+        self.indices = np.array([row["particle_index"] for row in rows], dtype=np.int64)
 
     @classmethod
     def of(cls, reader: RunReader, selection: Selection) -> WantedParticles:
         """The selected particles of the run, by index."""
-        rows = [row for row in reader.particles() if selection.has_particle(row["particle_id"])]
-        by_id = {row["particle_id"]: row for row in reader.calibrations()}
-        found = {i: by_id[row["particle_id"]] for i, row in enumerate(rows) if row["particle_id"] in by_id}
-        ratio = np.full((len(rows), 4), np.nan)
-        for i, row in enumerate(rows):
-            known = found.get(i, {}).get("layer_sigma_ratio") or row["layer_sigma_ratio"]
+        return cls(reader, reader.particles(selection.particles), selection.particles)
+
+    @cached_property
+    def calibrations(self) -> dict[int, dict[str, Any]]:
+        """By position in `indices`."""
+        by_id = {row["particle_id"]: row for row in self._reader.calibrations(self._only)}
+        return {i: by_id[row["particle_id"]] for i, row in enumerate(self._rows) if row["particle_id"] in by_id}
+
+    @cached_property
+    def layer_sigma_ratio(self) -> np.ndarray:
+        """(K, 4), NaN where unknown."""
+        ratio = np.full((len(self._rows), 4), np.nan)
+        for i, row in enumerate(self._rows):
+            known = self.calibrations.get(i, {}).get("layer_sigma_ratio") or row["layer_sigma_ratio"]
             if known:
                 ratio[i] = np.array(known, dtype=float)
-        ids = np.array([row["particle_id"] for row in rows], dtype=np.int64)
-        indices = np.array([row["particle_index"] for row in rows], dtype=np.int64)
-        axial = AxialTraces(reader, ids, indices, found)
-        return cls(ids, indices, found, ratio, FrontTraces(reader, ids), axial)
+        return ratio
+
+    @cached_property
+    def fronts(self) -> FrontTraces:
+        """For chunks in order of time."""
+        return FrontTraces(self._reader, self.ids)
+
+    @cached_property
+    def axial(self) -> AxialTraces:
+        """Of rods."""
+        return AxialTraces(self._reader, self.ids, self.indices, self.calibrations)
 
 
 def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:

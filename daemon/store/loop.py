@@ -19,6 +19,7 @@ from daemon.store.session import OpenFile, Session
 GATHER_SHARE = 0.8  # of the commit interval; the rest is for compressing and for the disk
 MIN_COMMIT_GAP_S = 0.02  # urgent commits: at most 50 syncs a second, and still far below what a person notices
 RETRY_PAUSES_S = (0.05, 0.25)  # another program's short lock, a clean-up in progress; longer would only fill the queue
+REMAKE_AGAIN_S = 60.0  # a disk that damages every catalogue must not keep the thread from the run
 IDLE_S = 0.5  # how often an idle thread shows that it is alive
 DISK_REASONS = (StoreReason.DISK_FULL, StoreReason.NOT_WRITABLE, StoreReason.CORRUPT)
 
@@ -94,6 +95,7 @@ class WriteLoop:
         self._batches_since_s = 0.0
         self._last_commit_s = 0.0
         self._urgent = False
+        self._remade_s = -REMAKE_AGAIN_S
 
     def run(self) -> None:
         """Until the queue is closed and drained; then everything is committed and every file closed."""
@@ -205,9 +207,25 @@ class WriteLoop:
             for op in ops:
                 op.error = error
             self._failed(error)
+            if error.reason is StoreReason.CORRUPT:
+                self._damaged(file, error)
             return False
         self._checkpoint(file)
         return True
+
+    def _damaged(self, file: OpenFile, error: StoreError) -> None:
+        """A damaged run is set aside when it is closed, a damaged catalogue is made again at once."""
+        if file is self.session.run:
+            self.session.damage = error
+            return
+        now_s = time.monotonic()
+        if now_s - self._remade_s < REMAKE_AGAIN_S:
+            return
+        self._remade_s = now_s
+        try:
+            self.session.renew_catalogue(error)
+        except StoreError as failure:
+            self._report(failure)
 
     def _execute(self, file: OpenFile, steps: Sequence[tuple[Op, Callable[[], Any]]]) -> None:
         for pause_s in RETRY_PAUSES_S:

@@ -17,6 +17,7 @@ from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store import rows
 from daemon.store.codec import checksum, pack_array
+from daemon.store.proof import prove_again
 from daemon.store.schema import RUN, remove_files
 from daemon.store.session import OpenFile, Session
 
@@ -47,6 +48,14 @@ def create_run(path: Path, metadata: dict[str, Any], summary: RunSummary | None,
         remove_files(path)
         raise
     session.run, session.run_id = run, run_id
+
+
+def set_aside(run_id: str, path: Path, why: StoreError, session: Session) -> Path | None:
+    """A closed run's damaged file under another name; an open one only learns that it is damaged."""
+    if session.run_id == run_id:
+        session.damage = why
+        return None
+    return session.set_aside(run_id, path, why)
 
 
 def record_run(summary: RunSummary, session: Session) -> None:
@@ -84,6 +93,7 @@ def change_run(run_id: str, changes: dict[str, Any], session: Session) -> None:
     cursor = session.catalogue.conn.execute(f"update runs set {assignments} where run_id = ?", values)
     if cursor.rowcount == 0:
         raise RunError(RunReason.NOT_FOUND, f"the catalogue has no run '{run_id}'")
+    prove_again(session.catalogue.conn, "runs", "run_id = ?", (run_id,))
     if session.run_id != run_id:
         query = "select path from runs where run_id = ?"
         path = session.state_dir / session.catalogue.conn.execute(query, (run_id,)).fetchone()[0]
@@ -91,7 +101,9 @@ def change_run(run_id: str, changes: dict[str, Any], session: Session) -> None:
 
 
 def _describe_closed(path: Path, changes: dict[str, Any]) -> None:
-    """A finished run's own file should tell the same; the catalogue counts when it cannot."""
+    """A finished run's own file should tell the same; the catalogue counts when it cannot, or may not."""
+    if ".damaged-" in path.name:
+        return
     try:
         run = OpenFile.open(path, RUN, create=False)
         try:

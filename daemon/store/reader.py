@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,25 +14,18 @@ from daemon.errors import StoreError, StoreReason
 from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
-from daemon.store.axial import AxialBlocks, axial_blocks
-from daemon.store.chunks import decoded, join, join_wide, of_particles
+from daemon.store.axial import AxialBlocks, axial_blocks, is_sound
+from daemon.store.chunks import decoded, join, join_wide
 from daemon.store.clips import StoredClip, clip_of
-from daemon.store.codec import checksum, unpack_array
-from daemon.store.faults import translated
+from daemon.store.codec import checksum, matches, unpack_array
+from daemon.store.proof import BLOBS, CATALOGUE_BLOBS, CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES
+from daemon.store.reading import FOR_EVER, Reader, understood
 from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
-from daemon.store.schema import CATALOGUE, RUN, FileKind, open_reading
-from daemon.store.sqlite import Database
+from daemon.store.schema import CATALOGUE, RUN
 from daemon.tables import AXIS, CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
 
-FOR_EVER = 2**62
-
-
-@contextmanager
-def _understood(path: Path, table: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(StoreReason.CORRUPT, f"a row of '{table}' in {path} makes no sense: {error}") from error
+Names = Sequence[str]
+Indices = Sequence[int] | np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -54,44 +45,7 @@ class ChunkData:
     particle_columns: dict[str, np.ndarray]
 
 
-class _Reader:
-    """A read-only connection, opened on first use, for one thread at a time."""
-
-    kind: FileKind
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._db: Database | None = None
-
-    def open(self) -> Self:
-        """Open now rather than on first use. Raises `StoreError`."""
-        if self._db is None:
-            self._db = open_reading(self.path, self.kind)
-        return self
-
-    def close(self) -> None:
-        """Safe to repeat; the reader opens again when used again."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """All rows at once, so that no read transaction stays open and holds up the writer's checkpoints."""
-        self.open()
-        assert self._db is not None
-        with translated(self.path, "cannot read"):
-            cursor = self._db.conn.execute(sql, parameters)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-class RunReader(_Reader):
+class RunReader(Reader):
     """One run file. Values that are not known are None in rows, NaN in arrays and events.
 
     Times are run time in seconds; `from_s` and `to_s` are inclusive, None is open. Every method raises `StoreError`
@@ -99,6 +53,8 @@ class RunReader(_Reader):
     """
 
     kind = RUN
+    proven = (*RUN_TABLES, *PACKED_TABLES)
+    blobs = BLOBS
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -112,32 +68,37 @@ class RunReader(_Reader):
 
     def metadata(self) -> dict[str, Any]:
         """What the run says of itself."""
-        with _understood(self.path, "metadata"):
-            return {row["key"]: json.loads(row["value"]) for row in self._query("select key, value from metadata")}
+        with understood(self.path, "metadata"):
+            return {row["key"]: json.loads(row["value"]) for row in self._rows("metadata")}
 
-    def particles(self) -> list[dict[str, Any]]:
-        """Every column of the `particles` export, `particle_index` and `layer_sigma_ratio` (list of 4), by index."""
-        axes = {row["particle_id"]: row for row in self.axes()}
-        found = self._query("select * from particles order by particle_index")
+    def particles(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """What the `particles` export has, `particle_index`, `layer_sigma_ratio` (4), by index; of the ids `only`."""
+        axes = {row["particle_id"]: row for row in self.axes(only)}
+        found = self._of_particles("particles", only, "particle_index")
         found = [row | {name: axes.get(row["particle_id"], {}).get(name) for name in AXIS} for row in found]
         return [_parsed(self.path, row, ("layer_sigma_ratio",)) for row in found]
 
-    def calibrations(self) -> list[dict[str, Any]]:
-        """The latest of each particle, as it was put."""
-        found = self._query("select * from calibrations order by particle_id")
-        return self._parsed_rows("calibrations", found)
+    def calibrations(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """The latest of each particle, or of those with the ids `only`, as it was put."""
+        return self._parsed_rows("calibrations", self._of_particles("calibrations", only, "particle_id"))
+
+    def _of_particles(self, table: str, only: Iterable[int] | None, order: str) -> list[dict[str, Any]]:
+        where = "1" if only is None else "particle_id in (select value from json_each(?))"
+        values = () if only is None else (json.dumps([int(each) for each in only]),)
+        return self._rows(table, where, values, order=order)
 
     def events(
         self, after_event_id: int = 0, limit: int = FOR_EVER, particle_id: int | None = None, kind: str | None = None
     ) -> list[Event]:
         """In order of `event_id`."""
         run_id = str(self.metadata().get("run_id", ""))
-        found = self._query(
-            "select * from events where event_id > ? and (? is null or particle_id = ?) and (? is null or kind = ?)"
-            " order by event_id limit ?",
-            (after_event_id, particle_id, particle_id, kind, kind, limit),
-        )
-        with _understood(self.path, "events"):
+        asked = {"particle_id": particle_id, "kind": kind}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        where = " and ".join(("1", *(f"{name} = ?" for name in asked)))
+        if asked:
+            self._prove_all("events")
+        found = self._intact("events", self._after("events", after_event_id, limit, where, tuple(asked.values())))
+        with understood(self.path, "events"):
             return [event_of(row, run_id) for row in found]
 
     def page(
@@ -155,18 +116,18 @@ class RunReader(_Reader):
         Only of the particle, cycle and half where given (the table must have the column). In the order of the table
         within the page. None in columns that an older file does not have; no rows where it has no such table.
         """
-        known, stored = ROW_TABLES[table], self._columns_of(table)
-        if not stored:
-            return RowPage([], None)
+        known = ROW_TABLES[table]
         only = {"particle_id": particle_id, "cycle": cycle, "half": half}
         asked = {name: value for name, value in only.items() if value is not None}
-        where = " and ".join(("rowid > ?", *(f"{name} = ?" for name in asked)))
-        columns = ", ".join(("rowid as _rowid", *(name for name in (*known.columns, "further") if name in stored)))
-        sql = f"select * from (select {columns} from {table} where {where} order by rowid limit ?)"
-        found = self._query(f"{sql} order by {', '.join(known.order)}", (after, *asked.values(), limit))
-        last = max((row["_rowid"] for row in found), default=after)
-        rows = [{name: row.get(name) for name in known.columns} for row in self._parsed_rows(table, found)]
-        return RowPage(rows, last if len(rows) == limit else None)
+        where = " and ".join(("1", *(f"{name} = ?" for name in asked)))
+        if asked:
+            self._prove_all(table)
+        found = self._after(table, after, limit, where, tuple(asked.values()))
+        last, full = max((row["_rowid"] for row in found), default=after), len(found) == limit
+        whole = self._parsed_rows(table, self._intact(table, found))
+        rows = [{name: row.get(name) for name in known.columns} for row in whole]
+        rows.sort(key=lambda row: tuple((row[name] is not None, row[name]) for name in known.order))
+        return RowPage(rows, last if full else None)
 
     def cycles(self, particle_id: int | None = None) -> list[dict[str, Any]]:
         """Every half cycle, by cycle."""
@@ -186,55 +147,56 @@ class RunReader(_Reader):
 
     def front_spans(self) -> list[dict[str, Any]]:
         """Where there are series: rowid, particle_id, cycle, half, mode, t0_s, t1_s, by time."""
-        if not self._columns_of("fronts"):
-            return []
-        sql = (
-            "select rowid, particle_id, cycle, half, mode, t0_s, t1_s from fronts where points > 0 order by t0_s, rowid"
-        )
-        return self._query(sql)
+        found = self._read("fronts", order="t0_s, rowid")
+        rowids = [row["_rowid"] for row in found]
+        names = ("particle_id", "cycle", "half", "mode", "t0_s", "t1_s")
+        sound = self._intact("fronts", found)
+        kept = [rowid for rowid in rowids if rowid not in self.damaged_rowids.get("fronts", ())]
+        return [
+            {"rowid": rowid} | {name: row[name] for name in names}
+            for rowid, row in zip(kept, sound, strict=True)
+            if row["points"]
+        ]
 
     def front_series(self, rowids: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
         """Series of such rows: t_s, front_px, front_sigma_px, fraction; damaged ones are left out."""
         found: dict[int, dict[str, np.ndarray]] = {}
         for rowid in rowids:
-            for row in self._query("select * from fronts where rowid = ?", (rowid,)):
-                with _understood(self.path, "fronts"):
-                    series = front_series(row)
-                if series is not None:
-                    found[rowid] = series
+            rows = self._rows("fronts", "rowid = ?", (rowid,), blobs=True)
+            with understood(self.path, "fronts"):
+                series = front_series(rows[0]) if rows else None
+            if series is not None:
+                found[rowid] = series
+            else:
+                self.damaged_rowids.setdefault("fronts", set()).add(rowid)
         return found
 
-    def axes(self) -> list[dict[str, Any]]:
-        """What is known of each particle's long axis: `particle_id`, `axis_deg` (from the image's x axis, downwards),
-        `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further` (what values are made of). None
-        of an older file.
+    def axes(self, only: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """What is known of each particle's long axis, or of those with the ids `only`: `particle_id`, `axis_deg` (from
+        the image's x axis, downwards), `length_px`, `axial_unknown_why`, `shift_unknown_why` (empty: known), `further`
+        (what values are made of). None of an older file.
         """
-        if not self._columns_of("axes"):
-            return []
-        return [_parsed(self.path, row, ("further",)) for row in self._query("select * from axes order by particle_id")]
+        return [_parsed(self.path, row, ("further",)) for row in self._of_particles("axes", only, "particle_id")]
 
-    def axial(
-        self, from_s: float | None = None, to_s: float | None = None, indices: Sequence[int] | np.ndarray | None = None
-    ) -> AxialBlocks:
+    def axial(self, from_s: float | None = None, to_s: float | None = None, indices: Indices = None) -> AxialBlocks:
         """Means over blocks (0.25 s) of the axial bins of the particles at `indices` (all by default), NaN but for
         rods, with a block beyond either end of the range. Damaged rows are left out. Empty of an older file.
         """
         low, high = _bounds(from_s, to_s)
-        before = "select ifnull(max(t0_s), ?) from axial where t0_s < ?"
-        after = "select ifnull(min(t0_s), ?) from axial where t0_s > ?"
-        sql = f"select * from axial where t0_s between ({before}) and ({after}) order by block_id"
-        found = self._query(sql, (low, low, high, high)) if self._columns_of("axial") else []
-        with _understood(self.path, "axial"):
+        found = self._near("axial", "t0_s", low, high, blobs=True)
+        rowids = [row.pop("_rowid") for row in found]
+        with understood(self.path, "axial"):
+            damaged = {rowid for rowid, row in zip(rowids, found, strict=True) if not is_sound(row)}
+            self.damaged_rowids.setdefault("axial", set()).update(damaged)
             return axial_blocks(found, indices)
 
     def ensemble(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
         """Rows with the columns of the `ensemble` export, by time."""
-        return self._query("select * from ensemble where t_s between ? and ? order by t_s", _bounds(from_s, to_s))
+        return self._between("ensemble", "t_s", *_bounds(from_s, to_s))
 
     def echem(self, from_s: float | None = None, to_s: float | None = None) -> list[dict[str, Any]]:
         """Cell samples: t_s, voltage_v, current_ma (positive charges), cycle, step, step_kind, charge_mah, host_t_s."""
-        sql = "select * from cell_samples where t_s between ? and ? order by t_s, rowid"
-        return self._query(sql, _bounds(from_s, to_s))
+        return self._between("cell_samples", "t_s", *_bounds(from_s, to_s))
 
     def clips(self, particle_id: int | None = None) -> list[dict[str, Any]]:
         """What clips there are, by time: `clip_id`, `particle_id`, `onset_frame`, `t0_s`, `t1_s`, place and size."""
@@ -242,25 +204,28 @@ class RunReader(_Reader):
 
     def clip(self, clip_id: int) -> StoredClip | None:
         """One clip with its pixels; None when there is none. Raises `StoreError` (CORRUPT)."""
-        found = self._query("select * from clips where clip_id = ?", (clip_id,))
-        with _understood(self.path, "clips"):
-            clip = clip_of(found[0]) if found else None
-        if found and clip is None:
+        found = self._read("clips", "+clip_id = ?", (clip_id,), blobs=True)
+        if not found:
+            self._prove_all("clips")
+        sound = self._intact("clips", found)
+        with understood(self.path, "clips"):
+            clip = clip_of(sound[0]) if sound else None
+        if (found or self.damaged_rows) and clip is None:
             raise StoreError(StoreReason.CORRUPT, f"clip {clip_id} of {self.path} does not match its check sum")
         return clip
 
     def drops(self) -> list[dict[str, Any]]:
         """Lost frames: stage, reason, count, t_s."""
-        return self._query("select * from drops order by rowid")
+        return self._rows("drops")
 
     def faults(self) -> list[dict[str, Any]]:
         """What failed: code, detail, t_s, host_t_s, utc."""
-        return self._query("select * from faults order by rowid")
+        return self._rows("faults")
 
     def mask_versions(self) -> list[MaskVersion]:
         """Oldest first; a frame belongs to the newest version whose `from_frame` it has reached."""
-        found = self._query("select * from masks order by version")
-        with _understood(self.path, "masks"):
+        found = self._rows("masks", order="version")
+        with understood(self.path, "masks"):
             return [_mask_version(row) for row in found]
 
     def labels(self, version: int | None = None) -> np.ndarray | None:
@@ -275,7 +240,7 @@ class RunReader(_Reader):
         """
         row = self._mask_row(version)
         if row is not None and row["reference"] is None:
-            row = self._mask_row(row["version"], "reference is not null and version < ?")
+            row = self._mask_row(row["version"], "reference is not null and +version < ?")
         return None if row is None else self._image(row, "reference", row["reference_dtype"])
 
     def frames(self, from_s: float | None = None, to_s: float | None = None) -> dict[str, np.ndarray]:
@@ -311,14 +276,14 @@ class RunReader(_Reader):
         to_s: float | None = None,
         columns: Sequence[str] = tuple(CHUNK_PARTICLE_COLUMNS),
         indices: Sequence[int] | np.ndarray | None = None,
+        frame_columns: Sequence[str] = tuple(CHUNK_FRAME_COLUMNS),
     ) -> Iterator[ChunkData]:
-        """Chunk by chunk in time order, cut to the range: every per-frame column and the named per-particle `columns`.
-
-        A chunk with damage in any of these is skipped and counted.
+        """Chunk by chunk in time order, cut to the range: `frame_columns` (`t_s` among them) and the named per-particle
+        `columns` of the particles at `indices`. A chunk with damage in any of these is skipped and counted.
         """
         for row in self._chunk_rows(from_s, to_s):
-            chunk = self._load(row, columns)
-            cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s), indices)
+            chunk = self._load(row, columns, frame_columns, indices)
+            cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s))
             if cut is not None:
                 yield cut
 
@@ -329,36 +294,30 @@ class RunReader(_Reader):
 
         With `columns` only these, as far as the file has them; no rows of a table that an older file does not have.
         """
-        stored = self._columns_of(table)
-        wanted = [name for name in stored if columns is None or name in (*columns, "further")]
-        names, after = ", ".join(("rowid as _rowid", *(f'"{name}"' for name in wanted))), -1
-        sql = f"select {names} from {table} where rowid > ? order by rowid limit ?"
-        while stored and (found := self._query(sql, (after, page))):
-            after = [row.pop("_rowid") for row in found][-1]
-            yield self._parsed_rows(table, found)
+        after = 0
+        while found := self._after(table, after, page):
+            after = max(after + 1, *(row["_rowid"] for row in found))  # rises also where rowids are damaged
+            rows = self._parsed_rows(table, self._intact(table, found))
+            yield rows if columns is None else [{name: row.get(name) for name in columns} for row in rows]
 
     def last_chunk_id(self) -> int:
         """Number of the newest chunk; they count from 1."""
-        return int(self._query("select coalesce(max(chunk_id), 0) as last from chunks")[0]["last"])
+        return max((row["chunk_id"] for row in self._chunk_rows(None, None)), default=0)
 
     def frame_count(self) -> int:
-        """Frames stored, those of damaged chunks among them."""
-        return int(self._query("select coalesce(sum(frames), 0) as frames from chunks")[0]["frames"])
+        """Frames stored."""
+        return sum(row["frames"] for row in self._chunk_rows(None, None))
 
     def time_range(self) -> tuple[float, float] | None:
         """First and last `t_s` of the stored frames; None without frames."""
-        row = self._query("select min(t0_s) as first, max(t1_s) as last from chunks")[0]
-        return None if row["first"] is None else (row["first"], row["last"])
-
-    def _columns_of(self, table: str) -> list[str]:
-        """Empty in a file from before the table was."""
-        return [row["name"] for row in self._query("select name from pragma_table_info(?)", (table,))]
+        rows = self._chunk_rows(None, None)
+        return (min(row["t0_s"] for row in rows), max(row["t1_s"] for row in rows)) if rows else None
 
     def _parsed_rows(self, table: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows of `calibrations` with their JSON as values, those of other tables as they are."""
         if table != "calibrations":
             return found
-        with _understood(self.path, table):
+        with understood(self.path, table):
             return [calibration_of(row) for row in found]
 
     def _chunk_rows(self, from_s: float | None, to_s: float | None) -> list[dict[str, Any]]:
@@ -368,12 +327,16 @@ class RunReader(_Reader):
         )
         self.corrupt_chunk_ids |= {row["chunk_id"] for row in self._query(orphans)}
         low_s, high_s = _bounds(from_s, to_s)
-        span = "select min(chunk_id) as first, max(chunk_id) as last from chunks where t1_s >= ? and t0_s <= ?"
-        ids = self._query(span, (low_s, high_s))[0]
-        if ids["first"] is None:
+        if not self._stored("chunks"):
             return []
-        first, last = ids["first"] - 1, ids["last"] + 1
-        found = self._query("select * from chunks where chunk_id between ? and ? order by chunk_id", (first, last))
+        wanted = "from chunks not indexed where t1_s >= ? and t0_s <= ?"
+        ids = self._query(f"select min(chunk_id) as first, max(chunk_id) as last {wanted}", (low_s, high_s))[0]
+        if ids["first"] is None:  # around the place where there are none
+            ids = dict(
+                zip(("last", "first"), self._extent("chunks", "t0_s", high_s, high_s, "not indexed"), strict=True)
+            )
+        first, last = sorted((ids["first"] - 1, ids["last"] + 1))
+        found = self._read("chunks", "+chunk_id between ? and ?", (first, last))
         sound = [row for row in found if checksum(b"", *(row[name] for name in CHUNK_FIELDS)) == row["crc32"]]
         present = {row["chunk_id"] for row in sound}
         between = range(min(present), max(present)) if present else range(0)
@@ -381,15 +344,14 @@ class RunReader(_Reader):
         self.corrupt_chunk_ids |= expected - present
         return sound
 
-    def _load(self, row: dict[str, Any], columns: Sequence[str]) -> ChunkData | None:
-        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ? and (per = ?'
-        sql += f' or "column" in ({", ".join("?" * len(columns))}))'
+    def _load(self, row: dict[str, Any], columns: Names, frame_columns: Names, indices: Indices) -> ChunkData | None:
+        names = (*frame_columns, *columns)
+        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ?'
+        sql += f' and "column" in ({", ".join("?" * len(names))})'
         try:
-            stored = {
-                (each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], "frame", *columns))
-            }
-            frame = {name: decoded(row, "frame", name, stored) for name in CHUNK_FRAME_COLUMNS}
-            particle = {name: decoded(row, "particle", name, stored) for name in columns}
+            stored = {(each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], *names))}
+            frame = {name: decoded(row, "frame", name, stored) for name in frame_columns}
+            particle = {name: decoded(row, "particle", name, stored, indices) for name in columns}
         except StoreError as error:
             if error.reason is not StoreReason.CORRUPT:
                 raise
@@ -397,67 +359,77 @@ class RunReader(_Reader):
             return None
         return ChunkData(row["chunk_id"], frame, particle)
 
-    def _mask_row(self, version: int | None, where: str = "version = ifnull(?, version)") -> dict[str, Any] | None:
-        sql = f"select * from masks where {where} order by version desc limit 1"
-        return next(iter(self._query(sql, (version,))), None)
+    def _mask_row(self, version: int | None, where: str = "+version = ifnull(?, version)") -> dict[str, Any] | None:
+        self._prove_all("masks")
+        found = self._read("masks", where, (version,), order="version desc", limit=1, blobs=True)
+        sound = self._intact("masks", found)
+        if len(sound) < len(found):
+            raise StoreError(StoreReason.CORRUPT, f"the masks of {self.path} are damaged")
+        return sound[0] if sound else None
 
     def _image(self, row: dict[str, Any], what: str, dtype: str) -> np.ndarray:
-        if checksum(row[what]) != row[f"{what}_crc32"]:
+        if not matches(row[what], row[f"{what}_crc32"]):
             raise StoreError(StoreReason.CORRUPT, f"the {what} image of {self.path} is damaged")
         return unpack_array(what, row[what], dtype, (row["height"], row["width"]))
 
 
-class CatalogueReader(_Reader):
+class CatalogueReader(Reader):
     """The catalogue: which runs there are, and every event of the instrument."""
 
     kind = CATALOGUE
+    proven = CATALOGUE_TABLES
+    blobs = CATALOGUE_BLOBS
 
     def runs(self, limit: int = 100) -> list[RunSummary]:
         """Newest first."""
-        found = self._query("select * from runs order by started_utc desc, rowid desc limit ?", (limit,))
-        with _understood(self.path, "runs"):
+        found = self._rows("runs", order="started_utc desc, rowid desc", limit=limit if limit >= 0 else FOR_EVER)
+        with understood(self.path, "runs"):
             return [run_summary(row, self.path.parent) for row in found]
 
     def run(self, run_id: str) -> RunSummary | None:
         """None when there is no such run."""
-        found = self._query("select * from runs where run_id = ?", (run_id,))
-        with _understood(self.path, "runs"):
+        self._prove_all("runs")
+        found = self._rows("runs", "run_id = ?", (run_id,))
+        with understood(self.path, "runs"):
             return run_summary(found[0], self.path.parent) if found else None
 
     def events(self, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """Events with a higher sequence number, oldest first."""
-        found = self._query("select * from events where seq > ? order by seq limit ?", (after_seq, limit))
-        with _understood(self.path, "events"):
+        found = self._intact("events", self._after("events", after_seq, limit))
+        with understood(self.path, "events"):
             return [event_of(row) for row in found]
 
     def events_of(self, run_id: str) -> list[Event]:
         """Every event of a run, oldest first."""
-        found = self._query("select * from events where run_id = ? order by seq", (run_id,))
-        with _understood(self.path, "events"):
+        self._prove_all("events")
+        found = self._rows("events", "run_id = ?", (run_id,), order="seq")
+        with understood(self.path, "events"):
             return [event_of(row) for row in found]
 
     def last_seq(self) -> int:
         """Sequence number of the newest event, 0 when there is none."""
-        return int(self._query("select coalesce(max(seq), 0) as seq from events")[0]["seq"])
+        last = self._rows("events", order="seq desc", limit=100)  # one of them will be whole
+        return int(last[0]["seq"]) if last else 0
 
     def faults(self, limit: int = 100) -> list[dict[str, Any]]:
         """Newest first: run_id, code, detail, t_s, host_t_s, utc."""
-        return self._query("select * from faults order by rowid desc limit ?", (limit,))
+        return self._rows("faults", order="rowid desc", limit=limit)
 
     def audit(self, limit: int = 100) -> list[dict[str, Any]]:
         """Newest first: utc, actor, action, detail."""
-        return self._query("select * from audit order by rowid desc limit ?", (limit,))
+        return self._rows("audit", order="rowid desc", limit=limit)
 
     def instrument_calibration(self, kind: str) -> tuple[np.ndarray, dict[str, Any]] | None:
         """The newest frame of its kind (`dark`, `flat`) and its summary with `made_utc`; None without one."""
-        sql = "select * from calibrations where kind = ? order by calibration_id desc limit 1"
-        found = self._query(sql, (kind,))
+        self._prove_all("calibrations")
+        found = self._read("calibrations", "kind = ?", (kind,), order="calibration_id desc", limit=1, blobs=True)
         if not found:
             return None
-        row = found[0]
-        if checksum(row["blob"]) != row["crc32"]:
+        sound = self._intact("calibrations", found)
+        row: dict[str, Any] = sound[0] if sound else {"blob": None, "crc32": None}
+        if not matches(row["blob"], row["crc32"]):
             raise StoreError(StoreReason.CORRUPT, f"the {kind} frame in {self.path} is damaged; measure it again")
-        with _understood(self.path, "calibrations"):
+        with understood(self.path, "calibrations"):
             summary = json.loads(row["summary"]) | {"made_utc": row["made_utc"]}
         return unpack_array(kind, row["blob"], row["dtype"], (row["height"], row["width"])), summary
 
@@ -480,15 +452,15 @@ def _bounds(from_s: float | None, to_s: float | None) -> tuple[float, float]:
 
 def _parsed(path: Path, row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """`row` with its JSON columns as values; a column that is NULL stays None."""
-    with _understood(path, "particles"):
+    with understood(path, "particles"):
         return row | {name: json.loads(row[name]) for name in names if row[name] is not None}
 
 
-def _cut(chunk: ChunkData, bounds: tuple[float, float], indices: Sequence[int] | np.ndarray | None) -> ChunkData | None:
+def _cut(chunk: ChunkData, bounds: tuple[float, float]) -> ChunkData | None:
     t_s = chunk.frame_columns["t_s"]
     keep = (t_s >= bounds[0]) & (t_s <= bounds[1])
     if not keep.any():
         return None
     frames = {name: values[keep] for name, values in chunk.frame_columns.items()}
-    values = {name: of_particles(array[keep], indices) for name, array in chunk.particle_columns.items()}
+    values = {name: array[keep] for name, array in chunk.particle_columns.items()}
     return ChunkData(chunk.chunk_id, frames, values)

@@ -13,10 +13,12 @@ from daemon.errors import RunReason, StoreError, StoreReason
 from daemon.events import Event
 from daemon.parts import RunSummary
 from daemon.store import rows
+from daemon.store.aside import set_aside
 from daemon.store.faults import translated
+from daemon.store.log_check import lost_log_bytes
 from daemon.store.operations import utc_now
 from daemon.store.reader import CatalogueReader, RunReader
-from daemon.store.schema import CATALOGUE, RUN, finish_file, open_writing, wal_path
+from daemon.store.schema import CATALOGUE, RUN, finish_file, is_empty, open_writing, remove_files, undo_half
 
 UNFINISHED = ("preparing", "running", "stopping")
 
@@ -26,23 +28,44 @@ logger = logging.getLogger(__name__)
 def recover(catalogue: Path) -> list[RunSummary]:
     """Mark runs that never ended as `interrupted`, complete their files, and return them.
 
+    One whose file is damaged has the reason `store.corrupt` and the path of the file set aside.
+
     Call it before `StoreWriter.start`, holding the state directory's lock; blocks. A damaged catalogue is set aside as
     `instrument.db.corrupt-<n>` and made again from the run files beside it. Raises `StoreError` when even that fails.
     """
     if not catalogue.exists():
         return []
+    for journal in sorted((catalogue.parent / "runs").glob("*.db-journal")):
+        _undo_half(journal.with_name(journal.name.removesuffix("-journal")))
     try:
+        if is_empty(catalogue, CATALOGUE):  # the very first start was cut short
+            remove_files(catalogue)
+            _rebuild(catalogue)
         return _mark_interrupted(catalogue)
     except StoreError as error:
         if error.reason is not StoreReason.CORRUPT:
             raise
-        aside = _set_aside(catalogue)
-        logger.error("the catalogue was damaged and is kept as %s; it is made again from the runs: %s", aside, error)
-        _rebuild(catalogue)
+        remake(catalogue, error)
         return _mark_interrupted(catalogue)
 
 
+def remake(catalogue: Path, why: StoreError) -> None:
+    """Set a damaged catalogue, which nobody has open, aside and make it again from the runs. Raises `StoreError`."""
+    aside = set_aside(catalogue, "corrupt")
+    logger.error("the catalogue was damaged and is kept as %s; it is made again from the runs: %s", aside, why)
+    _rebuild(catalogue)
+
+
+def _undo_half(path: Path) -> None:
+    """Readers may not do it, and would be refused; a file that cannot be mended now is refused as before."""
+    try:
+        undo_half(path)
+    except StoreError as error:
+        logger.error("%s", error)
+
+
 def _mark_interrupted(catalogue: Path) -> list[RunSummary]:
+    _refuse_damage(catalogue)
     with CatalogueReader(catalogue) as reader:
         left = [run for run in reader.runs(limit=-1) if run.state in UNFINISHED]
         events = {run.run_id: reader.events_of(run.run_id) for run in left}
@@ -59,29 +82,65 @@ def _mark_interrupted(catalogue: Path) -> list[RunSummary]:
     return ended
 
 
+def _refuse_damage(path: Path) -> None:
+    """Raises `StoreError` (CORRUPT) when the log has lost what was promised: opening for writing would hide it."""
+    if lost := lost_log_bytes(path):
+        raise StoreError(StoreReason.CORRUPT, f"{lost} bytes of committed changes in the log of {path} are damaged")
+
+
+def _look_over(path: Path) -> None:
+    """What takes no time in any run, however long: its log, what it says of itself, its chunks' rows.
+
+    Raises `StoreError` (CORRUPT) for damage. The rest is checked when idle (`daemon/store/check.py`).
+    """
+    _refuse_damage(path)
+    with RunReader(path) as reader:
+        reader.metadata()
+        reader.particles()
+        reader.frame_count()
+        if reader.damaged_rows or reader.corrupt_chunks:
+            damage = reader.damage | {"chunks": reader.corrupt_chunks}
+            told = ", ".join(f"{count} of '{name}'" for name, count in damage.items() if count)
+            raise StoreError(StoreReason.CORRUPT, f"rows of {path} are damaged or missing: {told}")
+
+
 def _complete(run: RunSummary, events: list[Event]) -> RunSummary:
-    """The interrupted run's summary; its file gets its end, and events that only reached the catalogue."""
+    """The interrupted run's summary; its file gets its end, and events that only reached the catalogue.
+
+    A damaged file is set aside whole instead, and the summary says where it is.
+    """
     run = replace(run, state="interrupted", reason=run.reason or RunReason.INTERRUPTED.code)
     try:
-        with translated(run.path, "cannot complete"):
-            db = open_writing(run.path, RUN)
-            try:
-                with db.atomic():
-                    run = _with_extent(run, db.conn)
-                    rows.insert_run_events(db.conn, events)
-                    changes = {
-                        "state": run.state,
-                        "reason": run.reason,
-                        "ended_utc": run.ended_utc,
-                        "frames": run.frames,
-                    }
-                    rows.set_metadata(db.conn, changes)
-                finish_file(db)
-            finally:
-                db.close()
+        if run.path.exists():
+            _look_over(run.path)
+        return _completed(run, events)
     except StoreError as error:
         logger.error("the file of run %s could not be completed: %s", run.run_id, error)
-        return replace(run, reason=error.code, detail=error.detail)
+        run = replace(run, reason=error.code, detail=error.detail)
+        return _kept_aside(run) if error.reason is StoreReason.CORRUPT else run
+
+
+def _kept_aside(run: RunSummary) -> RunSummary:
+    try:
+        aside = set_aside(run.path)
+    except StoreError as error:
+        logger.error("the damaged file of run %s stays where it is: %s", run.run_id, error)
+        return run
+    return replace(run, path=aside, detail=f"{run.detail}; the file is kept as {aside.name}")
+
+
+def _completed(run: RunSummary, events: list[Event]) -> RunSummary:
+    with translated(run.path, "cannot complete"):
+        db = open_writing(run.path, RUN)
+        try:
+            with db.atomic():
+                run = _with_extent(run, db.conn)
+                rows.insert_run_events(db.conn, events)
+                changes = {"state": run.state, "reason": run.reason, "ended_utc": run.ended_utc, "frames": run.frames}
+                rows.set_metadata(db.conn, changes)
+            finish_file(db)
+        finally:
+            db.close()
     return run
 
 
@@ -91,17 +150,6 @@ def _with_extent(run: RunSummary, conn: sqlite3.Connection) -> RunSummary:
     if last_t_s is not None:
         ended = (datetime.fromisoformat(run.started_utc) + timedelta(seconds=last_t_s)).isoformat()
     return replace(run, frames=frames, ended_utc=ended)
-
-
-def _set_aside(catalogue: Path) -> Path:
-    number = 1
-    while (aside := catalogue.with_name(f"{catalogue.name}.corrupt-{number}")).exists():
-        number += 1
-    if wal_path(catalogue).exists():
-        wal_path(catalogue).rename(wal_path(aside))
-    Path(f"{catalogue}-shm").unlink(missing_ok=True)
-    catalogue.rename(aside)
-    return aside
 
 
 def _rebuild(catalogue: Path) -> None:

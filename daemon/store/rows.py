@@ -19,7 +19,8 @@ from daemon.cell.samples import CellRow
 from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
 from daemon.store.assemble import EncodedChunk
-from daemon.store.codec import checksum, pack_array, unpack_array
+from daemon.store.codec import checksum, matches, pack_array, unpack_array
+from daemon.store.proof import insert_proven, prove_again
 from daemon.tables import CYCLES, ENSEMBLE, EVENTS, FRONTS, HEALTH, PARTICLES, RATES
 
 PARTICLE_COLUMNS = (*PARTICLES, "particle_index", "layer_sigma_ratio")
@@ -30,6 +31,7 @@ CELL_COLUMNS = ("t_s", "voltage_v", "current_ma", "cycle", "step", "step_kind", 
 RUN_FIELDS = (
     "run_id", "name", "state", "started_utc", "ended_utc", "path", "recipe", "frames", "particles", "reason", "detail",
 )  # fmt: skip
+KEEPING_FIELDS = ("exported_utc", "deleting_utc", "deleted_utc")
 FRONT_SERIES = ("t_s", "front_px", "front_sigma_px", "fraction")
 """Arrays of a front's row, kept as one of float64, (4, points)."""
 CHUNK_FIELDS = ("chunk_id", "first_frame", "frames", "particles", "t0_s", "t1_s")
@@ -81,10 +83,7 @@ def known_only(rows: Iterable[dict[str, Any]], columns: Sequence[str], table: st
 
 def replace_rows(conn: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Insert rows, replacing those of the same key; a column that a row lacks becomes NULL."""
-    names = ", ".join(f'"{name}"' for name in columns)
-    marks = ", ".join("?" * len(columns))
-    values = ([plain(row.get(name)) for name in columns] for row in rows)
-    conn.executemany(f'insert or replace into "{table}" ({names}) values ({marks})', values)
+    insert_proven(conn, table, columns, ([plain(row.get(name)) for name in columns] for row in rows))
 
 
 def insert_particles(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
@@ -106,6 +105,7 @@ def update_particles(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> No
             assignments = ", ".join(f'"{name}" = ?' for name in changes)
             values = [*changes.values(), plain(row["particle_id"])]
             conn.execute(f"update particles set {assignments} where particle_id = ?", values)
+            prove_again(conn, "particles", "particle_id = ?", values[-1:])
 
 
 def insert_calibrations(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
@@ -160,7 +160,7 @@ def insert_fronts(conn: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
 
 def front_series(row: dict[str, Any]) -> dict[str, np.ndarray] | None:
     """The arrays of a stored row of `fronts` by name; None where they are damaged. Raises `StoreError` (CORRUPT)."""
-    if checksum(row["series"], *_front_key(row)) != row["crc32"]:
+    if not matches(row["series"], row["crc32"], *_front_key(row)):
         return None
     series = unpack_array("fronts", row["series"], "float64", (len(FRONT_SERIES), row["points"]))
     return dict(zip(FRONT_SERIES, series, strict=True))
@@ -223,8 +223,7 @@ def insert_chunk(conn: sqlite3.Connection, chunk: EncodedChunk) -> int:
 
 def set_metadata(conn: sqlite3.Connection, values: dict[str, Any]) -> None:
     """Add or replace metadata, each value as JSON."""
-    rows = [(key, to_json(value)) for key, value in values.items()]
-    conn.executemany("insert or replace into metadata (key, value) values (?, ?)", rows)
+    insert_proven(conn, "metadata", ("key", "value"), [(key, to_json(value)) for key, value in values.items()])
 
 
 def run_fields(summary: RunSummary, base: Path) -> dict[str, Any]:
@@ -242,4 +241,5 @@ def relative_path(path: Path, base: Path) -> str:
 def run_summary(row: dict[str, Any], base: Path) -> RunSummary:
     """The summary of a row of `runs`."""
     fields = {name: row[name] for name in RUN_FIELDS}
-    return RunSummary(**fields | {"path": base / row["path"], "recipe": json.loads(row["recipe"])})
+    kept = {name: row.get(name) for name in KEEPING_FIELDS}  # a catalogue of before the next start of the writer
+    return RunSummary(**fields | kept | {"path": base / row["path"], "recipe": json.loads(row["recipe"])})

@@ -13,12 +13,14 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import primary_code, translated
+from daemon.store.proof import CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES, add_proof
 from daemon.store.sqlite import Database, Migrations
 from daemon.tables import HEALTH, RATES
 
@@ -194,6 +196,11 @@ def _run_axial(db: Database) -> None:
     db.table("axial").create_index(["t0_s"])
 
 
+@run_steps(name="0025_proof")
+def _run_proof(db: Database) -> None:
+    add_proof(db.conn, RUN_TABLES, PACKED_TABLES)
+
+
 @catalogue_steps(name="0001_meta")
 def _catalogue_meta(db: Database) -> None:
     db.execute(f"PRAGMA application_id = {CATALOGUE.application_id}")
@@ -236,6 +243,17 @@ def _catalogue_audit(db: Database) -> None:
     db.table("faults").create(columns)
 
 
+@catalogue_steps(name="0006_proof")
+def _catalogue_proof(db: Database) -> None:
+    add_proof(db.conn, CATALOGUE_TABLES)
+
+
+@catalogue_steps(name="0033+_keeping")
+def _catalogue_keeping(db: Database) -> None:
+    for name in ("exported_utc", "exported_to", "deleting_utc", "deleted_utc"):
+        db.table("runs").add_column(name, str)
+
+
 def open_writing(path: Path, kind: FileKind, *, create: bool = False) -> Database:
     """The one writing connection to `path`, with every pending step applied.
 
@@ -266,6 +284,7 @@ def open_reading(path: Path, kind: FileKind) -> Database:
     """A read-only connection that can neither write nor checkpoint. Raises `StoreError`."""
     if not path.exists():
         raise StoreError(StoreReason.NOT_A_RUN, f"there is no {kind.name} at {path}")
+    _check_log_is_read(path)
     with translated(path, f"cannot read {kind.name}"):
         db = _connect(path, "ro")
         try:
@@ -286,9 +305,35 @@ def open_reading(path: Path, kind: FileKind) -> Database:
     return db
 
 
+def is_empty(path: Path, kind: FileKind) -> bool:
+    """Whether it is a database without any table: its making was cut short. Raises `StoreError`."""
+    with translated(path, f"cannot read {kind.name}"), closing(_connect(path, "ro")) as db:
+        return _check_kind(db, path, kind)
+
+
+def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
+    """False for a file from before rows had CRCs. Raises `StoreError` (CORRUPT) when it cannot be told."""
+    applied = any(name.endswith("_proof") for name in _applied(db, kind, path))
+    tallied = db.execute("select count(*) from sqlite_master where name like 'tall%'").fetchone()[0] > 0
+    if applied is not tallied:
+        raise StoreError(StoreReason.CORRUPT, f"{path} has lost its check sums")
+    return applied
+
+
 def wal_path(path: Path) -> Path:
     """Where SQLite keeps the write-ahead log of the database at `path`."""
     return Path(f"{path}-wal")
+
+
+def journal_path(path: Path) -> Path:
+    """Where SQLite keeps what undoes half a transaction on a file without a write-ahead log."""
+    return Path(f"{path}-journal")
+
+
+def undo_half(path: Path) -> None:
+    """Let SQLite take back what a write to a finished file left half done. Raises `StoreError`."""
+    with translated(path, "cannot take back half a transaction in"), closing(_connect(path, "rw")) as db:
+        db.execute("select count(*) from sqlite_master").fetchone()
 
 
 def remove_files(path: Path) -> None:
@@ -323,8 +368,12 @@ def _create_empty(path: Path) -> None:
 
 
 def _on_read_only_medium(path: Path, error: sqlite3.OperationalError) -> bool:
-    """True when SQLite only fails because it may not make its `-shm` file beside a file that has no WAL anyway."""
-    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not wal_path(path).exists()
+    """True when SQLite only fails because it may not make its `-shm` file beside a file that has no WAL anyway.
+
+    A journal beside it tells that the file holds half a transaction.
+    """
+    beside = wal_path(path).exists() or journal_path(path).exists()
+    return primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not beside
 
 
 def _connect(path: Path, mode: str, immutable: bool = False) -> Database:
@@ -338,7 +387,18 @@ def _connect(path: Path, mode: str, immutable: bool = False) -> Database:
 def _set_for_writing(db: Database) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA recursive_triggers = 1")  # a replaced row is a deleted one to the tallies
     db.execute("PRAGMA journal_size_limit = 16777216")
+
+
+def _check_log_is_read(path: Path) -> None:
+    """A damaged header must not make SQLite pass over the log. Raises `StoreError` (CORRUPT)."""
+    with translated(path, "cannot read"):
+        with path.open("rb") as file:
+            header = file.read(20)
+        log = wal_path(path)
+        if len(header) == 20 and header[18:] != b"\2\2" and log.exists() and log.stat().st_size > 0:
+            raise StoreError(StoreReason.CORRUPT, f"{path} has a log that its header does not know of")
 
 
 def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:
@@ -356,7 +416,7 @@ def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:
     if application_id != kind.application_id:
         raise StoreError(StoreReason.NOT_A_RUN, f"{path} is an SQLite database, but no {kind.name}")
     known = _known_steps(kind)
-    unknown = [step.name for step in kind.steps.applied(db) if step.name not in known and not may_be_ignored(step.name)]
+    unknown = [name for name in _applied(db, kind, path) if name not in known and not may_be_ignored(name)]
     if unknown:
         raise StoreError(StoreReason.NEWER, f"{path} has had the step '{unknown[0]}', which this version does not know")
     return False
@@ -366,6 +426,14 @@ def may_be_ignored(step: str) -> bool:
     """Whether a version that does not know the step can read and write the file all the same."""
     number, plus, _ = step.partition(ADDITIVE)
     return bool(plus) and number.isdigit()
+
+
+def _applied(db: Database, kind: FileKind, path: Path) -> list[str]:
+    """Names of the steps that the file has had. Raises `StoreError` (CORRUPT)."""
+    try:
+        return [step.name for step in kind.steps.applied(db)]
+    except (LookupError, TypeError, ValueError) as error:  # columns of that table have other names
+        raise StoreError(StoreReason.CORRUPT, f"the history of {path} makes no sense: {error}") from error
 
 
 @functools.cache

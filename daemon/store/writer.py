@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from daemon.store.schema import CATALOGUE
 from daemon.store.session import OpenFile, Session
 from daemon.tables import CYCLES, ENSEMBLE, FRONTS, HEALTH, RATES
 
+T = TypeVar("T")
 SUBMIT_DEADLINE_S = 5.0  # longer than a slow card's worst sync; a caller that waits longer should say so
 
 
@@ -121,6 +122,13 @@ class StoreWriter:
     def close_run(self) -> Future[None]:
         """Commit and finish the open run's file, so that it is complete by itself; does nothing when none is open."""
         return self._submit(Op("end of run", control=Session.close_run))
+
+    def set_aside(self, run_id: str, path: Path, why: StoreError) -> Future[Path | None]:
+        """Keep the damaged file of a run that is closed under another name, at once; the catalogue tells its new path.
+
+        The result is None when that run is open: its file is set aside when it is closed.
+        """
+        return self._submit(Op("damaged run", control=partial(operations.set_aside, run_id, path, why)))
 
     def update_run(self, run_id: str, **changes: Any) -> Future[None]:
         """Change fields of `RunSummary` in catalogue and run file, at once; the run may be closed already.
@@ -250,6 +258,10 @@ class StoreWriter:
         into_catalogue = partial(_insert_fault, row) if self._catalogue else None
         needs_run = into_catalogue is None
         return self._submit(Op("fault", catalogue=into_catalogue, run=into_run, needs_run=needs_run, urgent=True))
+
+    def change_catalogue(self, what: str, step: Callable[[Session], T]) -> Future[T]:
+        """`step(session)` in one transaction on the catalogue, at once."""
+        return self._submit(Op(what, catalogue=step, urgent=True))
 
     def audit(self, actor: str, action: str, detail: str = "") -> Future[None]:
         """Who did what, in the catalogue."""

@@ -14,6 +14,7 @@ from hw.recording.cell_record import CellRecord, find_sidecar, read_sidecar, rec
 from hw.recording.counter import block_ids
 from hw.recording.describe import Contents, assemble
 from hw.recording.faults import Fault, refused_as
+from hw.recording.hdf5_text import attributes
 from hw.recording.recording import Recording, check_frames
 from hw.recording.time_axis import UNIT_S, UNIT_WORDS, advancing, recognised_unit, stated_unit
 from hw.recording.values import VALUE_NAMES, RecordingValues, read_values
@@ -83,8 +84,7 @@ def _open(path: Path) -> h5py.File:
 def _read(path: Path, file: h5py.File, given: RecordingValues) -> Recording:
     faults: list[Fault] = []
     notes: list[str] = []
-    attributes = {name: file.attrs[name] for name in VALUE_NAMES if name in file.attrs}
-    values = read_values(attributes, given, faults)
+    values = read_values(attributes(path, file, VALUE_NAMES), given, faults)
     movie = _movie(file, path)
     stored = _stored_frames(movie, path, faults)
     cell = _cell(file, path, faults, notes)

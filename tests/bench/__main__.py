@@ -15,20 +15,24 @@ PARTS = {
     "twin": "The simulated instrument",
     "offline": "Analysis of a recording",
     "report": "Report of a long run",
+    "wear": "What a day writes to the card",
     "usb": "Frames over an emulated USB bus",
     "start": "Start of the service",
+    "recovery": "Start after an unclean stop, 2 GB stored",
     "live": "The whole daemon, live",
     "sustained": "The whole daemon at a camera's full rate",
+    "load": "Requests and followers while it measures",
 }
-TIMED = ("live", "sustained")
+TIMED = ("live", "sustained", "load")
+ON_DEMAND = ("sustained", "load")
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--minutes", default=10.0, show_default=True, help="Length of the live part, and of each sustained load.")
 def main(parts: tuple[str, ...], minutes: float) -> None:
-    """Print the figures of PARTS, all but the sustained load by default."""
-    for part in parts or [part for part in PARTS if part != "sustained"]:
+    """Print the figures of PARTS, all but the sustained loads by default."""
+    for part in parts or [part for part in PARTS if part not in ON_DEMAND]:
         module = importlib.import_module(f"tests.bench.{part}")
         found = module.run(minutes) if part in TIMED else module.run()
         for name, figures in [("", found)] if isinstance(found, list) else found:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from daemon.bootstrap import Instrument
 from daemon.config import LoadedSettings, Settings, StoreSettings
+from daemon.diagnostics.checks.table import check_classes, live_checks
 from daemon.diagnostics.logs import LogService
+from daemon.diagnostics.selftest import run_check
+from daemon.errors import StoreError, StoreReason
 from daemon.events import Event, EventKind
+from daemon.parts import PartStatus
 from daemon.service.notify import Notifier
+from tests.daemon.api.fakes import summary
 
 
 def test_a_step_of_the_wall_clock_is_recorded_counted_and_logged(
@@ -24,3 +30,73 @@ def test_a_step_of_the_wall_clock_is_recorded_counted_and_logged(
     assert [(event.kind, event.magnitude) for event in recorded] == [(EventKind.CLOCK_STEP, -2.5)]
     assert b"instrument_clock_steps_total 1.0" in instrument.metrics.text()
     assert "-2.500 s" in caplog.text
+
+
+def test_a_fault_of_the_engine_is_listed_counted_and_photographed(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = Instrument(loaded, LogService("info", tmp_path), Notifier({}))
+    instrument.engine.on_fault("camera.stalled", "no frame for 2.0 s", "Power-cycle it.")
+    assert [fault["code"] for fault in instrument.faults.recent()] == ["camera.stalled"]
+    assert b'instrument_faults_total{code="camera.stalled"} 1.0' in instrument.metrics.text()
+    assert list(instrument.snapshots._pending) == ["camera.stalled"]
+
+
+def test_every_check_is_built_from_the_parts(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = Instrument(loaded, LogService("info", tmp_path), Notifier({}))
+    built = live_checks(instrument)
+    assert [type(check) for check in built] == [kind for kind, _ in check_classes()]
+    outcomes = {check.name: run_check(check) for check in built}
+    assert outcomes["store"].outcome == "fail"  # it was not started
+    assert outcomes["camera_frames"].measured == "none since the start"
+    assert all(result.measured and "check itself failed" not in result.measured for result in outcomes.values())
+    assert instrument.status()["selftest"] is None
+    told = PartStatus("maintenance", "ready", values={"check": {"utc": "U", "outcome": "done", "detail": "3 files"}})
+    instrument.status_parts = lambda: [told]  # type: ignore[method-assign]
+    (store,) = [check for check in built if check.name == "store"]
+    assert "full check U: 3 files" in store.run().measured
+
+
+def test_a_part_that_does_not_stop_in_time_is_an_error_with_a_name_and_the_others_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument, stopped = Instrument(loaded, LogService("info", tmp_path), Notifier({})), []
+
+    async def last() -> None:
+        stopped.append("lock")
+
+    async def slow() -> None:
+        raise StoreError(StoreReason.OVERLOADED, "the store did not finish")
+
+    instrument._down = [("lock", last), ("store", slow)]
+    asyncio.run(instrument.stop())
+    assert stopped == ["lock"]
+    (record,) = [record for record in caplog.records if "stopping store" in record.getMessage()]
+    assert "the store did not finish" in record.getMessage() and record.exc_info is None
+
+
+async def test_damage_that_a_check_finds_sets_a_run_aside_and_a_newer_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+    recorded: list[Event] = []
+    monkeypatch.setattr(instrument.runs, "record", recorded.append)
+    instrument._loop = asyncio.get_running_loop()
+    path = instrument.layout.run_path("r1")
+
+    def finished_run() -> None:
+        instrument.layout.prepare()
+        instrument.writer.start()
+        instrument.writer.create_run(path, {}, summary("r1", path, "done")).result(10)
+        instrument.writer.close_run().result(10)
+
+    await asyncio.to_thread(finished_run)
+    await asyncio.to_thread(instrument.damage_found, StoreError(StoreReason.NEWER, f"{path}: by a newer version"))
+    assert path.exists() and recorded == []
+    await asyncio.to_thread(instrument.damage_found, StoreError(StoreReason.CORRUPT, f"{path}: 2 rows are damaged"))
+    await asyncio.to_thread(instrument.writer.stop)
+    assert [each.name for each in path.parent.iterdir()] == ["r1.db.damaged-1"]
+    assert [(event.kind, event.run_id) for event in recorded] == [(EventKind.RUN_DAMAGED, "r1")]
+    assert [fault["code"] for fault in instrument.faults.recent()] == ["store.corrupt", "store.newer"]

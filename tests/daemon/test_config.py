@@ -175,6 +175,24 @@ def test_tokens_must_differ(tmp_path: Path, key: str, text: str) -> None:
     assert f"the same {key}" in str(refused(tmp_path, first + "[[api.tokens]]\n" + text.format(SECRET)))
 
 
+@pytest.mark.parametrize(
+    "text", ["name='a'", f"name='a'\nsecret='{SECRET}'\nsecret_sha256='{'0' * 64}'", "name='a'\nsecret_sha256='0'"]
+)
+def test_a_token_has_one_secret(tmp_path: Path, text: str) -> None:
+    assert "api.tokens[0]" in str(refused(tmp_path, f"[[api.tokens]]\n{text}"))
+
+
+def test_tokens_of_the_state_directory_open_the_host(tmp_path: Path) -> None:
+    text = f"[api]\nhost = '0.0.0.0'\n[store]\nstate_dir = '{tmp_path}'"
+    assert "photometryctl token create" in str(refused(tmp_path, text))
+    (tmp_path / "tokens.json").write_text("{}")
+    load_settings(write(tmp_path, text), environ={})
+
+
+def test_a_key_needs_its_certificate(tmp_path: Path) -> None:
+    assert "api.tls_certificate" in str(refused(tmp_path, "[api]\ntls_key = '/k.pem'"))
+
+
 def test_no_secret_appears_in_a_message(tmp_path: Path) -> None:
     text = (
         f"[[api.tokens]]\nname = 'a'\nsecret = '{SECRET[:12]}'\n[[api.tokens]]\nsecret = '{SECRET[:13]}'\nx='{SECRET}'"
@@ -192,7 +210,7 @@ def test_masked_settings_hold_no_secret() -> None:
     }
     shown = masked(Settings.model_validate(values))
     assert SECRET not in str(shown)
-    assert shown["api"]["tokens"][0] == {"name": "a", "secret": MASK, "scopes": ["read"]}
+    assert shown["api"]["tokens"][0] == {"name": "a", "secret": MASK, "secret_sha256": None, "scopes": ["read"]}
     assert shown["camera"]["options"] == {"password": MASK, "speed": 3}
     assert shown["potentiostat"]["options"] == {
         "url": f"tcp://{MASK}@host",

@@ -8,6 +8,7 @@ from daemon import pulse as module
 from daemon.diagnostics.metrics import Metrics
 from daemon.engine.book import EngineBook, Totals
 from daemon.errors import StoreError, StoreReason
+from daemon.parts import PartStatus
 from daemon.pulse import FrameAccounts, Pulse
 
 
@@ -24,30 +25,46 @@ class Part(SimpleNamespace):
 def instrument(**changes):
     stats = SimpleNamespace(
         progress_s=1.0, lost_frames=0, stored_frames=0, loss_bound_s=1.0, wal_bytes=10, commits=0,
-        last_commit_took_s=0.01, chunk_bytes=100, queue_ops=0, queue_ops_bound=4096,
+        last_commit_took_s=0.01, chunk_bytes=100, queue_ops=0, queue_ops_bound=4096, failed_commits=0, lag_s=0.0,
     )  # fmt: skip
     parts = {
         "metrics": Metrics(),
         "stats": stats,
         "writer": SimpleNamespace(stats=lambda: stats),
-        "engine": SimpleNamespace(book=EngineBook(), restarts=0),
-        "runs": Part(calls=[], dropped_frames=0, queue_depth=0, current=lambda: None, clock=None, live_summary=dict),
+        "engine": SimpleNamespace(book=EngineBook(), restarts=0, camera_opens=0),
+        "status_parts": list,
+        "runs": Part(
+            calls=[],
+            dropped_frames=0,
+            unclaimed_frames=0,
+            queue_depth=0,
+            current=lambda: None,
+            clock=None,
+            live_summary=dict,
+        ),
+        "cell": SimpleNamespace(opens=0, progress_s=1.0),
         "watchdog": Part(calls=[]),
         "faults": Part(calls=[]),
         "logs": SimpleNamespace(dropped_lines=0),
         "layout": SimpleNamespace(free_mb=lambda: 10_000, state_dir="/state"),
-        "settings": SimpleNamespace(store=SimpleNamespace(min_free_mb=200)),
+        "settings": SimpleNamespace(
+            store=SimpleNamespace(min_free_mb=200, low_free_mb=1000, low_full_h=24.0),
+            engine=SimpleNamespace(link_batches=64),
+        ),
+        "keeper": SimpleNamespace(deleted=0),
+        "warnings": [],
         "disk_low_errors": [],
     }
     one = SimpleNamespace(**parts | changes)
     one.disk_low = one.disk_low_errors.append
+    one.warn_of_disk = lambda sentence, free_mb: one.warnings.append((sentence, free_mb))
     return one
 
 
 def beat(captured, measured, idle=0, dropped=None, **more):
     return {
         "captured": captured, "measured": measured, "idle": idle, "dropped": dropped or {}, "ring_depth": 0,
-        "ring_bound": 64, "last_frame_host_t_s": 5.0, "busy_s": 0.001 * (measured + idle), **more,
+        "ring_bound": 64, "link_depth": 1, "last_frame_host_t_s": 5.0, "busy_s": 0.001 * (measured + idle), **more,
     }  # fmt: skip
 
 
@@ -78,6 +95,7 @@ def test_counting_follows_engine_daemon_and_store():
     accounts = pulse.accounts
     assert (accounts.captured, accounts.idle, accounts.measured, accounts.stored) == (50, 5, 40, 30)
     assert accounts.dropped == {"ring.full": 2, "science.full": 4, "store.full": 1}
+    assert b'instrument_queue_dropped_items_total{queue="science"} 4.0' in one.metrics.text()
     assert accounts.in_flight == 8
 
 
@@ -104,14 +122,33 @@ def test_the_store_beats_only_while_it_gets_on():
     for progress_s in (1.0, 1.0, 2.0):
         one.stats.progress_s = progress_s
         pulse._beat()
-    assert [name for _, name in one.watchdog.calls] == ["loop", "store", "loop", "loop", "store"]
+    assert [name for _, name in one.watchdog.calls if name != "cell"] == ["loop", "store", "loop", "loop", "store"]
+
+
+def test_the_cell_beats_while_its_owner_gets_on_with_or_without_samples():
+    one = instrument()
+    pulse = Pulse(one)
+    for progress_s in (float("nan"), 1.0, 1.0, 2.0):
+        one.cell.progress_s = progress_s
+        pulse._beat()
+    assert [name for _, name in one.watchdog.calls].count("cell") == 2
+
+
+def test_measures_that_no_run_took_are_dropped_for_that_reason():
+    one = instrument()
+    one.engine.book.heartbeat(beat(50, 50))
+    one.runs.unclaimed_frames = 20
+    one.stats.stored_frames = 30
+    pulse = Pulse(one)
+    pulse._count()
+    assert pulse.accounts.dropped == {"science.no_run": 20} and pulse.accounts.in_flight == 0
 
 
 @pytest.mark.parametrize(("free_mb", "running", "ends"), [(100, True, True), (100, False, False), (500, True, False)])
 async def test_a_disk_that_fills_up_ends_a_run(free_mb, running, ends):
     one = instrument()
     one.layout.free_mb = lambda: free_mb
-    one.runs.current = lambda: object() if running else None
+    one.runs.current = lambda: SimpleNamespace(run_id="r1") if running else None
     await Pulse(one)._space()
     assert [error.reason for error in one.disk_low_errors] == [StoreReason.DISK_FULL] * ends
     if ends:
@@ -152,3 +189,36 @@ async def test_it_beats_until_it_is_stopped(monkeypatch):
     kinds = [name for name, _ in one.watchdog.calls]
     assert kinds[:3] == ["register"] * 3 and kinds[-3:] == ["unregister"] * 3
     assert ("persist",) in one.faults.calls
+
+
+def test_parts_remedies_and_reconnects_are_counted():
+    one = instrument(status_parts=lambda: [PartStatus("camera", "failed"), PartStatus("cell", "ready")])
+    pulse = Pulse(one)
+    for opens, resets in ((1, 0), (3, 2), (3, 2)):
+        one.engine.camera_opens = one.cell.opens = opens
+        one.engine.book.heartbeat(beat(1, 1, remedies={"reset": resets, "clear": 0}))
+        one.stats.failed_commits, one.stats.lag_s = opens, 0.5
+        pulse._count()
+    text = one.metrics.text().decode()
+    for line in (
+        'instrument_part_severity{part="camera"} 2.0', 'instrument_part_severity{part="cell"} 0.0',
+        'instrument_reconnects_total{device="camera"} 2.0', 'instrument_reconnects_total{device="potentiostat"} 2.0',
+        'instrument_camera_remedies_total{step="reset"} 2.0', "instrument_failed_commits_total 3.0",
+        "instrument_store_lag_seconds 0.5", 'instrument_queue_depth_items{queue="link"} 1.0',
+    ):  # fmt: skip
+        assert line in text, line
+
+
+async def test_a_disk_that_gets_low_is_told_once_with_its_forecast(monkeypatch):
+    one = instrument()
+    pulse = Pulse(one)
+    clock = iter(range(0, 100_000, 30))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    one.runs.current = lambda: SimpleNamespace(run_id="r1")
+    for free_mb in range(4000, 3000, -20):  # 2400 MB an hour
+        one.layout.free_mb = lambda free_mb=free_mb: free_mb
+        await pulse._space()
+    ((sentence, free_mb),) = one.warnings
+    assert 3000 < free_mb < 4000 and "h at the rate of the last minutes" in sentence
+    assert pulse.disk.as_dict()["falls_mb_per_h"] == pytest.approx(2400, rel=1e-3)
+    assert b"instrument_store_full_in_seconds 42" in one.metrics.text()  # 2820 MB at 2400 MB an hour

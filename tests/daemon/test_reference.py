@@ -27,7 +27,7 @@ def test_every_setting_is_on_the_page() -> None:
     for setting in KNOWN.values():
         assert setting.doc in page
     assert "| `ring_frames` | an integer of 4 to 4096 | `64` | frames |" in page
-    assert "| `tokens[].secret` | a string of at least 16 characters | required |" in page
+    assert "| `tokens[].name` | a string of 1 to 100 characters | required |" in page
 
 
 def test_every_reason_is_on_the_page_with_its_remedy() -> None:

@@ -376,7 +376,7 @@ TARGETS = (
     Target("methodscript.line", parse_line, methodscript_seeds, 2.0),
     Target("usbtmc", tmc, tmc_seeds),
     Target("scpi.numbers", scpi, lambda: [b"1.0,2.0,9.9E37", b"+1.5E-3", b"0"]),
-    Target("recording.hdf5", recording("r.h5"), hdf5_seeds, 0.1),
+    Target("recording.hdf5", recording("r.h5"), hdf5_seeds, 0.02),
     Target("recording.tiff", recording("r.tif", frame_interval_s=0.01), tiff_seeds, 0.1),
     Target("recording.csv", csv, csv_seeds, 0.2),
     Target("settings", settings, settings_seeds, 0.1),

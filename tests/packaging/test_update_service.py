@@ -24,6 +24,10 @@ from tests.packaging.updating import ROOT, Home, tool
 Reason = tool.Reason
 IDLE = {"run": None, "measuring": False, "cell": {"state": "off"}}
 PASS = {"outcome": "warn", "checks": [{"name": "clock", "outcome": "warn"}, {"name": "memory", "outcome": "pass"}]}
+WORN = {
+    "outcome": "fail",
+    "checks": [{"name": "disk_wear", "outcome": "fail", "surroundings": True}, *PASS["checks"]],
+}
 FAIL = {"outcome": "fail", "checks": [{"name": "camera_frames", "outcome": "fail"}, *PASS["checks"]]}
 
 
@@ -164,7 +168,7 @@ def started(home: Home) -> Home:
     return home
 
 
-@pytest.mark.parametrize("answers", [SELFTEST, {"POST /selftest": (200, PASS)}])
+@pytest.mark.parametrize("answers", [SELFTEST, {"POST /selftest": (200, PASS)}, {"POST /selftest": (200, WORN)}])
 def test_a_version_that_stays_up_and_passes_is_confirmed(home: Home, systemctl: Path, answers: dict[str, Any]) -> None:
     with api(started(home), answers):
         home.good("prove", "--settle-s", "0.05")

@@ -19,6 +19,8 @@ class CheckResult:
     measured: str
     limit: str
     remedy: str = ""
+    surroundings: bool = False
+    """It tells of the machine and its surroundings: that it failed says nothing against the software's version."""
 
 
 class Check(ABC):
@@ -26,6 +28,8 @@ class Check(ABC):
 
     name: ClassVar[str]
     remedy: ClassVar[str]
+    surroundings: ClassVar[bool] = False
+    """As `CheckResult` has it: an update is confirmed in spite of it."""
 
     @abstractmethod
     def run(self) -> CheckResult:
@@ -33,4 +37,9 @@ class Check(ABC):
 
     def result(self, outcome: Outcome, measured: str, limit: str) -> CheckResult:
         """A result of this check, with its remedy unless it passed."""
-        return CheckResult(self.name, outcome, measured, limit, "" if outcome == "pass" else self.remedy)
+        remedy = "" if outcome == "pass" else self.remedy
+        return CheckResult(self.name, outcome, measured, limit, remedy, self.surroundings)
+
+    def not_applicable(self, why: str) -> CheckResult:
+        """Passed because there is nothing to measure here, for a reason that is told."""
+        return self.result("pass", f"not applicable: {why}", "none")

@@ -25,12 +25,13 @@ def is_synchronised(timesyncd: Path = TIMESYNCD) -> bool | None:
 
 
 class Clock(Check):
-    """Labels in results need a right clock; intervals do not, they are measured on the monotonic clock."""
+    """Whether the wall clock follows a time server: labels in results need a right one, intervals do not."""
 
     name = "clock"
     remedy = (
         "Give the machine a time server (timedatectl set-ntp true). Results stay valid: each row can be dated again."
     )
+    surroundings = True
 
     def __init__(self, timesyncd: Path = TIMESYNCD) -> None:
         self._timesyncd = timesyncd

@@ -15,6 +15,7 @@ class FreeSpace(Check):
 
     name = "free_space"
     remedy = "Export and remove old runs, or choose a larger disk for the state directory."
+    surroundings = True
 
     def __init__(self, state_dir: Path, min_free_mb: int) -> None:
         self._state_dir = state_dir

@@ -22,7 +22,7 @@ def has_wal_reset_bug(version: Version) -> bool:
 
 
 class SqliteVersion(Check):
-    """The library's version against the range of the WAL-reset bug."""
+    """SQLite's version against those whose WAL-reset bug can lose commits of two writers at once."""
 
     name = "sqlite_version"
     remedy = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from daemon.events import Event, EventFeed, EventKind
 from daemon.mask_edits import EDITS, MaskChange, MaskVersion
 from daemon.parts import CellState, PartStatus, Preview, RunSummary
 from daemon.recipe import ExperimentSpec, Recipe
+from daemon.store.backup import BackupReport
 from daemon.store.writer import StoreWriter
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, HALVES
 
@@ -162,6 +165,37 @@ class FakeCell:
 
 
 @dataclass
+class FakeKeeping:
+    """Remembers what it was asked; `held` keeps a backup from ending, `problem` is what everything comes to."""
+
+    runs: FakeRuns
+    exported: list[tuple[list[str], str]] = field(default_factory=list)
+    deleted: list[tuple[str, str, bool]] = field(default_factory=list)
+    backups: list[Path] = field(default_factory=list)
+    held: threading.Event | None = None
+    problem: InstrumentError | None = None
+
+    def delete(self, run_id: str, actor: str, *, unexported: bool = False) -> RunSummary:
+        if self.problem is not None:
+            raise self.problem
+        self.deleted.append((run_id, actor, unexported))
+        self.runs.runs[run_id] = replace(self.runs.runs[run_id], state="deleted", deleted_utc="2026-01-02T03:04:05Z")
+        return self.runs.runs[run_id]
+
+    def mark_exported(self, run_ids: Sequence[str], where: str) -> None:
+        self.exported.append((list(run_ids), where))
+
+    def back_up(self, target: Path, progress: Callable[[float], None]) -> BackupReport:
+        self.backups.append(target)
+        while self.held is not None and not self.held.wait(0.01):
+            progress(0.5)
+        if self.problem is not None:
+            raise self.problem
+        damaged = [{"run_id": "r0", "code": "store.corrupt", "detail": "it is damaged"}]
+        return BackupReport(str(target), copied=2, whole_runs=["r1"], damaged=damaged)
+
+
+@dataclass
 class Fakes:
     """Everything behind one `ApiParts`, so that tests can look and prod."""
 
@@ -173,10 +207,13 @@ class Fakes:
     blocking: list[PartStatus] = field(default_factory=list)
     audited: list[tuple[str, str, str]] = field(default_factory=list)
     counted: list[tuple[str, int]] = field(default_factory=list)
+    unauthorised: Counter[str] = field(default_factory=Counter)
     bundles: int = 0
     feed: EventFeed = field(init=False)
+    keeping: FakeKeeping = field(init=False)
 
     def __post_init__(self) -> None:
+        self.keeping = FakeKeeping(self.runs)
         self.feed = EventFeed(self._load_older)
 
     def _load_older(self, after: int, limit: int) -> list[Event]:
@@ -198,6 +235,8 @@ class Fakes:
             logs=self._logs,
             audit=lambda actor, action, detail: self.audited.append((actor, action, detail)),
             selftest=self._selftest,
+            keeping=self.keeping,
+            count_unauthorised=lambda kind: self.unauthorised.update([kind]),
             count_request=lambda method, status, duration_s: self.counted.append((method, status)),
         )
 

@@ -63,7 +63,12 @@ async def test_config_shows_origin_and_hides_secrets(serve: Serve) -> None:
     assert settings["api.port"] == {"value": 0, "origin": "file"}
     assert settings["api.host"]["origin"] == "default"
     assert settings["cell.limits"]["origin"] == "env"
-    assert settings["api.tokens"]["value"][0] == {"name": "viewer", "secret": MASK, "scopes": ["read"]}
+    assert settings["api.tokens"]["value"][0] == {
+        "name": "viewer",
+        "secret": MASK,
+        "secret_sha256": None,
+        "scopes": ["read"],
+    }
     assert settings["autostart"] == {"value": None, "origin": "default"}
 
 

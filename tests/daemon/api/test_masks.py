@@ -80,11 +80,13 @@ async def test_a_long_edit_is_an_operation(with_run: Served) -> None:
     + [(RunError(RunReason.NOT_RUNNING, "why"), 409)],
     ids=lambda value: getattr(value, "code", value),
 )
-async def test_refusals_are_problem_documents_and_not_audited(with_run: Served, error: Any, status: int) -> None:
+async def test_refusals_are_problem_documents_and_audited_as_such(with_run: Served, error: Any, status: int) -> None:
     with_run.fakes.runs.mask_problem = error
     problem = await with_run.json("PATCH", "/runs/r1/masks", status, json=REMOVE)
     assert status < 500 and (problem["code"], problem["detail"], problem["remedy"]) == (error.code, "why", error.remedy)
-    assert with_run.fakes.audited == []
+    await with_run.server.stop()  # which waits for what is being written
+    action = "PATCH /api/v1/runs/r1/masks"
+    assert with_run.fakes.audited == [("local:127.0.0.1", action, f"refused: {error.code}")]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,8 @@ async def test_editing_needs_the_scope_operate(serve: Serve, run_file: Any) -> N
     assert (await served.json("PATCH", "/runs/r1/masks", 403, json=REMOVE, headers=reads))["code"] == "api.forbidden"
     await served.json("GET", "/runs/r1/masks", headers=reads)
     await served.json("PATCH", "/runs/r1/masks", json=REMOVE, headers={"Authorization": f"Bearer {OPERATE}"})
-    assert served.fakes.audited[0][0] == "token:operator"
+    await served.server.stop()
+    assert [row[0] for row in served.fakes.audited] == ["token:viewer", "token:operator"]
 
 
 async def test_a_run_that_is_not_there(served: Served) -> None:

@@ -357,6 +357,28 @@ async def test_a_missing_device_is_waited_for() -> None:
         assert rig.cell.status().state == "ready"
 
 
+async def test_the_owner_shows_that_it_is_alive_while_the_device_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_module, "PAUSE_SLICE_S", 0.02)
+    monkeypatch.setattr(cell_module, "BACKOFF_FIRST_S", 30.0)
+    async with rigged() as rig:
+        rig.bench.fail("open", PotentiostatError(CellReason.NOT_FOUND, "no such device"))
+        await rig.start()
+        for _ in range(3):
+            before_s = rig.cell.progress_s
+            await rig.until(lambda before_s=before_s: rig.cell.progress_s > before_s)
+        assert rig.bench.opened == 0
+
+
+async def test_the_owner_shows_that_it_is_alive_while_a_call_is_under_way() -> None:
+    async with rigged() as rig:
+        await rig.start()
+        rig.bench.hang("read")
+        await rig.until(lambda: rig.bench.calls[-1] == "read")
+        before_s = rig.cell.progress_s
+        await rig.until(lambda: rig.cell.progress_s > before_s + 0.1)
+        rig.let_go()
+
+
 async def test_a_wrong_configuration_is_an_error_of_the_start() -> None:
     def broken() -> Potentiostat:
         raise DriverError(DriverReason.BAD_OPTION, "no such option")

@@ -39,6 +39,8 @@ PARTICLES = [
     {"particle_id": 4, "y_px": 10.5, "x_px": 20.25, "area_px": 300, "state": "active", "calibration": "monotone"},
     {"particle_id": 5, "y_px": 1.5, "x_px": 2.5, "area_px": 200, "state": "dead", "calibration": "none"},
 ]
+LINE = {"utc": "2026-01-02T03:04:05.678+00:00", "level": "warning", "logger": "daemon", "message": "no frame",
+        "thread": "MainThread", "exception": "Traceback\nValueError: \x1b[2J"}  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\nnot much of a picture"
 ARCHIVE = b"\x1f\x8b bundle " * 9000
 
@@ -117,6 +119,8 @@ class FakeDaemon:
             return web.json_response(states.pop(0) if len(states) > 1 else states[0])
         if path == "/events":
             return await self._feed(request)
+        if path == "/logs" and request.query.get("follow") == "true":
+            return await self._log(request)
         return self._usual(request.method, path)
 
     def _usual(self, method: str, path: str) -> web.Response:
@@ -128,6 +132,7 @@ class FakeDaemon:
                 "run_id": "r7",
                 "traces": [{"particle_id": 4, "frame": [0, 1], "t_s": [0.0, 0.01], "contrast": [0.0, -0.125]}],
             },
+            "GET /logs": {"entries": [LINE]},
             "GET /version": {"api": "v1", "version": "9.8.7"},
             "POST /runs/r7/stop": RUN | {"state": "done"},
             "POST /cell/pause": {"state": "paused", "detail": "", "values": {"voltage_v": 3.7}},
@@ -140,6 +145,16 @@ class FakeDaemon:
             return problem(404, "api.not_found", f"there is nothing at {path}", "See /api/v1/openapi.json.")
         return web.json_response(found)
 
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        """Ends after each connection's lines, the last of which was there before."""
+        self.feed_connections += 1
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for number in (self.feed_connections - 1, self.feed_connections):
+            line = LINE | {"message": f"line {number}", "utc": f"2026-01-02T03:04:0{number}.000+00:00"}
+            await response.write(json.dumps(line).encode() + b"\n\n")
+        return response
+
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         self.feed_connections += 1
         after = int(request.query["after"])
@@ -148,9 +163,9 @@ class FakeDaemon:
         for event in EVENTS:
             if event["seq"] > after:
                 await response.write(json.dumps(event).encode() + b"\n\n")
-                if request.query["follow"] == "true":
+                if request.query.get("follow") == "true":
                     return response  # hangs up after each, so that followers must resume
-        if request.query["follow"] == "true":
+        if request.query.get("follow") == "true":
             await self._stop.wait()
         return response
 

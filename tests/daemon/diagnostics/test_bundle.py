@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from daemon.diagnostics import archive as archive_module
 from daemon.diagnostics import bundle as bundle_module
 from daemon.diagnostics import evidence
-from daemon.diagnostics.bundle import ROOT, write_bundle
+from daemon.diagnostics.bundle import LIVE, ROOT, write_bundle
 from daemon.diagnostics.faults import Faults
 from daemon.diagnostics.logs import log_file
 from daemon.errors import StoreError, StoreReason
+from daemon.store.writer import StoreWriter
 
 SECRET = "s3cr3t-battery-staple"
 
@@ -62,7 +64,7 @@ def made(tmp_path: Path, **arguments: Any) -> dict[str, bytes]:
 
 def test_everything_asked_for_is_in_it(tmp_path: Path, config_path: Path, state_dir: Path) -> None:
     status = {"state": "ready", "token": SECRET}
-    files = made(tmp_path, config_path=config_path, state_dir=state_dir, status=status)
+    files = made(tmp_path, config_path=config_path, state_dir=state_dir, live={"status.json": status})
     assert json.loads(files["status.json"])["state"] == "ready"
     assert b'name = "viewer"' in files["config.toml"]
     assert json.loads(files["versions.json"])["packages"]["numpy"]
@@ -77,7 +79,9 @@ def test_everything_asked_for_is_in_it(tmp_path: Path, config_path: Path, state_
 
 
 def test_no_secret_is_in_it(tmp_path: Path, config_path: Path, state_dir: Path) -> None:
-    files = made(tmp_path, config_path=config_path, state_dir=state_dir, status={"note": f"key {SECRET}"})
+    files = made(
+        tmp_path, config_path=config_path, state_dir=state_dir, live={"status.json": {"note": f"key {SECRET}"}}
+    )
     for name, raw in files.items():
         assert SECRET.encode() not in raw, name
 
@@ -97,7 +101,9 @@ def test_the_manifest_accounts_for_every_file(tmp_path: Path, config_path: Path,
         assert listed[name]["bytes"] == len(raw)
         assert listed[name]["sha256"] == hashlib.sha256(raw).hexdigest()
         assert listed[name]["why"]
-    assert {entry["file"]: entry["reason"] for entry in manifest["missing"]}["status.json"].endswith("did not answer")
+    assert {entry["file"]: entry["reason"] for entry in manifest["missing"]}["status.json"].startswith(
+        "ValueError: the daemon did not answer"
+    )
 
 
 def test_with_nothing_there_a_bundle_is_made_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +162,105 @@ def test_a_place_that_cannot_be_written_is_named_and_left_clean(
         write_bundle(out / "b.tar.gz", config_path=None, state_dir=state_dir)
     assert caught.value.reason is StoreReason.DISK_FULL
     assert [path.read_bytes() for path in out.iterdir()] == [b"the bundle of yesterday"]
+
+
+def names(files: dict[str, bytes]) -> set[str]:
+    """Every file that the manifest tells of, there or missing."""
+    manifest = json.loads(files["manifest.json"])
+    return {entry["file"] for entry in [*manifest["files"], *manifest["missing"]]}
+
+
+def test_with_and_without_a_daemon_the_list_of_files_is_the_same(
+    tmp_path: Path, config_path: Path, state_dir: Path
+) -> None:
+    live = {"status.json": {"state": "ready"}, "metrics.txt": b"instrument_x 1\n", "selftest-daemon.json": {"a": 1}}
+    assert set(live) == set(LIVE)
+    alive = made(tmp_path, config_path=config_path, state_dir=state_dir, live=live)
+    dead = made(tmp_path, config_path=config_path, state_dir=state_dir)
+    assert alive["metrics.txt"] == b"instrument_x 1\n"
+    assert names(alive) == names(dead)
+    assert names(dead) >= {"store.json", "usb.txt", "journal.txt", "dmesg.txt", *LIVE}
+    assert set(LIVE).isdisjoint(dead)
+
+
+def test_runs_faults_and_audit_of_the_catalogue_are_in_it(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "instrument.db")
+    writer.start()
+    writer.audit("operator", "cell.off", f"secret={SECRET}").result(10)
+    writer.stop()
+    files = made(tmp_path, config_path=None, state_dir=tmp_path)
+    store = json.loads(files["store.json"])
+    assert (store["runs"], store["audit"][0]["action"]) == ([], "cell.off")
+    assert SECRET not in files["store.json"].decode()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 400, b"SQLite format 3\0" + b"\xff" * 9000])
+def test_a_damaged_store_costs_its_own_file_only(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "instrument.db").write_bytes(content)
+    files = made(tmp_path, config_path=None, state_dir=tmp_path)
+    missing = {entry["file"]: entry["reason"] for entry in json.loads(files["manifest.json"])["missing"]}
+    assert "store.json" in missing
+    assert {"versions.json", "machine.json", "selftest.json", "state-directory.txt"} <= set(files)
+    assert (tmp_path / "instrument.db").read_bytes() == content
+
+
+def test_settings_that_may_not_be_read_are_listed_with_the_reason(
+    tmp_path: Path, config_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def closed(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self == config_path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", closed)
+    files = made(tmp_path, config_path=config_path, state_dir=state_dir)
+    missing = {entry["file"]: entry["reason"] for entry in json.loads(files["manifest.json"])["missing"]}
+    assert "Permission denied" in missing["config.toml"]
+
+
+def test_evidence_that_fails_by_a_fault_of_ours_is_missing_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> dict[str, Any]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(evidence, "versions", broken)
+    files = made(tmp_path, config_path=None, state_dir=tmp_path)
+    missing = {entry["file"]: entry["reason"] for entry in json.loads(files["manifest.json"])["missing"]}
+    assert missing["versions.json"] == "ZeroDivisionError: division by zero"
+
+
+def test_snapshots_are_in_it_as_they_are(tmp_path: Path, state_dir: Path) -> None:
+    folder = state_dir / "snapshots"
+    folder.mkdir()
+    (folder / "20260102T030405Z-camera.stalled.tar.gz").write_bytes(b"\x1f\x8bone")
+    (folder / ".20260102T030405Z-half.tar.gz.x").write_bytes(b"half")
+    files = made(tmp_path, config_path=None, state_dir=state_dir)
+    assert files["snapshots/20260102T030405Z-camera.stalled.tar.gz"] == b"\x1f\x8bone"
+    assert [name for name in files if name.startswith("snapshots/")] == [
+        "snapshots/20260102T030405Z-camera.stalled.tar.gz"
+    ]
+
+
+def test_a_kernel_that_is_not_asked_is_read_from_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def output(command: list[str]) -> str:
+        asked.append(command[0])
+        if command[0] == "dmesg":
+            raise ValueError("dmesg ended with 1: Operation not permitted")
+        return "usb 2-1: reset\n"
+
+    monkeypatch.setattr(evidence, "output", output)
+    assert evidence.kernel_log(["dmesg"]).startswith("usb 2-1: reset\n(from the journal")
+    assert asked == ["dmesg", "journalctl"]
+
+
+def test_archives_hold_what_their_sum_allows(tmp_path: Path) -> None:
+    archive = archive_module.Archive([], 10)
+    archive.add("a", "first", lambda: b"12345678")
+    archive.add("b", "too much", lambda: b"123")
+    archive.add("c", "fits", lambda: b"12")
+    archive.write(tmp_path / "x.tar.gz", "root")
+    with tarfile.open(tmp_path / "x.tar.gz") as file:
+        assert file.getnames() == ["root/manifest.json", "root/a", "root/c"]

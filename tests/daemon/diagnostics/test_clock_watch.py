@@ -45,6 +45,7 @@ async def test_a_step_is_told_once_with_its_sign(step_s: float) -> None:
     await watch.stop()
     assert told == [pytest.approx(step_s, abs=0.1)]
     assert watch.steps == 1
+    assert watch.moved_s == told[0]
 
 
 async def test_slewing_and_small_corrections_are_no_steps() -> None:

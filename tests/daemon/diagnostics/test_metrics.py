@@ -62,6 +62,13 @@ def test_every_typed_method_moves_its_metric() -> None:
     metrics.request("GET", 200, 0.01)
     metrics.selftest("clock", 1)
     metrics.log_lines_dropped(8)
+    metrics.part("camera", 2)
+    metrics.snapshot()
+    metrics.storage_written("engine", 4097)
+    metrics.camera_remedy("reset", 3)
+    metrics.reconnected("potentiostat", 2)
+    metrics.failed_commits(1)
+    metrics.store_lag(0.25)
     found = values(metrics)
     expected = {
         "queue_depth_items{queue=link}": 3, "queue_bound_items{queue=link}": 64,
@@ -73,7 +80,10 @@ def test_every_typed_method_moves_its_metric() -> None:
         "resident_memory_bytes{process=engine}": 7, "engine_restarts_total": 1, "clock_offset_seconds": 0.5,
         "clock_offset_sigma_seconds": 0.001, "clock_steps_total": 1, "faults_total{code=camera.stalled}": 1,
         "particles{state=active}": 290, "http_requests_total{method=GET,status=200}": 1,
-        "selftest_severity{check=clock}": 1, "log_dropped_lines": 8,
+        "selftest_severity{check=clock}": 1, "log_dropped_lines": 8, "part_severity{part=camera}": 2,
+        "snapshots_total": 1,
+        "storage_written_bytes_total{process=engine}": 4097, "camera_remedies_total{step=reset}": 3,
+        "reconnects_total{device=potentiostat}": 2, "failed_commits_total": 1, "store_lag_seconds": 0.25,
     }  # fmt: skip
     assert {name: found[f"instrument_{name}"] for name in expected} == pytest.approx(expected)
 
@@ -89,6 +99,9 @@ def test_ages_run_on_the_monotonic_clock() -> None:
     assert found["instrument_last_frame_age_seconds"] == pytest.approx(5, abs=1)
     assert found["instrument_last_cell_sample_age_seconds"] == pytest.approx(7, abs=1)
     assert found["instrument_cell_samples_total"] == 4
+    assert str(values(metrics)["instrument_selftest_age_seconds"]) == "nan"
+    metrics.selftest("clock", 0)
+    assert values(metrics)["instrument_selftest_age_seconds"] == pytest.approx(0, abs=5)
 
 
 def test_names_follow_the_convention() -> None:

@@ -8,7 +8,7 @@ import time
 
 from daemon.diagnostics import vitals
 from daemon.diagnostics.metrics import Metrics
-from daemon.diagnostics.vitals import Vitals, resident_bytes
+from daemon.diagnostics.vitals import Vitals, resident_bytes, written_bytes
 
 
 async def test_a_blocked_loop_shows_as_lag() -> None:
@@ -39,3 +39,7 @@ async def test_memory_of_living_processes_is_published() -> None:
 
 def test_no_processes_no_figures() -> None:
     assert resident_bytes({}) == {}
+
+
+def test_what_this_process_wrote_is_known() -> None:
+    assert written_bytes({"daemon": os.getpid(), "engine": 2**22 + 1}).keys() == {("daemon", os.getpid())}

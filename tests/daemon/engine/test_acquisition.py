@@ -1,4 +1,5 @@
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -237,3 +238,19 @@ def test_quitting_does_not_wait_for_the_back_off(play, monkeypatch):
         wait_until(running.reasons)
         began = time.monotonic()
     assert time.monotonic() - began < 1.0
+
+
+def test_remedies_are_counted_over_all_lives_of_the_camera(play, monkeypatch):
+    script = play(Life([0, CameraError(CameraReason.STALLED, "silent")]), Life(range(3)))
+    counts = iter([Counter({"reset": 2, "resent": 9}), Counter({"reset": 1, "clear": 4})])
+
+    def build(*arguments):
+        camera = script.camera(*arguments)
+        camera.counts = next(counts)
+        return camera
+
+    monkeypatch.setattr(module, "build_driver", build)
+    with Running() as running:
+        running.take(4)
+        assert running.acquisition.remedies == {"clear": 4, "restart": 0, "reset": 3}
+    assert running.acquisition.remedies == {"clear": 4, "restart": 0, "reset": 3}

@@ -155,6 +155,21 @@ async def test_an_engine_that_cannot_start_is_given_up_with_the_cause(fake, kind
     assert words in caught.value.detail and "1 restarts" in caught.value.detail
 
 
+async def test_every_fault_is_told_as_it_happens(fake):
+    fake("dies")
+    host = EngineHost(CameraSettings(driver="twin", options=TWIN), EngineSettings(max_restarts=1))
+    told = []
+    host.on_fault = lambda code, detail, remedy: told.append((code, "exit code 3" in detail, bool(remedy)))
+    with pytest.raises(EngineError):
+        await host.start()
+    await host.stop()
+    assert told == [("engine.died", True, True), ("engine.died", True, True), ("engine.gave_up", True, True)]
+    lost = {"reason": "camera.stalled", "detail": "no frame for 2.0 s", "remedy": "Power-cycle it."}
+    host._camera_news(Message("lost", lost))
+    host._camera_news(Message("ended", {"detail": "at its end"}))
+    assert [code for code, *_ in told[3:]] == ["camera.stalled"]
+
+
 async def test_a_message_that_cannot_be_used_is_a_protocol_error(fake, caplog):
     fake("nonsense")
     with pytest.raises(EngineError) as caught:
@@ -162,6 +177,23 @@ async def test_a_message_that_cannot_be_used_is_a_protocol_error(fake, caplog):
             pass
     assert caught.value.reason is EngineReason.GAVE_UP and "could not be used" in caught.value.detail
     assert "Mono99" in caplog.text
+
+
+async def test_an_engine_that_is_given_up_is_not_ready_from_then_on(fake, monkeypatch):
+    fake("garbage")
+    host, seen = EngineHost(CameraSettings(), EngineSettings(max_restarts=0)), []
+    end_process = host._end_process
+
+    async def seen_ending():
+        seen.append(host.status())
+        await end_process()
+
+    host._state = "ready"
+    monkeypatch.setattr(host, "_end_process", seen_ending)
+    await host._spawn()
+    await host._supervise()
+    await host.stop()
+    assert (seen[0].state, seen[0].reason) == ("starting", "engine.protocol")
 
 
 async def test_an_engine_that_is_never_ready_is_an_error_in_time(fake):

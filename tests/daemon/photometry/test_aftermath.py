@@ -51,7 +51,7 @@ def broken(body: Anatomy, light: np.ndarray) -> tuple[Aftermath, Parts]:
     seen = change(light)
     suspect = SimpleNamespace(detection=SimpleNamespace(index=0))
     crack = Settled(suspect, None, Step(10.0, -0.1, 1e-3), False, False, True, True, body.explain(seen), seen)
-    aftermath.add(crack, 12, body, parts)
+    aftermath.add(crack, 12, body, parts.before(0, 10.0))
     return aftermath, parts
 
 
@@ -120,8 +120,8 @@ def test_without_shapes_nothing_is_followed(body):
     parts, aftermath = Parts(), Aftermath()
     suspect = SimpleNamespace(detection=SimpleNamespace(index=0))
     crack = Settled(suspect, None, Step(10.0, -0.1, 1e-3), False, False, True, True, None, np.full(14, np.nan))
-    aftermath.add(crack, 12, body, parts)
-    aftermath.add(crack, 12, None, parts)
+    aftermath.add(crack, 12, body, parts.before(0, 10.0))
+    aftermath.add(crack, 12, None, parts.before(0, 10.0))
     assert aftermath.wounds == [] and aftermath.look(20.0, 0.0, parts) == []
 
 

@@ -103,3 +103,14 @@ def test_what_is_not_known_is_nan_or_none():
     assert lookback.step(4, 11.0, []) is None
     assert np.isnan(lookback.change(4, 11.0, 20, 8.0)).all() and len(lookback.latest(4, 0.0)) == FEATURES
     assert np.isnan(Lookback(0).spread(0.0, 10)[1])
+
+
+def test_early_parts_are_not_the_last_ones_and_the_newest_are():
+    contrast = np.zeros((400, 25))
+    contrast[280:300, 2] -= 0.05
+    contrast[300:, 2] -= 0.1
+    lookback = filled(contrast)
+    assert lookback.before(2, 3.0)[:8].sum() == pytest.approx(0.95e6, rel=1e-3)
+    assert lookback.early(2, 3.0)[:8].sum() == pytest.approx(1e6, rel=1e-3)
+    assert lookback.newest(2, 10)[:8].sum() == pytest.approx(0.9e6, rel=1e-3)
+    assert np.isnan(lookback.early(2, 2.0)).all(), "no frame before it is kept"

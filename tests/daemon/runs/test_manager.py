@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -24,7 +25,7 @@ from daemon.events import Event, EventKind
 from daemon.recipe import ExperimentSpec, Recipe
 from daemon.runs import setup as preparing
 from daemon.runs.recorder import Recorder
-from daemon.store.reader import RunReader
+from daemon.store.reader import CatalogueReader, RunReader
 from hw.twin.instrument import TwinInstrument
 from hw.twin.recording import write_recording
 from hw.twin.settings import TwinOptions
@@ -54,6 +55,12 @@ def read(path, *methods):
         return [getattr(reader, method)() for method in methods]
 
 
+def in_catalogue(path):
+    """The newest run's row."""
+    with CatalogueReader(path) as catalogue:
+        return catalogue.runs()[0]
+
+
 async def ended(one):
     await until(lambda: one.runs.current() is None)
     return (await one.runs.list(1))[0]
@@ -79,7 +86,8 @@ async def test_a_run_from_start_to_stop_with_an_engine_killed_on_the_way(tmp_pat
         assert (await runs.get(started.run_id)).frames >= 20
         assert [run.run_id for run in await runs.list()] == [started.run_id]
         os.kill(one.engine.pid, signal.SIGKILL)
-        before = runs.current().frames
+        await until(lambda: "engine_restarted" in [event.kind for event in one.events])
+        before = runs.current().frames  # those on their way when it died are among them
         await until(lambda: runs.current().frames > before + 20)
         stopped = await runs.stop(started.run_id)
         assert stopped.state == "done" and stopped.reason == "" and stopped.ended_utc > stopped.started_utc
@@ -94,7 +102,6 @@ async def test_a_run_from_start_to_stop_with_an_engine_killed_on_the_way(tmp_pat
     np.testing.assert_array_equal(frames["frame"], np.arange(kept.frames))
     assert (np.diff(frames["t_s"]) > 0).all()
     assert metadata["state"] == "done" and drops == []
-    assert "engine_restarted" in [event.kind for event in one.events]
 
 
 async def test_a_scene_without_particles_fails_with_what_to_do(tmp_path):
@@ -297,6 +304,64 @@ async def test_a_full_disk_ends_the_run_while_it_can_still_be_ended(tmp_path, en
         one.runs.fail(StoreError(StoreReason.DISK_FULL, "no space left"))
         done = await ended(one)
         assert (done.reason, done.detail) == ("store.disk_full", "no space left")
+
+
+async def test_a_run_whose_end_the_disk_refused_is_told_as_ended(tmp_path, engine, prepared_here, monkeypatch):
+    def refuse(*_, **__):
+        refused = Future()
+        refused.set_exception(StoreError(StoreReason.DISK_FULL, "no space left"))
+        return refused
+
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(STILL)
+        await one.runs.wait_running(run.run_id)
+        monkeypatch.setattr(one.writer, "update_run", refuse)
+        await one.runs.stop(run.run_id)
+        assert (await one.runs.get(run.run_id)).state == (await one.runs.list())[0].state == "done"
+
+
+async def test_a_run_that_a_slow_disk_lets_in_after_all_is_failed(tmp_path, engine, monkeypatch):
+    async with rig(tmp_path, engine) as one:
+        record_run, asked = one.writer.record_run, []
+
+        def late(summary):
+            asked.append(record_run(summary))
+            return asked[-1] if len(asked) > 1 else Future()
+
+        monkeypatch.setattr(one.writer, "record_run", late)
+        monkeypatch.setattr(preparing, "STORE_S", 0.05)
+        with pytest.raises(StoreError, match="took more than"):
+            await one.runs.start(STILL)
+        assert one.runs.current() is None
+        await until(lambda: all(record.done() for record in asked))
+        run = await asyncio.to_thread(in_catalogue, one.layout.catalogue)
+        assert (run.state, run.reason) == ("failed", "store.overloaded")
+
+
+async def test_a_full_queue_of_the_store_does_not_keep_a_run_from_ending_with_the_cell_off(
+    tmp_path, engine, prepared_here, monkeypatch
+):
+    def refuse(*_, **__):
+        raise StoreError(StoreReason.OVERLOADED, "the store's queue is full")
+
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(CYCLING)
+        await one.runs.wait_running(run.run_id)
+        for name in ("update_run", "put_drop", "put_events"):
+            monkeypatch.setattr(one.writer, name, refuse)
+        one.runs.record_drop("camera", "lost", 3)
+        stopped = await one.runs.stop(run.run_id, "operator")
+        assert (stopped.state, one.runs.current()) == ("done", None)
+        assert one.cell.told[-1] == "off: operator"
+        one.runs.record(Event(EventKind.DISK_LOW, NAN, NAN))
+        with pytest.raises(StoreError):
+            one.runs.on_cell_event(Event(EventKind.CELL_LOST, NAN, NAN))
+
+
+async def test_measures_that_come_without_a_run_are_counted(tmp_path, engine):
+    async with rig(tmp_path, engine) as one:
+        engine.on_batch(np.rec.fromarrays([np.zeros(7)], names=["host_t_s"]))  # all that is asked of it
+        assert one.runs.unclaimed_frames == 7
 
 
 async def test_events_of_the_instrument_are_dated_stored_and_published(tmp_path, engine, prepared_here):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from daemon.cell.samples import CellRow
 from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
+from daemon.store.proof import prove_again
 from daemon.store.writer import StoreWriter
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 
@@ -101,3 +103,22 @@ def copy_database(source: Path, target: Path) -> None:
         if part.exists():
             shutil.copyfile(part, f"{target}{suffix}")
     Path(f"{target}-shm").unlink(missing_ok=True)
+
+
+def prove(path: Path, table: str) -> None:
+    """Let rows that were changed by hand pass for what the writer wrote."""
+    with closing(sqlite3.connect(path)) as conn, conn:
+        prove_again(conn, table)
+
+
+def without_proof(path: Path) -> None:
+    """Make it a file from before rows had CRCs."""
+    with closing(sqlite3.connect(path)) as conn, conn:
+        for (trigger,) in conn.execute("select name from sqlite_master where type = 'trigger'").fetchall():
+            conn.execute(f'drop trigger "{trigger}"')
+        conn.execute("drop table tallies")
+        for (table,) in conn.execute(
+            "select m.name from sqlite_master m join pragma_table_info(m.name) c where c.name = 'row_crc32'"
+        ).fetchall():
+            conn.execute(f'alter table "{table}" drop column row_crc32')
+        conn.execute("delete from _sqlite_migrations where name like '%_proof'")

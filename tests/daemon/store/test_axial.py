@@ -13,7 +13,7 @@ from daemon.store.export import export_run
 from daemon.store.reader import RunReader
 from daemon.store.schema import RUN, open_writing
 from tests.daemon.photometry.test_axial import CURVE, row
-from tests.daemon.store.helpers import PARTICLES, WAIT_S, frames, open_run, particle_rows
+from tests.daemon.store.helpers import PARTICLES, WAIT_S, frames, open_run, particle_rows, without_proof
 
 BLOCKS, SIGMA = 4, 1e-3
 
@@ -130,6 +130,7 @@ def test_gaps_are_not_bridged(path):
 
 
 def test_a_file_from_before_opens_and_knows_nothing(path):
+    without_proof(path)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("drop table axes")
         db.execute("drop table axial")

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.store.front_traces import FrontTraces, charged_fraction
 from daemon.store.reader import RunReader
-from tests.daemon.store.helpers import WAIT_S, open_run
+from tests.daemon.store.helpers import WAIT_S, open_run, without_proof
 
 
 def front(particle_id: int, half: str = "charge", start_s: float = 10.0, **changes):
@@ -97,6 +97,7 @@ def test_a_damaged_series_is_left_out(run_path):
 
 
 def test_a_file_from_before_fronts_has_none(run_path):
+    without_proof(run_path)
     with closing(sqlite3.connect(run_path)) as db, db:
         db.execute("drop table fronts")
     derived = blank(2, 1)

@@ -11,7 +11,7 @@ from daemon.mask_edits import MaskVersion
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.schema import RUN, open_writing
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
-from tests.daemon.store.helpers import PARTICLES, WAIT_S, event, frames, open_run, particle_rows
+from tests.daemon.store.helpers import PARTICLES, WAIT_S, event, frames, open_run, particle_rows, prove, without_proof
 
 
 @pytest.fixture
@@ -137,6 +137,10 @@ def test_a_damaged_image_is_refused(run_path, what):
 )
 def test_rows_that_make_no_sense_are_corrupt(run_path, sql, call):
     damage(run_path, sql)
+    with RunReader(run_path) as run:
+        assert call(run) is not None
+        assert run.damaged_rows == 1
+    prove(run_path, sql.split()[1])
     with RunReader(run_path) as run, pytest.raises(StoreError) as caught:
         call(run)
     assert caught.value.reason is StoreReason.CORRUPT
@@ -245,6 +249,7 @@ def test_versions_of_the_masks_come_back(grown_path):
 
 
 def test_a_file_of_before_there_were_versions_is_read_too(run_path):
+    without_proof(run_path)
     with sqlite3.connect(run_path) as conn:
         for name in ("from_frame", "utc", "actor", "edits", "particles"):
             conn.execute(f"alter table masks drop column {name}")

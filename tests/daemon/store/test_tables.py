@@ -17,7 +17,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.store.export import export_run
 from daemon.store.reader import RunReader
 from daemon.tables import EXPORT_TABLES, INT_COLUMNS, JSON_COLUMNS, ROW_TABLES, SINGLE_COLUMNS, TEXT_COLUMNS
-from tests.daemon.store.helpers import open_run, particle_rows
+from tests.daemon.store.helpers import open_run, particle_rows, prove, without_proof
 
 SERIES = {"t_s": [0.0, 1.0], "front_px": [1.0, 2.0], "front_sigma_px": [0.1, 0.1], "fraction": [0.2, 0.8]}
 HALVES = [(cycle, half) for cycle in range(4) for half in ("charge", "discharge")]
@@ -117,6 +117,7 @@ def test_a_row_measured_anew_comes_behind_all_others(tmp_path):
 def test_a_file_from_before_the_table_has_no_rows_of_it(run_path, tmp_path, name):
     older = tmp_path / "older.db"
     shutil.copy(run_path, older)
+    without_proof(older)
     with closing(sqlite3.connect(older)) as db, db:
         db.execute(f"drop table {name}")
     with RunReader(older) as run:
@@ -127,6 +128,7 @@ def test_a_file_from_before_the_table_has_no_rows_of_it(run_path, tmp_path, name
 def test_a_file_from_before_a_column_does_not_know_it(run_path, tmp_path):
     older = tmp_path / "older.db"
     shutil.copy(run_path, older)
+    without_proof(older)
     with closing(sqlite3.connect(older)) as db, db:
         db.execute("alter table cycles drop column asymmetry")
     with RunReader(older) as run:
@@ -139,6 +141,7 @@ def test_a_curve_that_makes_no_sense_is_said_so(run_path, tmp_path):
     shutil.copy(run_path, broken)
     with closing(sqlite3.connect(broken)) as db, db:
         db.execute("update calibrations set soc_knots = '[0.0,' where particle_id = 12")
+    prove(broken, "calibrations")
     for read in (lambda run: run.calibrations(), lambda run: run.page("calibrations"),
                  lambda run: list(run.iter_rows("calibrations"))):  # fmt: skip
         with RunReader(broken) as run, pytest.raises(StoreError) as caught:

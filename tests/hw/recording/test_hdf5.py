@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from hw.camera.contract import PixelFormat
 from hw.errors import RecordingError, RecordingReason
-from hw.recording import open_recording
+from hw.recording import hdf5_text, open_recording
 from tests.hw.recording.builders import HEIGHT, WIDTH, cell_rows, cut, movie, write_h5
 
 
@@ -386,3 +388,11 @@ def test_close_is_idempotent(path):
     recording.close()
     with pytest.raises(RecordingError):
         recording.read(0, 1)
+
+
+def test_a_text_whose_heap_has_no_end_is_refused_in_time(monkeypatch):
+    """HDF5 1.14 loops for ever in it."""
+    monkeypatch.setattr(hdf5_text, "DEADLINE_S", 3.0)
+    refused = refusal(Path(__file__).parents[2] / "data" / "endless.h5")
+    assert refused.reason is RecordingReason.UNREADABLE
+    assert "attributes electrode of 'endless.h5'" in refused.detail
