@@ -1,4 +1,4 @@
-"""Every check of a store from outside, beside a service that uses it: by the installed Python, on a state directory.
+"""Every check of a store, beside a service that uses it: by the installed Python, on a state directory.
 
 Ends with 0 and a JSON line about every run, or with 1 and what is wrong.
 """
@@ -12,56 +12,48 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from daemon.store.reader import CatalogueReader, RunReader
-from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
+from daemon.parts import RunSummary
+from daemon.store.check import check_file
+from daemon.store.reader import CatalogueReader
 
 STATE = Path(sys.argv[1])
 ENDED = ("done", "interrupted", "failed")
 problems: list[str] = []
 
 
-def check_sqlite(path: Path) -> None:
-    """SQLite's own opinion of every page, index and reference."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        said = [row[0] for row in db.execute("pragma integrity_check")]
-        broken = db.execute("pragma foreign_key_check").fetchall()
-    if said != ["ok"] or broken:
-        problems.append(f"{path.name}: {said} {broken}")
+def check_rows(path: Path) -> None:
+    """The product's own check: SQLite's structure, check sums of every row and blob, and that none is missing."""
+    found = check_file(path)
+    if not (found.is_sound and found.has_proof and found.rows):
+        problems.append(f"{path.name}: {found}")
 
 
-def check_run(path: Path, state: str, frames: int) -> dict[str, Any]:
-    """Every row and every chunk of a run, by check sums, counts and order."""
-    check_sqlite(path)
-    with RunReader(path) as run:
-        told = run.metadata()
-        columns, _ = run.particle_columns(list(CHUNK_PARTICLE_COLUMNS)) if told else ({}, {})
-        for table in ROW_TABLES:
-            run.page(table)
-        events, damaged = len(run.events()), run.corrupt_chunks
+def check_run(run: RunSummary) -> dict[str, Any]:
+    """A run's file against itself and against the catalogue."""
+    path = run.path
+    check_rows(path)
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
         extents = db.execute("select first_frame, frames, t0_s, t1_s from chunks order by chunk_id").fetchall()
-        samples = db.execute("select count(*) from cell_samples").fetchone()[0]
-        packed = db.execute("select count(*) from chunk_columns").fetchone()[0]
-    stored = sum(extent[1] for extent in extents)
-    if damaged:
-        problems.append(f"{path.name}: {damaged} damaged chunks")
-    if packed != len(extents) * (len(CHUNK_FRAME_COLUMNS) + len(CHUNK_PARTICLE_COLUMNS)):
-        problems.append(f"{path.name}: {packed} columns of {len(extents)} chunks")
+        counts = {name: db.execute(f"select count(*) from {name}").fetchone()[0] for name in ("cell_samples", "events")}
+        state = json.loads(db.execute("select value from metadata where key = 'state'").fetchone()[0])
+    frames = sum(extent[1] for extent in extents)
     for before, after in pairwise(extents):
         if after[0] < before[0] + before[1] or after[2] <= before[3]:
             problems.append(f"{path.name}: a chunk begins before the one before ended: {before} {after}")
-    read = len(columns["t_s"]) if columns else 0
-    if state in ENDED:
-        if read != stored or frames != stored or told.get("state") != state:
-            problems.append(f"{path.name}: {frames} frames told, {stored} stored, {read} read, {told.get('state')}")
+    if run.state in ENDED:
+        if (run.frames, run.state) != (frames, state):
+            problems.append(f"{path.name}: {frames} frames and '{state}', the catalogue says {run}")
         if Path(f"{path}-wal").exists():
             problems.append(f"{path.name}: an ended run that is not one file")
-    return {"run_id": path.stem, "state": state, "frames": stored, "samples": samples, "events": events}
+        if run.reason.startswith("store."):
+            problems.append(f"{path.name}: {run}")
+    samples, events = counts["cell_samples"], counts["events"]
+    return {"run_id": run.run_id, "state": run.state, "frames": frames, "samples": samples, "events": events}
 
 
 def check_all() -> list[dict[str, Any]]:
     """The catalogue, and every run that it or the directory knows."""
-    check_sqlite(STATE / "instrument.db")
+    check_rows(STATE / "instrument.db")
     with CatalogueReader(STATE / "instrument.db") as catalogue:
         runs = {run.path.resolve(): run for run in catalogue.runs(limit=-1)}
     problems.extend(f"set aside: {path.name}" for path in STATE.rglob("*corrupt*"))
@@ -69,12 +61,10 @@ def check_all() -> list[dict[str, Any]]:
     problems.extend(f"not in the catalogue: {path.name}" for path in here - set(runs))
     # a run gets its file when it begins to measure
     problems.extend(f"without a file: {runs[path]}" for path in set(runs) - here if runs[path].frames)
-    checked = [check_run(path, run.state, run.frames) for path, run in sorted(runs.items()) if path in here]
     going_on = [run.run_id for run in runs.values() if run.state not in ENDED]
     if len(going_on) > 1:
         problems.append(f"more than one run goes on: {going_on}")
-    problems.extend(f"{runs[path]}" for path in here & set(runs) if runs[path].reason.startswith("store."))
-    return checked
+    return [check_run(runs[path]) for path in sorted(here & set(runs))]
 
 
 told = check_all()
