@@ -59,7 +59,7 @@ class InstalledMachine(Machine):
         return ["-device", "i6300esb", "-action", "watchdog=reset", *network]
 
     def settle_down(self) -> None:
-        """Measuring, as most cases want it."""
+        """Measuring, as most cases want it. A version's proof takes longer, and none depends on it."""
         self.await_ready()
         self.await_status(is_measuring)
 
