@@ -18,7 +18,7 @@ WORSE = 1.5
 RISK_SCORE, RISK_WIDTH = 3.1, 0.45
 """The share of particles with a score that fail: a logistic curve, fitted to simulated electrodes (docs/science.md)."""
 SHORTER = 1 / 3
-"""What a score that grows takes from the cycles left, as a power of its growth: those lived already count by themselves."""
+"""What a score that grows takes from the cycles left, as a power of its growth: those lived count by themselves."""
 TELLING_SCORE = 2.5
 """A departure is named as a reason from here on, and below it nothing is told of the cycles left."""
 
