@@ -17,6 +17,8 @@ WORSE = 1.5
 """A particle is told again when its score has grown by this factor."""
 RISK_SCORE, RISK_WIDTH = 3.1, 0.45
 """The share of particles with a score that fail: a logistic curve, fitted to simulated electrodes (docs/science.md)."""
+SHORTER = 1 / 3
+"""What a score that grows takes from the cycles left, as a power of its growth: those lived count by themselves."""
 TELLING_SCORE = 2.5
 """A departure is named as a reason from here on, and below it nothing is told of the cycles left."""
 
@@ -55,7 +57,7 @@ class WarningBook:
         self._told = np.where(due, health.risk_score, self._told)
         self._leads.add(health.cycle, due, health.failed)
         self._first = np.where(due & np.isnan(self._first), health.risk_score, self._first)
-        worse = np.fmax(health.risk_score / self._first, 1.0)
+        worse = np.power(np.fmax(health.risk_score / self._first, 1.0), SHORTER)
         left = np.where(health.risk_score >= TELLING_SCORE, self._leads.left(health.cycle) / worse, np.nan)
         risk = probability(health.risk_score)
         events = [

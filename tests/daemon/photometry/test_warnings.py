@@ -5,7 +5,7 @@ import pytest
 
 from daemon.events import EventKind
 from daemon.photometry.fade import FADE, LAG, Health
-from daemon.photometry.warnings import WARN_SCORE, WarningBook, probability, warning_words
+from daemon.photometry.warnings import SHORTER, WARN_SCORE, WarningBook, probability, warning_words
 
 IDS = np.array([11, 12, 13])
 
@@ -63,7 +63,7 @@ def test_the_worse_a_particle_gets_the_less_is_left_and_nothing_is_told_when_it_
         book = WarningBook(IDS)
         book.add(health([0.0, WARN_SCORE, 0.0]), 0.0)
         leads.append(book.add(health([0.0, score, 0.0], cycle=21), 0.0)[1][1]["lead_cycles"])
-    assert leads[1] == pytest.approx(leads[0] / 2)
+    assert leads[1] == pytest.approx(leads[0] / 2**SHORTER)
     assert np.isnan(leads[2])
 
 
