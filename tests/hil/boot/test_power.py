@@ -36,8 +36,8 @@ def test_it_boots_to_ready_and_is_sandboxed(cold: InstalledMachine) -> None:
 
 def cut(machine: InstalledMachine, after_s: float) -> dict[str, Any]:
     """Pull the plug `after_s` from now; returns what could be read of the run just before."""
-    committed: dict[str, Any] = json.loads(machine.python(COMMITTED))
     time.sleep(after_s)
+    committed: dict[str, Any] = json.loads(machine.python(COMMITTED))
     machine.power_cut()
     return committed
 
@@ -62,7 +62,7 @@ def test_what_was_committed_outlives_power_cuts(saved: InstalledMachine) -> None
         after_s = moments.uniform(0, LONGEST_IN_RUN_S)
         with saved.resume():
             committed = cut(saved, after_s)
-        print(f"cut {number} of {CUTS}, {after_s:.1f} s after a look at a run", flush=True)
+        print(f"cut {number} of {CUTS}, {after_s:.1f} s into a saved run", flush=True)
         try:
             start_and_check(saved, [committed])
         finally:
