@@ -37,7 +37,6 @@ def campaign(target: Target, inputs: int, seed: int, most_findings: int = 5) -> 
         feed(target, mutated(seeds, rng), tally)
         if len(tally.findings) >= most_findings:
             break
-    faulthandler.cancel_dump_traceback_later()
     return tally
 
 
@@ -55,6 +54,8 @@ def feed(target: Target, data: bytes, tally: Tally) -> None:
         tally.refused += 1
     except Exception:
         tally.findings.append((data, traceback.format_exc(limit=-6)))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     tally.longest_s = max(tally.longest_s, time.monotonic() - began_s)
 
 
