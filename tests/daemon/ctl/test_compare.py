@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 
+from daemon.store.proof import prove_again
 from tests.daemon.insight.runs import plain_cell, write_run
 
 
@@ -94,6 +95,7 @@ def test_tables_that_do_not_fit_each_other(run, files, tmp_path):
     shutil.copyfile(files / "a0.db", bad)
     with sqlite3.connect(bad) as connection:
         connection.execute("update cycles set particle_id = 999 where particle_id = 3")
+        prove_again(connection, "cycles", "particle_id = 999")
     connection.close()
     done = run("compare", bad, files / "b0.db", "--out", tmp_path / "c.html")
     assert done.exit_code == 1 and "has cycles of particles that it does not have" in done.stderr

@@ -162,7 +162,7 @@ def test_notes_of_a_camera_travel_to_the_host():
         send(near, module.camera_message(info))
         message = receive(far)
     host = EngineHost.__new__(EngineHost)
-    host._camera_open, told = asyncio.Event(), []
+    host._camera_open, host.camera_opens, told = asyncio.Event(), 0, []
     host.on_camera = lambda *news: told.append(news)
     host._camera_news(message)
     assert host.info == info and told == [("open", {})]

@@ -35,12 +35,11 @@ def interpreter(name: str) -> list[str]:
     """The command that starts it; skips where it cannot be had."""
     if name == "cpython":
         return [sys.executable]
-    found = subprocess.run(
-        [ROOT / "packaging" / "micropython"], capture_output=True, text=True, timeout=50, check=False
-    )
+    command = str(ROOT / "packaging" / "micropython")
+    found = subprocess.run([command, "--fetch"], capture_output=True, text=True, timeout=50, check=False)
     if found.returncode:
         pytest.skip(f"no MicroPython: {found.stderr.strip()[-200:]}")
-    return found.stdout.split()
+    return [command]
 
 
 async def told(name: str, script: str, *arguments: object) -> str:

@@ -41,9 +41,9 @@ class PlainCell:
         self.on = on
 
     def read(self) -> tuple[float, float]:
-        reading = self.open_v + self.ohm * self.current_a, self.current_a
-        self.log.append((self.t_s, *reading, self.on))
-        return reading
+        voltage_v = self.open_v + self.ohm * self.current_a
+        self.log.append((self.t_s, voltage_v, self.current_a, self.on))
+        return voltage_v, 1e3 * self.current_a
 
 
 def ends(script: Script) -> set[bool]:
