@@ -54,7 +54,9 @@ async def test_the_report_has_every_check_and_the_worst_outcome() -> None:
     assert report == selftest.last
     assert report["outcome"] == "fail"
     passing, broken = report["checks"]
-    assert passing == {"name": "passing", "outcome": "pass", "measured": "1 ms", "limit": "2 ms", "remedy": ""}
+    assert passing == {
+        "name": "passing", "outcome": "pass", "measured": "1 ms", "limit": "2 ms", "remedy": "", "surroundings": False,
+    }  # fmt: skip
     assert "ZeroDivisionError: division by zero" in broken["measured"]
     assert broken["remedy"] == "Report it."
     assert severities == {"passing": 0, "broken": 2}
