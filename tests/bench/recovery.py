@@ -60,7 +60,7 @@ def start(service: Service) -> tuple[float, float]:
 def make_store(state: Path, size: float) -> int:
     """Run files of `size` bytes together, the last one cut while it was written; their bytes."""
     state.mkdir(parents=True)
-    with open_run(state, commit_interval_s=1.0) as (writer, path):
+    with open_run(state, commit_interval_s=0.05) as (writer, path):  # each chunk is waited for
         number = 0
         while path.stat().st_size < size / (COPIES + 1):
             columns = frames(number, FRAMES_AT_ONCE, PARTICLES, seed=number % 4)
