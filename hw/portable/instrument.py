@@ -12,6 +12,7 @@ a board is enough.
 """
 
 import asyncio
+import errno
 import json
 
 PREFIX = "/api/v1"
@@ -246,8 +247,10 @@ class _Streams:
         except asyncio.TimeoutError:
             await answer.close()
             raise
-        except OSError:  # where connecting reports a closed port only now
+        except OSError as error:  # a closed port shows only now on MicroPython
             await answer.close()
+            if error.errno == errno.ECONNRESET:
+                raise Unreachable("cut", "the line ended")
             raise Unreachable("refused", "nothing listens at " + where)
         except BaseException:
             await answer.close()

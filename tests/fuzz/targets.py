@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -110,9 +112,11 @@ def answers(*parts: bytes) -> bytes:
 
 @cache
 def scratch() -> Path:
-    """A folder in memory where there is one."""
+    """A folder in memory where there is one, gone with the process."""
     shm = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=shm if shm.is_dir() else None))
+    folder = tempfile.mkdtemp(prefix="fuzz-", dir=shm if shm.is_dir() else None)
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
 
 
 # --- USB3 Vision --------------------------------------------------------------------------------------------------

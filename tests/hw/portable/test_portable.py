@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 PORTABLE = ROOT / "hw" / "portable"
 FILES = sorted(path for path in PORTABLE.glob("*.py") if path.name != "__init__.py")
 SCRIPTS = Path(__file__).parent / "scripts"
-MODULES = {"asyncio", "json", "struct", "time"}
+MODULES = {"asyncio", "errno", "json", "struct", "time"}
 ASYNCIO = {"Lock", "Event", "TimeoutError", "gather", "open_connection", "sleep", "start_server", "wait_for"}
 """Of what MicroPython 1.25's asyncio has, all that is used."""
 MISSING = {"removeprefix", "removesuffix", "zfill", "casefold", "bit_length", "isascii", "strerror"}
@@ -75,6 +76,10 @@ class Hostile:
                 writer.write(head + b'{"seq": %d}\n' % self.seq)
             elif path == "/stall":
                 await asyncio.sleep(30)
+            elif path == "/reset":
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+                return
             else:
                 writer.write(self.answer(path))
             await writer.drain()

@@ -68,6 +68,7 @@ async def hostile():
         "/endless",
         "/length",
         "/hangup",
+        "/reset",
     ):
         print(path, await outcome(instrument.get(path)))
     print("nobody", await outcome(Instrument(port=NOBODY, deadline_s=0.3).get("/status")))
