@@ -31,7 +31,7 @@ from daemon.store.proof import (
 )
 from daemon.store.reading import Row
 from daemon.store.rows import CHUNK_FIELDS, front_series
-from daemon.store.schema import CATALOGUE, RUN, FileKind, is_proven, open_reading
+from daemon.store.schema import CATALOGUE, RUN, FileKind, is_proven, lost_columns, open_reading
 from daemon.store.sqlite import Database
 
 STEPS_BETWEEN_STOPS = 10_000  # of SQLite's machine: about a millisecond
@@ -104,6 +104,8 @@ def _check(path: Path, outcome: CheckOutcome, stop: Callable[[], bool]) -> None:
             _structure(db, outcome)
             if outcome.has_proof:
                 for table in RUN_TABLES if kind is RUN else CATALOGUE_TABLES:
+                    if columns := lost_columns(db, kind, path, table):
+                        outcome.found(f"table '{table}' has lost {', '.join(columns)}")
                     _table(db, table, outcome, stop, BLOBS if kind is RUN else CATALOGUE_BLOBS)
             if kind is RUN:
                 _chunks(db, outcome, stop)

@@ -18,7 +18,7 @@ from daemon.store.axial import AxialBlocks, axial_blocks, is_sound
 from daemon.store.chunks import decoded, join, join_wide
 from daemon.store.clips import StoredClip, clip_of
 from daemon.store.codec import checksum, matches, unpack_array
-from daemon.store.proof import BLOBS, CATALOGUE_BLOBS, CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES
+from daemon.store.proof import BLOBS, CATALOGUE_BLOBS
 from daemon.store.reading import FOR_EVER, Reader, understood
 from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN
@@ -53,7 +53,6 @@ class RunReader(Reader):
     """
 
     kind = RUN
-    proven = (*RUN_TABLES, *PACKED_TABLES)
     blobs = BLOBS
 
     def __init__(self, path: Path) -> None:
@@ -377,7 +376,6 @@ class CatalogueReader(Reader):
     """The catalogue: which runs there are, and every event of the instrument."""
 
     kind = CATALOGUE
-    proven = CATALOGUE_TABLES
     blobs = CATALOGUE_BLOBS
 
     def runs(self, limit: int = 100) -> list[RunSummary]:

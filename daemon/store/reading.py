@@ -15,7 +15,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import translated
 from daemon.store.log_check import unseen_log_bytes
 from daemon.store.proof import CRC, columns_of, is_intact
-from daemon.store.schema import FileKind, is_proven, open_reading
+from daemon.store.schema import FileKind, is_proven, lost_columns, open_reading
 from daemon.store.sqlite import Database
 
 FOR_EVER = 2**62
@@ -44,8 +44,6 @@ class Reader:
     """
 
     kind: FileKind
-    proven: tuple[str, ...]
-    """Tables with check sums."""
     blobs: dict[str, tuple[str, ...]]
     """Columns that row CRCs leave out, by table."""
 
@@ -124,8 +122,10 @@ class Reader:
             assert self._db is not None
             with translated(self.path, "cannot read"):
                 self._columns[table] = columns_of(self._db.conn, table)
-            if self._proven and table in self.proven and not {CRC, "crc32"} & self._columns[table].keys():
-                raise StoreError(StoreReason.CORRUPT, f"table '{table}' of {self.path} has lost its check sums")
+                lost = lost_columns(self._db, self.kind, self.path, table) if self._proven else []
+            if lost:
+                del self._columns[table]
+                raise StoreError(StoreReason.CORRUPT, f"table '{table}' of {self.path} has lost {', '.join(lost)}")
         return self._columns[table]
 
     def _read(

@@ -20,7 +20,7 @@ from typing import Any
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import primary_code, translated
-from daemon.store.proof import CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES, add_proof
+from daemon.store.proof import CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES, add_proof, columns_of
 from daemon.store.sqlite import Database, Migrations
 from daemon.tables import HEALTH, RATES
 
@@ -320,6 +320,16 @@ def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
     return applied
 
 
+def lost_columns(db: Database, kind: FileKind, path: Path, table: str) -> list[str]:
+    """Columns that the steps of the file gave `table` and that it does not have, or has as another type.
+
+    A damaged schema says other names; a row's CRC does not tell where the values are NULL. Raises `StoreError`
+    (CORRUPT) when its steps cannot be told.
+    """
+    given = _columns_given(kind, frozenset(_applied(db, kind, path))).get(table, {})
+    return sorted(name for name, _ in given.items() - columns_of(db.conn, table).items())
+
+
 def wal_path(path: Path) -> Path:
     """Where SQLite keeps the write-ahead log of the database at `path`."""
     return Path(f"{path}-wal")
@@ -442,6 +452,20 @@ def _known_steps(kind: FileKind) -> frozenset[str]:
     empty = Database(memory=True, execute_plugins=False)
     try:
         return frozenset(step.name for step in kind.steps.pending(empty))
+    finally:
+        empty.close()
+
+
+@functools.cache
+def _columns_given(kind: FileKind, applied: frozenset[str]) -> dict[str, dict[str, str]]:
+    """Declared types by column, by table, after those of `applied` that this version knows."""
+    empty = Database(memory=True, execute_plugins=False)
+    try:
+        for step in kind.steps.pending(empty):
+            if step.name in applied:
+                step.fn(empty)
+        tables = [name for (name,) in empty.execute("select name from sqlite_master where type = 'table'")]
+        return {name: columns_of(empty.conn, name) for name in tables}
     finally:
         empty.close()
 

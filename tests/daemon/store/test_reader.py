@@ -8,6 +8,7 @@ import pytest
 
 from daemon.errors import StoreError, StoreReason
 from daemon.mask_edits import MaskVersion
+from daemon.store.check import check_file
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.schema import RUN, open_writing
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
@@ -269,3 +270,25 @@ def test_a_version_told_again_replaces_the_earlier(tmp_path):
             writer.put_masks(MaskVersion(1, first, "u"), np.ones((2, 2), np.int32)).result(WAIT_S)
     with RunReader(path) as run:
         assert [each.from_frame for each in run.mask_versions()] == [7]
+
+
+@pytest.mark.parametrize("said", [b'"Soc_std" REAL', b'"soc_std" SEAL', b'"soc_ste" REAL'])
+def test_a_column_whose_name_or_type_is_damaged_is_missed_where_all_its_values_are_null(run_path, said):
+    raw = run_path.read_bytes()
+    assert raw.count(b'"soc_std" REAL') == 1
+    run_path.write_bytes(raw.replace(b'"soc_std" REAL', said))
+    with RunReader(run_path) as run, pytest.raises(StoreError) as caught:
+        run.ensemble()
+    assert caught.value.reason is StoreReason.CORRUPT and "'ensemble'" in caught.value.detail
+    assert "has lost soc_std" in caught.value.detail
+    assert check_file(run_path).findings == ["table 'ensemble' has lost soc_std"]
+
+
+def test_columns_that_a_later_version_added_are_no_damage(run_path):
+    conn = sqlite3.connect(run_path)
+    conn.execute('alter table ensemble add column "later" text')
+    conn.close()
+    with RunReader(run_path) as run:
+        run.ensemble()
+        assert run.damaged_rows == 0
+    assert check_file(run_path).is_sound
