@@ -33,9 +33,10 @@ COMPRESSED_S = 0.05  # the writer's interval here: long enough for one step to b
 CARD_GB, CARD_CYCLES = 64, 3000  # a card of TLC flash; industrial ones (pSLC) stand 20,000
 
 
-def run() -> dict[str, list[Figure]]:
-    """Bytes and syncs a day of each load."""
-    return {name: _load(*load) for name, load in LOADS.items()}
+def run() -> Iterator[tuple[str, list[Figure]]]:
+    """Bytes and syncs a day of each load, told as each ends."""
+    for name, load in LOADS.items():
+        yield name, _load(*load)
 
 
 def _load(particles: int, rate_hz: float) -> list[Figure]:
