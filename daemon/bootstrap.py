@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.api.parts import ApiParts
+from daemon.api.read_process import ReadProcess
 from daemon.api.server import ApiServer
 from daemon.cell.cell import Cell
 from daemon.config import LoadedSettings
@@ -98,6 +99,7 @@ class Instrument:
         self.snapshots = Snapshots(
             settings.store.state_dir, settings.store.min_free_mb, self._snapshot_sources(), self.metrics.snapshot
         )
+        self.reads = ReadProcess()
         self.api = ApiServer(self._api_parts(loaded, LogReader(logs.ring, settings.store.state_dir)))
         self._down: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -242,6 +244,7 @@ class Instrument:
             audit=self._audit,
             selftest=self.selftest.run,
             keeping=self.keeper,
+            reads=self.reads,
             count_request=self.metrics.request,
             count_unauthorised=self.metrics.unauthorised,
         )
@@ -288,8 +291,8 @@ class Instrument:
 
     def processes(self) -> dict[str, int]:
         """Pid by name of the daemon's own processes."""
-        engine = {"engine": self.engine.pid} if self.engine.pid is not None else {}
-        return {"daemon": os.getpid(), **engine}
+        found = {"daemon": os.getpid(), "engine": self.engine.pid, "reads": self.reads.pid}
+        return {name: pid for name, pid in found.items() if pid is not None}
 
     def _on_rows(self, rows: list[Any]) -> None:
         if rows:

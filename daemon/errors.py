@@ -36,6 +36,7 @@ __all__ = [
     "InstrumentError",
     "MaskError",
     "MaskReason",
+    "NamedFieldsError",
     "PotentiostatError",
     "Reason",
     "RecordingError",
@@ -248,6 +249,15 @@ class EngineError(InstrumentError):
 
 class ApiError(InstrumentError):
     """The request is refused."""
+
+
+class NamedFieldsError(ApiError):
+    """A request whose fields or parameters are wrong; each problem names its place."""
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        shown = "; ".join(f"{error['field']}: {error['detail']}" for error in errors[:5])
+        super().__init__(ApiReason.BAD_REQUEST, shown)
+        self.errors = errors
 
 
 class TokenError(InstrumentError):

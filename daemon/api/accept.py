@@ -6,18 +6,13 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from daemon.api.media import ARROW, CSV, GZIP, HTML, JSON, NDJSON, PNG, PROMETHEUS, SSE, ZIP
 from daemon.errors import ApiError, ApiReason
 
-JSON = "application/json"
-CSV = "text/csv"
-ARROW = "application/vnd.apache.arrow.stream"
-NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
-PNG = "image/png"
-HTML = "text/html"
-ZIP = "application/zip"
-GZIP = "application/gzip"
-PROMETHEUS = "text/plain"
+__all__ = [
+    "ARROW", "CSV", "GZIP", "HTML", "JSON", "NDJSON", "PNG", "PROMETHEUS", "SSE", "ZIP", "NotAcceptable", "choose",
+    "require_json_body",
+]  # fmt: skip
 
 
 class NotAcceptable(web.HTTPNotAcceptable):

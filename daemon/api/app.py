@@ -86,7 +86,7 @@ def build_app(parts: ApiParts) -> web.Application:
     gate = Gate(parts.settings.api, MadeTokens(parts.settings.store.state_dir / TOKEN_FILE))
     services = Services(
         workers=Workers("api", threads=4, max_waiting=64),
-        trace_workers=Workers("api-traces", threads=2, max_waiting=16),
+        reads=parts.reads,
         slow_workers=Workers("api-slow", threads=1, max_waiting=8),  # an archive at a time: the disk is one
         backup_workers=Workers("api-backup", threads=1, max_waiting=4),
         operations=Operations(),
@@ -154,3 +154,4 @@ async def _services_life(services: Services, parts: ApiParts, app: web.Applicati
     await services.auditor.stop()
     for pool in services.pools:
         await pool.stop()
+    await services.reads.stop()

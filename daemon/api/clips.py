@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from aiohttp import web
 from pydantic import Field
 
 from daemon.api import accept
 from daemon.api.endpoint import Call, Endpoint
-from daemon.api.picture import strip_png
 from daemon.api.runs import RunPath
-from daemon.errors import RunError, RunReason
-from daemon.store.reader import RunReader
-
-HEADER_TIMES = 32  # a clip has eight looks
 
 
 class ClipPath(RunPath):
@@ -26,18 +20,7 @@ class ClipPath(RunPath):
 
 async def clip_png(call: Call) -> web.Response:
     """One clip as a picture, its looks side by side; their times are in the header `X-Times-S`."""
-    path = (await call.stored_run()).path
-
-    def read() -> tuple[bytes, np.ndarray]:
-        with RunReader(path) as reader:
-            clip = reader.clip(call.path.clip_id)
-        if clip is None:
-            raise RunError(RunReason.NOT_FOUND, f"run '{call.path.run_id}' has no clip {call.path.clip_id}")
-        return strip_png(clip.pixels), clip.t_s
-
-    body, t_s = await call.work(read)
-    headers = {"X-Times-S": ",".join(f"{each:.3f}" for each in t_s[:HEADER_TIMES])}
-    return web.Response(body=body, content_type=accept.PNG, headers=headers)
+    return await call.read("clip", accept.PNG, clip_id=call.path.clip_id)
 
 
 ENDPOINTS = (

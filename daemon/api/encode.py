@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.api.accept import ARROW, CSV
+from daemon.api.media import ARROW, CSV
 
 Columns = Mapping[str, Any]
 """Equally long arrays or lists by name."""

@@ -14,6 +14,7 @@ from daemon.api.auth import Actor
 from daemon.api.followers import Followers
 from daemon.api.operations import Operations
 from daemon.api.parts import ApiParts
+from daemon.api.reads import Reads
 from daemon.api.workers import Workers
 from daemon.config import Scope
 from daemon.errors import RunError, RunReason
@@ -33,9 +34,9 @@ class Services:
     """What handlers share beside the parts of the daemon."""
 
     workers: Workers
-    """Short blocking work: reads and pictures."""
-    trace_workers: Workers
-    """Traces: seconds of decoding when the run is long."""
+    """Short blocking work."""
+    reads: Reads
+    """What is read of runs' files."""
     slow_workers: Workers
     """Long blocking work: exports and bundles."""
     backup_workers: Workers
@@ -49,16 +50,17 @@ class Services:
     @property
     def pools(self) -> tuple[Workers, ...]:
         """Every pool of threads."""
-        return (self.workers, self.trace_workers, self.slow_workers, self.backup_workers)
+        return (self.workers, self.slow_workers, self.backup_workers)
 
     def counts(self) -> dict[str, int]:
         """What is going on, and what was turned away, for the status."""
+        everywhere: tuple[Workers | Reads, ...] = (*self.pools, self.reads)
         return {
             "followers": len(self.followers),
             "followers_dropped": self.followers.dropped,
             "followers_refused": self.followers.refused,
-            "calls_open": sum(pool.open_calls for pool in self.pools),
-            "calls_refused": sum(pool.refused for pool in self.pools),
+            "calls_open": sum(pool.open_calls for pool in everywhere),
+            "calls_refused": sum(pool.refused for pool in everywhere),
             "operations_running": self.operations.running,
         }
 
@@ -87,6 +89,14 @@ class Call:
         if run.state == "deleted":
             raise RunError(RunReason.DELETED, f"run '{run.run_id}' was deleted on {run.deleted_utc}")
         return run
+
+    async def read(self, name: str, media_type: str, **asked: Any) -> web.Response:
+        """Answer with the read `name` of `daemon.api.reads.READS` of the run of the path, with plain values."""
+        run = await self.stored_run()
+        answer = await self.services.reads.run(
+            name, {"path": str(run.path), "run_id": run.run_id, "media_type": media_type} | asked
+        )
+        return web.Response(body=answer.body, content_type=media_type, headers=answer.headers)
 
     async def work(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run short blocking work in a thread."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from daemon.api.reads import Reads
 from daemon.config import Settings
 from daemon.events import EventFeed
 from daemon.parts import CellControl, EngineControl, PartStatus, Runs, RunSummary
@@ -68,6 +69,8 @@ class ApiParts:
     """Blocking: record (actor, action, detail) of a request that changed something."""
     selftest: Callable[[], Awaitable[dict[str, Any]]]
     keeping: Keeping
+    reads: Reads
+    """Where runs' files are read for answers; ended with the API."""
     count_request: Callable[[str, int, float], None] = lambda method, status, duration_s: None
     """Cheap: told of every finished request that is no endless stream."""
     count_unauthorised: Callable[[str], None] = lambda kind: None

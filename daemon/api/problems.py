@@ -22,6 +22,7 @@ from daemon.errors import (
     ExperimentReason,
     InstrumentError,
     MaskReason,
+    NamedFieldsError,
     Reason,
     RecordingReason,
     RunReason,
@@ -93,15 +94,6 @@ _BY_HTTP_STATUS: dict[int, ApiReason] = {
     413: ApiReason.TOO_LARGE,
     415: ApiReason.MEDIA_TYPE,
 }
-
-
-class NamedFieldsError(ApiError):
-    """A request whose fields or parameters are wrong; each problem names its place."""
-
-    def __init__(self, errors: list[dict[str, str]]) -> None:
-        shown = "; ".join(f"{error['field']}: {error['detail']}" for error in errors[:5])
-        super().__init__(ApiReason.BAD_REQUEST, shown)
-        self.errors = errors
 
 
 def fields_error(error: ValidationError, root: str = "body") -> NamedFieldsError:

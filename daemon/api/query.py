@@ -10,8 +10,8 @@ from multidict import MultiMapping
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from daemon.api.endpoint import Query
-from daemon.api.problems import NamedFieldsError, fields_error
-from daemon.errors import ApiError, ApiReason
+from daemon.api.problems import fields_error
+from daemon.errors import ApiError, ApiReason, NamedFieldsError
 
 MAX_POINTS = 100_000
 MAX_LISTED = 1000

@@ -9,13 +9,9 @@ from aiohttp import web
 from pydantic import BaseModel, Field, create_model
 
 from daemon.api import accept, models
-from daemon.api.encode import columns_of, table_bytes
 from daemon.api.endpoint import Call, Endpoint, Query
-from daemon.api.jsonio import dumps
 from daemon.api.results import TABLE_TYPES, ParticleQuery
 from daemon.api.runs import RunPath
-from daemon.store.reader import RunReader
-from daemon.store.rows import json_text
 from daemon.tables import INT_COLUMNS, JSON_COLUMNS, ROW_TABLES, TEXT_COLUMNS, RowTable
 
 MAX_ROWS = 10_000  # about 3 MB of JSON
@@ -37,25 +33,9 @@ class HalfQuery(CycleQuery):
 
 
 async def page(name: str, call: Call) -> web.Response:
-    """A page of the table `name`; the header `X-Next-After` has what a table without room for it cannot say."""
-    path = (await call.stored_run()).path
+    """A page of the table `name`."""
     media_type = accept.choose(call.request, TABLE_TYPES)
-    asked = call.query.model_dump(exclude_none=True)
-
-    def body() -> tuple[bytes, int | None, dict[str, str]]:
-        with RunReader(path) as reader:
-            found = reader.page(name, **asked)
-            damage = reader.damage_headers
-        if media_type == accept.JSON:
-            document = {"run_id": call.path.run_id, name: found.rows, "next_after": found.next_after}
-            return dumps(document), found.next_after, damage
-        columns = columns_of(found.rows, ROW_TABLES[name].columns)
-        columns |= {each: [json_text(value) for value in columns[each]] for each in columns if each in JSON_COLUMNS}
-        return table_bytes(columns, media_type), found.next_after, damage
-
-    content, next_after, damage = await call.work(body)
-    headers = damage if next_after is None else {"X-Next-After": str(next_after), **damage}
-    return web.Response(body=content, content_type=media_type, headers=headers)
+    return await call.read("page", media_type, table=name, asked=call.query.model_dump(exclude_none=True))
 
 
 def _query(name: str, table: RowTable) -> type[Query]:

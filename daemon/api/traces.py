@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from daemon.api.problems import NamedFieldsError
 from daemon.api.reduce import bucket_starts, bucket_width_s, extreme_rows
+from daemon.errors import ApiError, ApiReason, NamedFieldsError
 from daemon.photometry.derive import TRACE_COLUMNS, derive_traces
 from daemon.store.axial_traces import CENTROIDS
 from daemon.store.axial_traces import COLUMNS as AXIAL_COLUMNS
 from daemon.store.export_tables import LAYER_COLUMNS, Selection, WantedParticles
 from daemon.store.reader import RunReader
 
+WITHIN_S = 60.0  # two days of 1000 particles; what takes longer is an export
 WINDOW_VALUES = 2_000_000  # 16 MB of float64: what one request may hold before it reduces
 FRAME_COLUMNS = ("frame", "t_s")
 STORED = ("contrast", "contrast_sigma", "flags")
@@ -45,13 +47,17 @@ class Traces:
     reduced: bool
 
 
-def read_traces(path: Path, wanted: Wanted) -> Traces:
-    """Raises `NamedFieldsError` for a particle the run does not have, `StoreError`."""
+def read_traces(path: Path, wanted: Wanted, within_s: float = WITHIN_S) -> Traces:
+    """Raises `NamedFieldsError` for a particle the run does not have, `ApiError` (BUSY) when late, `StoreError`."""
+    until_s = time.monotonic() + within_s
     with RunReader(path) as reader:
         particles = _particles(reader, wanted.particle_ids)
         reducer = Reducer(wanted.columns, len(particles.ids), wanted.points)
         for window in _windows(reader, particles, wanted) if len(particles.ids) else ():
             reducer.add(window)
+            if time.monotonic() > until_s:
+                detail = f"reading took longer than {within_s:g} s; ask for a shorter span, or export the run"
+                raise ApiError(ApiReason.BUSY, detail)
     return Traces(particles.ids.tolist(), reducer.finish(), reducer.reduces)
 
 

@@ -214,6 +214,8 @@ class LayerTables:
         """(P, len(names), 4): their contrasts from those measured."""
         self.tilt = np.zeros(count)
         """(P,) SoC read too high by this much a gradient: the surface shines brighter than the core."""
+        self.unsure = np.zeros(count)
+        """(P,) standard deviation of a gradient by what blur hides of the layers, as a share of it."""
         parts: list[dict[int, Mapping[str, Any]]] = [{} for _ in names]
         for column, row in rows.items():
             own = row.get("layers")
@@ -222,6 +224,7 @@ class LayerTables:
             if own:
                 self.weights[column] = np.asarray(own["weights"], float)[places]
                 self.tilt[column] = own.get("tilt") or 0.0
+                self.unsure[column] = own.get("unsure") or 0.0
                 for part, name in zip(parts, names, strict=True):
                     part[column] = {"kind": "monotone", "soc_sigma": 0.0, **own[name]}
             elif "layers" not in row and row["kind"] == "monotone":  # a file of an earlier version
@@ -242,6 +245,7 @@ class LayerTables:
             if name in layers and self.weights[:, :, place].any():
                 variance = variance + np.where(weight != 0.0, weight * sigma * ratio[:, place], 0.0) ** 2
         gradient = surface - core
+        variance = variance + (self.unsure * np.where(np.isfinite(gradient), gradient, 0.0)) ** 2
         known = np.isfinite(gradient) & np.isfinite(sigma)
         return gradient, np.where(known, np.sqrt(variance), np.nan)
 

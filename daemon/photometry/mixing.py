@@ -51,6 +51,14 @@ def _shares_of(inside: np.ndarray, psf_sigma_px: float) -> np.ndarray:
     return np.asarray(collected / collected.sum(axis=1, keepdims=True))
 
 
+def doubt(share: np.ndarray, weights: np.ndarray, departure: float) -> np.ndarray:
+    """(P,) standard deviation, as a share of the gradient, of what `weights` of `unmixing` take for a difference
+    between surface and core: departures of the layers from the profile, which blur hides.
+    """
+    left = weights @ share - np.eye(len(LAYERS))
+    return np.asarray(departure * np.linalg.norm(left[:, 0] - left[:, -1], axis=1))
+
+
 def unmixing(share: np.ndarray, departure: float) -> np.ndarray:
     """(P, 4, 4): weights of the measured contrasts that estimate each layer's own best under `share` (P, 4, 4), with
     departures from the profile by `departure` (`DIFFUSE` or `SHARP`); rows sum to 1.

@@ -34,7 +34,7 @@ from daemon.photometry.blocks import all_grown, finite_mean
 from daemon.photometry.calibration import FOLDED, LAYER_KNOTS, NO_CURVE, end_members, monotone, spans
 from daemon.photometry.curves import HalfCurves
 from daemon.photometry.derive import PROFILE_VARIANCE, LayerTables, SocTable
-from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, shares, unmixing
+from daemon.photometry.mixing import DIFFUSE, PLAIN, SHARP, doubt, shares, unmixing
 from daemon.photometry.response import Anchors, Process, Responses, responding
 from daemon.photometry.slices import Sliced
 
@@ -141,8 +141,10 @@ class Calibrator:
     def _mix(self, layer_sigma_ratio: np.ndarray) -> Mix:
         missing = np.repeat(PLAIN[None], self._particles - len(self._shares), axis=0)
         share = np.concatenate([self._shares, missing])
-        weights = unmixing(share, SHARP if self.two_phase else DIFFUSE)
-        return Mix.of(np.where((share == PLAIN).all(axis=(1, 2))[:, None, None], PLAIN, weights), layer_sigma_ratio)
+        departure = SHARP if self.two_phase else DIFFUSE
+        plain = (share == PLAIN).all(axis=(1, 2))
+        weights = np.where(plain[:, None, None], PLAIN, unmixing(share, departure))
+        return Mix.of(weights, layer_sigma_ratio, doubt(share, weights, departure))
 
     @property
     def _full_mah(self) -> float:
@@ -191,7 +193,7 @@ class Calibrator:
             else:
                 curve = curves[index] or ends.row(index, bend[index] + tilt.left[index], mix)
             if curve["layers"] is not None:
-                told = {name: curve["layers"][name] for name in ("weights", LAYERS[0], LAYERS[-1])}
+                told = {name: curve["layers"][name] for name in ("weights", "unsure", LAYERS[0], LAYERS[-1])}
                 curve = curve | {"layers": told | {"tilt": round(float(tilt.tilt[index]), 6)}}
             ratio = [float(value) for value in layer_sigma_ratio[index]]
             rows.append({"particle_id": int(particle_id[index]), **curve, "layer_sigma_ratio": ratio})
@@ -231,7 +233,7 @@ class Calibrator:
         series = [index + k * self._particles for index in which for k in range(1, 1 + len(LAYERS))]
         rows = monotone(anchors, responses, series, LAYER_KNOTS)
         for place, index in enumerate(which):
-            yield layers_row(mix.weights[index], rows[place * len(LAYERS) : (place + 1) * len(LAYERS)])
+            yield layers_row(mix, index, rows[place * len(LAYERS) : (place + 1) * len(LAYERS)])
 
     @staticmethod
     def _pairs(drives: Sequence[Drive]) -> list[Anchor]:
@@ -296,12 +298,14 @@ class Mix:
     """(P, 4, 4)"""
     ratio: np.ndarray
     """(4, P) sigma of each layer over that of the particle; NaN where unknown."""
+    unsure: np.ndarray
+    """(P,) standard deviation of a gradient by what blur hides, as a share of it."""
 
     @classmethod
-    def of(cls, weights: np.ndarray, layer_sigma_ratio: np.ndarray) -> Mix:
+    def of(cls, weights: np.ndarray, layer_sigma_ratio: np.ndarray, unsure: np.ndarray) -> Mix:
         """From the weights and (P, 4) sigmas of the layers over that of the particle."""
         noise = np.where(weights != 0, weights * layer_sigma_ratio[:, None, :], 0.0)
-        return cls(weights, np.sqrt((noise**2).sum(axis=2)).T)
+        return cls(weights, np.sqrt((noise**2).sum(axis=2)).T, unsure)
 
     def series(self, own: np.ndarray, layers: np.ndarray) -> np.ndarray:
         """(5, P): the particle's, then its layers'."""
@@ -351,7 +355,7 @@ class Ends:
         swings = np.abs(self.charged[1:, index] - self.discharged[1:, index])
         if swings.min() < WHOLE * swings.max():  # not all of it is transformed at one of the ends
             return NO_CURVE
-        return own | {"layers": layers_row(mix.weights[index], parts)}
+        return own | {"layers": layers_row(mix, index, parts)}
 
 
 class Tilts:
@@ -384,15 +388,16 @@ class Tilts:
         self.left = np.sqrt(((off - self.tilt * gradient) ** 2).sum(axis=0) / np.maximum((inner**2).sum(axis=0), 0.5))
 
 
-def layers_row(weights: np.ndarray, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Curves of the layers beside the `weights` (4, 4) that make their contrasts of those measured; None when one has
-    none.
+def layers_row(mix: Mix, index: int, parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Curves of the particle's layers beside the `weights` (4, 4) that make their contrasts of those measured, and how
+    `unsure` these leave a gradient; None when a layer has no curve.
     """
     names = ("contrast_knots", "soc_knots", "soc_sigma_knots")
     curves = [{key: part[key] for key in names} for part in parts if part is not None and part["contrast_knots"]]
     if len(curves) < len(LAYERS):
         return None
-    return {"weights": np.round(weights, 6).tolist(), **dict(zip(LAYERS, curves, strict=True))}
+    mixed = {"weights": np.round(mix.weights[index], 6).tolist(), "unsure": round(float(mix.unsure[index]), 6)}
+    return mixed | dict(zip(LAYERS, curves, strict=True))
 
 
 def _grouped(places: list[tuple[float, Anchor]]) -> list[list[tuple[float, Anchor]]]:

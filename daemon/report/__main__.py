@@ -7,19 +7,17 @@ which gives both back. When it fails, the last line says how and the exit code i
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from daemon.errors import InstrumentError
+from daemon.service.priority import FRAMES_FIRST, give_way
 from daemon.store.reader import RunReader
-
-NICENESS = 10  # frames come first
 
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
-    os.nice(NICENESS)
+    give_way(FRAMES_FIRST)
     run, out, *particles = arguments
 
     def tell(share: float) -> None:

@@ -7,7 +7,6 @@ on, then `report`, or `code` and `detail`.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,14 +17,12 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-import psutil
-
 from daemon.errors import InstrumentError, StoreError, StoreReason
+from daemon.service.priority import LAST, give_way
 from daemon.store.backup import BackupReport, back_up, report_as_dict
 
 PATIENCE_S = 30.0  # beyond the child's own deadline: a write to a share that hangs does not look at clocks
 TOLD_EVERY_S = 0.2
-NICEST = 19
 
 
 def back_up_in_child(
@@ -87,9 +84,7 @@ class _Child:
 def main(arguments: list[str]) -> int:
     """The child."""
     state_dir, target, deadline_s, spare_mb = arguments
-    for lower in (lambda: os.nice(NICEST), lambda: psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)):
-        with suppress(psutil.Error, OSError, ValueError):  # a hardened unit forbids both; the rest it takes remains
-            lower()
+    give_way(LAST, idle_disk=True)
     told_s = 0.0
 
     def progress(share: float) -> None:

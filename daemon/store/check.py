@@ -31,7 +31,7 @@ from daemon.store.proof import (
 )
 from daemon.store.reading import Row
 from daemon.store.rows import CHUNK_FIELDS, front_series
-from daemon.store.schema import CATALOGUE, RUN, FileKind, is_proven, lost_columns, open_reading
+from daemon.store.schema import CATALOGUE, RUN, FileKind, is_proven, lost_columns, open_reading, steps_of
 from daemon.store.sqlite import Database
 
 STEPS_BETWEEN_STOPS = 10_000  # of SQLite's machine: about a millisecond
@@ -98,13 +98,14 @@ def _check(path: Path, outcome: CheckOutcome, stop: Callable[[], bool]) -> None:
         db.conn.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         db.conn.set_progress_handler(stop, STEPS_BETWEEN_STOPS)
         try:
-            outcome.has_proof = is_proven(db, kind, path)
+            steps = steps_of(db, kind, path)
+            outcome.has_proof = is_proven(db, steps, path)
             if lost := lost_log_bytes(path):
                 outcome.found(f"{lost} bytes of committed changes in the log are damaged")
             _structure(db, outcome)
             if outcome.has_proof:
                 for table in RUN_TABLES if kind is RUN else CATALOGUE_TABLES:
-                    if columns := lost_columns(db, kind, path, table):
+                    if columns := lost_columns(db, kind, steps, table):
                         outcome.found(f"table '{table}' has lost {', '.join(columns)}")
                     _table(db, table, outcome, stop, BLOBS if kind is RUN else CATALOGUE_BLOBS)
             if kind is RUN:

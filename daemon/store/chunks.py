@@ -1,4 +1,4 @@
-"""Columns of chunks as arrays: decoded, picked by particle, joined."""
+"""Columns of chunks as arrays: proven, picked by particle, joined."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from typing import Any
 import numpy as np
 
 from daemon.errors import StoreError, StoreReason
-from daemon.store.codec import Per, decode_column, matches
+from daemon.store.codec import Per, Unpacked, matches, unpack_column
+
+Place = tuple[Per, str]
+"""Whether a column is of frames or of particles, and its name."""
 
 
-def decoded(
-    row: dict[str, Any],
-    per: Per,
-    name: str,
-    stored: dict[tuple[str, str], dict[str, Any]],
-    indices: Sequence[int] | np.ndarray | None = None,
-) -> np.ndarray:
-    """A column of the chunk `row` from its `chunk_columns` by place, of the particles at `indices` where it has
-    particles; of all by default. Raises `StoreError` (CORRUPT).
-    """
-    chunk_id = row["chunk_id"]
-    if (per, name) not in stored:
+def proven(row: dict[str, Any], place: Place, stored: dict[Place, dict[str, Any]]) -> Unpacked:
+    """A column of the chunk `row` from its `chunk_columns` by place. Raises `StoreError` (CORRUPT)."""
+    (per, name), chunk_id = place, row["chunk_id"]
+    if place not in stored:
         raise StoreError(StoreReason.CORRUPT, f"chunk {chunk_id} has no column '{name}'")
-    column = stored[per, name]
+    column = stored[place]
     codec, blob = column["codec"], column["blob"]
     if not matches(blob, column["crc32"], chunk_id, per, name, codec):
         raise StoreError(StoreReason.CORRUPT, f"column '{name}' of chunk {chunk_id} does not match its check sum")
-    size = row["frames"], row["particles"]
+    return unpack_column(per, name, codec, blob, (row["frames"], row["particles"]))
+
+
+def picked(column: Unpacked, particles: int, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """(N, K) of the particles at `indices` of a chunk of `particles`; unknown where it does not have them."""
     if indices is None:
-        return decode_column(per, name, codec, blob, size)
+        return column.values()
     wanted = np.asarray(indices, dtype=np.int64)
-    present = wanted < row["particles"]
-    return _widened(decode_column(per, name, codec, blob, size, wanted[present]), present)
+    present = wanted < particles
+    return _widened(column.values(wanted[present]), present)
 
 
 def _widened(array: np.ndarray, present: np.ndarray) -> np.ndarray:

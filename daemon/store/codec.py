@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import math
 import struct
-import threading
 import zlib
-from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -53,38 +52,31 @@ CENTROID_COLUMNS = ("centroid_y_px", "centroid_x_px")
 _BLOSC_SIZES = struct.Struct("<4xI")  # byte 4 of a Blosc frame: decoded bytes
 
 
-class _Recent:
-    """Arrays by the bytes that they were decompressed from, as many as fit: who watches a few particles of a run asks
-    for the same chunks again and again, and decompressing is nine tenths of the work. Any thread.
-    """
+@dataclass(frozen=True)
+class Unpacked:
+    """A column that is decompressed: values of a few of its particles are cheap from here on."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._arrays: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+    stored: np.ndarray
+    """(N,) or (N, P) values; of `steps` (P, N) zigzag numbers."""
+    exponents: np.ndarray | None = None
+    """(P,) of `steps`."""
 
-    def get(self, blob: bytes) -> np.ndarray | None:
-        """Never to be written to."""
-        with self._lock:
-            found = self._arrays.get(blob)
-            if found is not None:
-                self._arrays.move_to_end(blob)
-            return found
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+        return self.stored.nbytes + (0 if self.exponents is None else self.exponents.nbytes)
 
-    def put(self, blob: bytes, array: np.ndarray) -> None:
-        """Keep it, and let go of what was asked for least recently."""
-        with self._lock:
-            if blob in self._arrays:
-                return
-            self._arrays[blob] = array
-            self._bytes += len(blob) + array.nbytes
-            while self._bytes > self._max_bytes:
-                old, gone = self._arrays.popitem(last=False)
-                self._bytes -= len(old) + gone.nbytes
-
-
-RECENT_BYTES = 32 << 20  # a minute of the contrast of 1000 particles at 100 frames/s
-_recent = _Recent(RECENT_BYTES)
+    def values(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """The (N,) or (N, P) array, native and writable; with `indices` (K,) only these of the particles, (N, K)."""
+        if self.exponents is None:
+            return self.stored.copy() if indices is None else self.stored[:, indices]
+        zigzag, exponents = self.stored, self.exponents
+        if indices is not None:
+            zigzag, exponents = zigzag[indices], exponents[indices]
+        counts = _undo_zigzag_differences(zigzag)
+        values = np.ldexp(counts.astype(np.float64), exponents[:, None])
+        values[counts == NAN_COUNT] = np.nan
+        return np.ascontiguousarray(values.T, dtype=np.float32)
 
 
 def encode_frame_column(name: str, values: np.ndarray) -> tuple[CodecName, bytes]:
@@ -105,21 +97,19 @@ def encode_particle_column(name: str, values: np.ndarray, contrast_sigma: np.nda
     return "raw", _compress(values)
 
 
-def decode_column(
-    per: Per, name: str, codec: str, blob: bytes, size: tuple[int, int], indices: np.ndarray | None = None
-) -> np.ndarray:
-    """The (N,) or (N, P) array of a column, native and writable. Raises `StoreError` (CORRUPT) when sizes disagree.
-
-    `size` is (N, P) of the chunk; with `indices` (K,) only these of the particles, (N, K).
-    """
+def unpack_column(per: Per, name: str, codec: str, blob: bytes, size: tuple[int, int]) -> Unpacked:
+    """A column of a chunk of `size` (N, P). Raises `StoreError` (CORRUPT) when sizes disagree."""
     dtype = np.dtype("<" + DTYPES[per][name])
-    shape = size[:1] if per == "frame" else size
     if codec == "steps":
-        return _decode_steps(name, blob, *size, indices)
+        return _unpack_steps(name, blob, *size)
     if codec not in ("raw", "rounded"):
         raise StoreError(StoreReason.CORRUPT, f"column '{name}' has an unknown codec '{codec}'")
-    values = _decompress(name, blob, dtype, shape)
-    return values if indices is None else values[:, indices]
+    return Unpacked(_decompress(name, blob, dtype, size[:1] if per == "frame" else size))
+
+
+def decode_column(per: Per, name: str, codec: str, blob: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The (N,) or (N, P) array of a column, native and writable. Raises `StoreError` as `unpack_column`."""
+    return unpack_column(per, name, codec, blob, size).values()
 
 
 def checksum(blob: bytes, *bound: Any) -> int:
@@ -204,20 +194,11 @@ def _encode_steps(values: np.ndarray, exponents: np.ndarray) -> bytes:
     return exponents.tobytes() + _compress(_zigzag_differences(counts))
 
 
-def _decode_steps(name: str, blob: bytes, frames: int, particles: int, indices: np.ndarray | None) -> np.ndarray:
+def _unpack_steps(name: str, blob: bytes, frames: int, particles: int) -> Unpacked:
     if particles < 0 or len(blob) < particles:
         raise StoreError(StoreReason.CORRUPT, f"'{name}' is shorter than its steps")
     exponents = np.frombuffer(blob[:particles], np.int8).astype(np.int32)
-    zigzag = None if indices is None else _recent.get(blob)
-    if zigzag is None or zigzag.shape != (particles, frames):
-        zigzag = _decompress(name, blob[particles:], np.dtype("<u4"), (particles, frames))
-    if indices is not None:
-        _recent.put(blob, zigzag)
-        zigzag, exponents = zigzag[indices], exponents[indices]
-    counts = _undo_zigzag_differences(zigzag)
-    values = np.ldexp(counts.astype(np.float64), exponents[:, None])
-    values[counts == NAN_COUNT] = np.nan
-    return np.ascontiguousarray(values.T, dtype=np.float32)
+    return Unpacked(_decompress(name, blob[particles:], np.dtype("<u4"), (particles, frames)), exponents)
 
 
 def _zigzag_differences(counts: np.ndarray) -> np.ndarray:

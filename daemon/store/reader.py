@@ -15,14 +15,17 @@ from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store.axial import AxialBlocks, axial_blocks, is_sound
-from daemon.store.chunks import decoded, join, join_wide
+from daemon.store.chunks import Place, join, join_wide, picked, proven
 from daemon.store.clips import StoredClip, clip_of
 from daemon.store.codec import checksum, matches, unpack_array
 from daemon.store.proof import BLOBS, CATALOGUE_BLOBS
 from daemon.store.reading import FOR_EVER, Reader, understood
+from daemon.store.recent import Recent
 from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN
 from daemon.tables import AXIS, CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
+
+RECENT = Recent()
 
 Names = Sequence[str]
 Indices = Sequence[int] | np.ndarray | None
@@ -344,19 +347,31 @@ class RunReader(Reader):
         return sound
 
     def _load(self, row: dict[str, Any], columns: Names, frame_columns: Names, indices: Indices) -> ChunkData | None:
-        names = (*frame_columns, *columns)
-        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ?'
-        sql += f' and "column" in ({", ".join("?" * len(names))})'
+        """Those of a few particles are kept for whoever asks for others of them next."""
+        places: list[Place] = [*(("frame", name) for name in frame_columns), *(("particle", name) for name in columns)]
+        keys = {place: (*self._identity, row["chunk_id"], row["crc32"], *place) for place in places}
+        found = {} if indices is None else {place: held for place in places if (held := RECENT.get(keys[place]))}
+        missing = [place for place in places if place not in found]
         try:
-            stored = {(each["per"], each["column"]): each for each in self._query(sql, (row["chunk_id"], *names))}
-            frame = {name: decoded(row, "frame", name, stored) for name in frame_columns}
-            particle = {name: decoded(row, "particle", name, stored, indices) for name in columns}
+            stored = self._columns_of(row["chunk_id"], missing) if missing else {}
+            for place in missing:
+                found[place] = proven(row, place, stored)
+                if indices is not None:
+                    RECENT.put(keys[place], found[place])
         except StoreError as error:
             if error.reason is not StoreReason.CORRUPT:
                 raise
             self.corrupt_chunk_ids.add(row["chunk_id"])
             return None
+        frame = {name: found["frame", name].values() for name in frame_columns}
+        particle = {name: picked(found["particle", name], row["particles"], indices) for name in columns}
         return ChunkData(row["chunk_id"], frame, particle)
+
+    def _columns_of(self, chunk_id: int, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
+        names = sorted({name for _, name in places})
+        sql = 'select per, "column", codec, crc32, blob from chunk_columns where chunk_id = ?'
+        sql += f' and "column" in ({", ".join("?" * len(names))})'
+        return {(each["per"], each["column"]): each for each in self._query(sql, (chunk_id, *names))}
 
     def _mask_row(self, version: int | None, where: str = "+version = ifnull(?, version)") -> dict[str, Any] | None:
         self._prove_all("masks")

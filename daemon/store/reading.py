@@ -15,7 +15,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import translated
 from daemon.store.log_check import unseen_log_bytes
 from daemon.store.proof import CRC, columns_of, is_intact
-from daemon.store.schema import FileKind, is_proven, lost_columns, open_reading
+from daemon.store.schema import FileKind, is_proven, lost_columns, open_reading, steps_of
 from daemon.store.sqlite import Database
 
 FOR_EVER = 2**62
@@ -56,7 +56,10 @@ class Reader:
         self._counted: set[str] = set()
         self._columns: dict[str, dict[str, str]] = {}
         self._db: Database | None = None
+        self._identity: tuple[str, int] = ("", 0)
+        """Path and inode."""
         self._proven = False
+        self._steps: frozenset[str] = frozenset()
 
     @property
     def damaged_rows(self) -> int:
@@ -80,8 +83,10 @@ class Reader:
         if self._db is None:
             self._db = open_reading(self.path, self.kind)
             try:
+                self._identity = (str(self.path), self.path.stat().st_ino)
                 with translated(self.path, "cannot read"):
-                    self._proven = is_proven(self._db, self.kind, self.path)
+                    self._steps = steps_of(self._db, self.kind, self.path)
+                    self._proven = is_proven(self._db, self._steps, self.path)
                 if unseen_log_bytes(self.path):
                     self.missing_rows["log"] = 1  # how many rows, nobody knows
             except BaseException:
@@ -122,7 +127,7 @@ class Reader:
             assert self._db is not None
             with translated(self.path, "cannot read"):
                 self._columns[table] = columns_of(self._db.conn, table)
-                lost = lost_columns(self._db, self.kind, self.path, table) if self._proven else []
+                lost = lost_columns(self._db, self.kind, self._steps, table) if self._proven else []
             if lost:
                 del self._columns[table]
                 raise StoreError(StoreReason.CORRUPT, f"table '{table}' of {self.path} has lost {', '.join(lost)}")
@@ -234,7 +239,7 @@ class Reader:
             _remember(key, began_s)
 
     def _key(self, what: str) -> tuple[str, int, str]:
-        return str(self.path), self.path.stat().st_ino if self.path.exists() else 0, what
+        return *self._identity, what
 
     def _tally(self, table: str) -> None:
         """Count the rows of `table`, unless that was done a short time ago."""

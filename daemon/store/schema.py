@@ -311,22 +311,26 @@ def is_empty(path: Path, kind: FileKind) -> bool:
         return _check_kind(db, path, kind)
 
 
-def is_proven(db: Database, kind: FileKind, path: Path) -> bool:
-    """False for a file from before rows had CRCs. Raises `StoreError` (CORRUPT) when it cannot be told."""
-    applied = any(name.endswith("_proof") for name in _applied(db, kind, path))
+def steps_of(db: Database, kind: FileKind, path: Path) -> frozenset[str]:
+    """Names of the steps that the file has had. Raises `StoreError` (CORRUPT)."""
+    return frozenset(_applied(db, kind, path))
+
+
+def is_proven(db: Database, steps: frozenset[str], path: Path) -> bool:
+    """False for a file of `steps` from before rows had CRCs. Raises `StoreError` (CORRUPT) when it cannot be told."""
+    applied = any(name.endswith("_proof") for name in steps)
     tallied = db.execute("select count(*) from sqlite_master where name like 'tall%'").fetchone()[0] > 0
     if applied is not tallied:
         raise StoreError(StoreReason.CORRUPT, f"{path} has lost its check sums")
     return applied
 
 
-def lost_columns(db: Database, kind: FileKind, path: Path, table: str) -> list[str]:
-    """Columns that the steps of the file gave `table` and that it does not have, or has as another type.
+def lost_columns(db: Database, kind: FileKind, steps: frozenset[str], table: str) -> list[str]:
+    """Columns that the file's `steps` gave `table` and that it does not have, or has as another type.
 
-    A damaged schema says other names; a row's CRC does not tell where the values are NULL. Raises `StoreError`
-    (CORRUPT) when its steps cannot be told.
+    A damaged schema says other names; a row's CRC does not tell where the values are NULL.
     """
-    given = _columns_given(kind, frozenset(_applied(db, kind, path))).get(table, {})
+    given = _columns_given(kind, steps).get(table, {})
     return sorted(name for name, _ in given.items() - columns_of(db.conn, table).items())
 
 

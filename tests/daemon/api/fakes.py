@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.api.parts import ApiParts
+from daemon.api.reads import READS, Answer
+from daemon.api.workers import Workers
 from daemon.cell.samples import CellRow
 from daemon.config import ApiSettings, Settings, StoreSettings, Token
 from daemon.errors import CellReason, InstrumentError, PotentiostatError, RunError, RunReason
@@ -195,6 +198,27 @@ class FakeKeeping:
         return BackupReport(str(target), copied=2, whole_runs=["r1"], damaged=damaged)
 
 
+class ReadsHere:
+    """Reads in threads: `ReadProcess` without the second that a process takes to start."""
+
+    def __init__(self) -> None:
+        self._workers = Workers("reads", threads=4, max_waiting=64)
+
+    @property
+    def open_calls(self) -> int:
+        return self._workers.open_calls
+
+    @property
+    def refused(self) -> int:
+        return self._workers.refused
+
+    async def run(self, name: str, asked: Mapping[str, Any]) -> Answer:
+        return await self._workers.run(READS[name].function, **json.loads(json.dumps(asked)))
+
+    async def stop(self) -> None:
+        await self._workers.stop()
+
+
 @dataclass
 class Fakes:
     """Everything behind one `ApiParts`, so that tests can look and prod."""
@@ -236,6 +260,7 @@ class Fakes:
             audit=lambda actor, action, detail: self.audited.append((actor, action, detail)),
             selftest=self._selftest,
             keeping=self.keeping,
+            reads=ReadsHere(),
             count_unauthorised=lambda kind: self.unauthorised.update([kind]),
             count_request=lambda method, status, duration_s: self.counted.append((method, status)),
         )

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from daemon.api.reads import reduced_rows
 from daemon.api.reduce import bucket_starts, bucket_width_s, extreme_rows
-from daemon.api.results import reduced_rows
 from daemon.api.traces import Reducer
 
 values_of = st.integers(1, 300).flatmap(

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from daemon.engine.measures import LAYERS
 from daemon.photometry.derive import TRACE_COLUMNS, SocTable, bounded, derive_traces
 from daemon.tables import TRACES
 
@@ -103,6 +104,15 @@ def test_what_surface_and_core_share_of_a_layers_noise_counts_once() -> None:
         got = derive(MONOTONE | {"layers": {"weights": weights, "surface": part, "core": part}}, 0.1, 1e-3, layers)
         noise = np.linalg.norm(np.subtract(weights[0], core)) * 5.0 * 2e-3
         assert got["gradient_sigma"] == pytest.approx(noise, rel=1e-3)
+
+
+def test_what_blur_hides_widens_a_gradient_by_its_share() -> None:
+    part = {"contrast_knots": [0.0, 0.2], "soc_knots": [0.0, 1.0], "soc_sigma_knots": [0.0, 0.0]}
+    own = {"weights": np.eye(4).tolist(), "surface": part, "core": part, "unsure": 0.1}
+    layers = {name: np.array([[value]]) for name, value in zip(LAYERS, (0.14, 0.1, 0.1, 0.04), strict=True)}
+    got = derive(MONOTONE | {"layers": own}, 0.1, 1e-3, layers)
+    assert got["gradient"] == pytest.approx(0.5)
+    assert got["gradient_sigma"] == pytest.approx(np.hypot(np.sqrt(2.0) * 2e-3 * 5.0, 0.05), rel=1e-3)
 
 
 def test_the_calibrations_uncertainty_is_that_of_its_place() -> None:

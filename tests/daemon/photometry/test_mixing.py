@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from daemon.engine.measures import MaskSet
-from daemon.photometry.mixing import DIFFUSE, PLAIN, PROFILE, SHARP, shares, unmixing
+from daemon.photometry.mixing import DIFFUSE, PLAIN, PROFILE, SHARP, doubt, shares, unmixing
 
 
 def disc(radius: float) -> np.ndarray:
@@ -36,6 +36,18 @@ def test_a_sharp_front_is_restored_where_it_is_known_to_be_one() -> None:
     share, front = share_of(14), np.array([1.0, 1.0, 0.0, 0.0])
     errors = [np.abs(unmixing(share, departure)[0] @ share[0] @ front - front).max() for departure in (SHARP, DIFFUSE)]
     assert errors[0] < 0.05 < errors[1]
+
+
+def test_what_departs_from_the_profile_is_doubted_as_much_as_it_misleads() -> None:
+    rng = np.random.default_rng(8)
+    for radius in (6, 10, 16):
+        share = share_of(radius)
+        weights = unmixing(share, DIFFUSE)
+        departures = rng.normal(0.0, DIFFUSE, (20_000, len(PROFILE)))
+        off = departures @ (weights[0] @ share[0] - np.eye(4)).T
+        told = doubt(share, weights, DIFFUSE)
+        assert told.shape == (1,) and (off[:, 0] - off[:, 3]).std() == pytest.approx(told[0], rel=0.03)
+    assert doubt(PLAIN[None], PLAIN[None], DIFFUSE) == pytest.approx([0.0])
 
 
 def test_without_blur_layers_are_their_own() -> None:

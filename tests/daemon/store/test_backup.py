@@ -384,13 +384,11 @@ def test_in_a_process_of_its_own(state, target):
 
 
 def test_where_priorities_may_not_be_lowered_it_is_copied_all_the_same(state, target, monkeypatch, capsys):
-    """The shipped unit forbids it: SystemCallFilter=~@resources."""
+    from daemon.service import priority
     from daemon.store import backup_child
 
-    monkeypatch.setattr(backup_child.os, "nice", failing(0, PermissionError(1, "Operation not permitted")))
-    monkeypatch.setattr(
-        backup_child.psutil.Process, "ionice", failing(0, PermissionError(1, "Operation not permitted"))
-    )
+    monkeypatch.setattr(priority.os, "nice", failing(0, PermissionError(1, "Operation not permitted")))
+    monkeypatch.setattr(priority.psutil.Process, "ionice", failing(0, PermissionError(1, "Operation not permitted")))
     assert backup_child.main([str(state.state_dir), str(target), "60", "0"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["report"]["copied"] == 3
     assert backup_child.main([str(state.state_dir), str(target / "none"), "60", "0"]) == 1

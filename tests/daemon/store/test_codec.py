@@ -8,7 +8,13 @@ from hypothesis.extra import numpy as hnp
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store import codec
-from daemon.store.codec import checksum, decode_column, encode_frame_column, encode_particle_column
+from daemon.store.codec import (
+    checksum,
+    decode_column,
+    encode_frame_column,
+    encode_particle_column,
+    unpack_column,
+)
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
 from tests.daemon.store.helpers import frames
 
@@ -162,27 +168,11 @@ def test_some_particles_are_decoded_as_among_all(name):
     values[5, 2] = np.nan if CHUNK_PARTICLE_COLUMNS[name].startswith("f") else 1.0
     values = values.astype(CHUNK_PARTICLE_COLUMNS[name])
     codec_name, blob = encode_particle_column(name, values, np.full((40, 9), 1e-3, np.float32))
-    whole = decode_column("particle", name, codec_name, blob, (40, 9))
-    for indices in ([8, 0, 2], [], [4]):
-        for _ in range(2):  # the second time from what was decompressed before
-            some = decode_column("particle", name, codec_name, blob, (40, 9), np.array(indices, np.int64))
-            np.testing.assert_array_equal(some, whole[:, indices])
+    unpacked = unpack_column("particle", name, codec_name, blob, (40, 9))
+    whole = unpacked.values()
+    for indices in ([8, 0, 2], [], [4], None):
+        for _ in range(2):
+            some = unpacked.values(None if indices is None else np.array(indices, np.int64))
+            np.testing.assert_array_equal(some, whole if indices is None else whole[:, indices])
             some[:] = 0  # is the caller's own
-
-
-def test_what_was_decompressed_is_kept_within_its_bound():
-    recent = codec._Recent(1000)
-    for number in range(50):
-        recent.put(bytes([number]) * 10, np.zeros(40, np.uint8))
-    assert recent.get(bytes([0]) * 10) is None
-    assert recent.get(bytes([49]) * 10) is not None
-    assert sum(recent.get(bytes([number]) * 10) is not None for number in range(50)) == 20
-
-
-def test_a_size_that_disagrees_is_not_served_from_what_was_decompressed():
-    values = np.zeros((40, 9), np.float32)
-    codec_name, blob = encode_particle_column("contrast", values, values + 1e-3)
-    only = np.array([1], np.int64)
-    decode_column("particle", "contrast", codec_name, blob, (40, 9), only)
-    with pytest.raises(StoreError):
-        decode_column("particle", "contrast", codec_name, blob, (39, 9), only)
+        whole = unpacked.values()

@@ -1,0 +1,12 @@
+"""Media types that answers come in."""
+
+JSON = "application/json"
+CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+PNG = "image/png"
+HTML = "text/html"
+ZIP = "application/zip"
+GZIP = "application/gzip"
+PROMETHEUS = "text/plain"
