@@ -20,6 +20,11 @@ from daemon.service.notify import Notifier
 
 log = logging.getLogger("daemon")
 
+SWITCH_S = 0.0005
+"""How long a thread that computes may hold the interpreter when another asks for it. The event loop asks for it at each
+system call: with Python's own 5 ms, answers wait for half a second while the science works out what a half was.
+"""
+
 
 @click.command(help="The service of a charge-photometry instrument.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings file (TOML).")
@@ -41,6 +46,7 @@ def run(loaded: LoadedSettings) -> int:
     """Run the service with these settings; returns the exit code."""
     faulthandler.enable()
     limit_arenas()
+    sys.setswitchinterval(SWITCH_S)
     settings = loaded.settings
     logs = LogService(settings.service.log_level, settings.store.state_dir)
     logs.start()
