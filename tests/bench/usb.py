@@ -1,7 +1,7 @@
 """Frames from an emulated USB3 Vision camera: the driver's asynchronous queue beside plain pyusb reads, in one run.
 
-Plain reads are two: `device.read(endpoint, length)` of at most 1 MiB, into new memory each, as pyusb does by default;
-and a whole frame at a time into memory of the caller, which is as fast as one read after the other can be.
+Plain reads are two: `device.read(endpoint, length)` of a megabyte each, into new memory as pyusb does by default, then
+joined; and a whole frame at a time into memory of the caller, as fast as one read after the other can be.
 
 ``python -m tests.bench.usb`` is the host's side, run under an emulated bus; it prints JSON.
 """
@@ -28,7 +28,6 @@ from tests.bench.figures import Figure, at_least, at_most
 
 HEIGHT, WIDTH = 1200, 1920
 TURNS, TURN_S = 4, 4.0
-MEBIBYTE = 1 << 20
 PAUSE_S, PAUSE_EVERY_S = 0.12, 0.6
 CAMERA = {"height_px": HEIGHT, "width_px": WIDTH, "max_frame_rate_hz": 1000.0, "frame_rate_hz": 1000.0}
 """Faster than anything here: what is measured is how fast frames can be taken."""
@@ -170,41 +169,34 @@ def queue(seconds: float, paused: bool = False) -> Measured:
 
 def plain(seconds: float, paused: bool = False, own: bool = False) -> Measured:
     """pyusb's own blocking reads, one a part of the frame, of a camera the driver set up; `own`: into own memory."""
-    camera = U3vCamera(U3vSettings(features=UNBOUND))
+    camera = U3vCamera(U3vSettings(features=UNBOUND, transfer_mb=8.0 if own else 1.0))
     try:
         camera.open()
         camera.start()
         link, layout = camera._opened(), camera._stream._layout
         lengths = [layout.leader_bytes, *layout.payload, layout.trailer_bytes]
-        parts = [array.array("B", bytes(size)) for size in lengths]
+        memory = [array.array("B", bytes(size)) for size in lengths]
         device, endpoint = link.device.pyusb, link.stream._endpoint.address
         camera._begin()
 
+        def parts() -> list[array.array[int]]:
+            if not own:
+                return [device.read(endpoint, length, 2000) for length in lengths]
+            for part in memory:
+                device.read(endpoint, part, 2000)
+            return memory
+
         def step() -> tuple[int, int]:
-            if own:
-                read = parts
-                for part in parts:
-                    device.read(endpoint, part, 2000)
-            else:
-                read = [_in_parts(partial(device.read, endpoint), length) for length in lengths]
-            heads = [int.from_bytes(part[:4].tobytes(), "little") for part in (read[0], read[-1])]
-            bad = heads != [LEADER_MAGIC, TRAILER_MAGIC] or _damaged(np.frombuffer(read[1], np.uint8))
-            return int.from_bytes(read[0][8:16].tobytes(), "little"), int(bad)
+            leader, payload, *further, trailer = parts()
+            for part in further:
+                payload.extend(part)
+            heads = [int.from_bytes(part[:4].tobytes(), "little") for part in (leader, trailer)]
+            bad = heads != [LEADER_MAGIC, TRAILER_MAGIC] or _damaged(np.frombuffer(payload, np.uint8))
+            return int.from_bytes(leader[8:16].tobytes(), "little"), int(bad)
 
         return _timed(seconds, step, paused)
     finally:
         camera.close()
-
-
-def _in_parts(read: Callable[[int, int], array.array[int]], length: int) -> array.array[int]:
-    """At most `length` bytes by reads of a mebibyte, one after the other; a short one is the last."""
-    whole = array.array("B")
-    while wanted := min(length - len(whole), MEBIBYTE):
-        part = read(wanted, 2000)
-        whole.extend(part)
-        if len(part) < wanted:
-            break
-    return whole
 
 
 def _damaged(payload: np.ndarray) -> bool:
