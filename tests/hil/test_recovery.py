@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.timeout(7200), pytest.mark.slow]
 
 TRIALS = int(os.environ.get("TRIALS", "3"))
 WITHIN_S = 5.0
+STALE_FRAMES = 7  # at 25 frames/s in the quarter of a second between two heartbeats of the engine
 SLACK_S = 25.0  # a machine that other work shares; the figure printed is the promise
 SPEED = 60.0
 SAMPLE = {"seed": 5, "particles": 15, "height_px": 200, "width_px": 260, "capacity_mah": 1.0, "cracks_per_h": 0.0}
@@ -33,6 +34,9 @@ RECIPE = {
     "name": "cycling", "reference_frames": 10, "baseline_s": 1.0,
     "experiment": {"steps": ["Charge at 1C for 50 minutes", "Discharge at 1C for 50 minutes"], "cycles": 1000},
 }  # fmt: skip
+FULL_V = 4.0
+BACK = RECIPE | {"experiment": {"steps": RECIPE["experiment"]["steps"][::-1], "cycles": 1000}}
+"""For a cell that many trials have charged."""
 TOML = f"""
 [store]
 state_dir = "@STATE@"
@@ -54,6 +58,7 @@ min_voltage_v = 2.6
 max_voltage_v = 4.6
 max_current_ma = 10
 """
+GONE = ("camera.unplugged", "camera.not_found")  # the second once it was looked for again
 DRIVES = ("galvanostatic", "potentiostatic")
 
 
@@ -71,19 +76,25 @@ def folder(bus: BusClient, tmp_path: Path) -> Iterator[Path]:
 
 def cycling(service: Service) -> str:
     """Start the run and wait until it drives and measures; its id."""
-    run_id = service.finished(service.post("/api/v1/runs", RECIPE), 120)["run_id"]
+    voltage_v = service.wait_for(lambda s: s["cell"]["values"]["voltage_v"], 60)
+    run_id = service.finished(service.post("/api/v1/runs", BACK if voltage_v > FULL_V else RECIPE), 120)["run_id"]
     service.wait_for(lambda s: s["cell"]["values"]["mode"] in DRIVES, 60)
     return str(run_id)
 
 
-def captured(service: Service) -> int:
-    return int(service.get("/api/v1/status")["frames"]["captured"])
+def seconds_until_more(service: Service, old_pid: int = 0) -> float:
+    """Until the camera is open (in another engine than `old_pid`) and more frames came than an old count can hide."""
+    began = time.monotonic()
+    seen: list[int] = []
 
+    def streams(status: dict[str, Any]) -> bool:
+        engine = part(status, "engine")["values"]
+        if engine["pid"] == old_pid or part(status, "camera")["state"] != "ready" or engine["captured"] is None:
+            return False
+        seen.append(engine["captured"])
+        return seen[-1] >= seen[0] + STALE_FRAMES + 3
 
-def seconds_until_more(service: Service, frames: int) -> float:
-    """Until `frames` more frames came."""
-    began, target = time.monotonic(), captured(service) + frames
-    service.wait_for(lambda s: s["frames"]["captured"] >= target, SLACK_S)
+    service.wait_for(streams, SLACK_S)
     return time.monotonic() - began
 
 
@@ -102,8 +113,9 @@ def test_a_killed_engine_streams_again_and_the_cell_goes_on(folder: Path) -> Non
         run_id = cycling(service)
         for _ in range(TRIALS):
             time.sleep(rng.random())
-            os.kill(part(service.get("/api/v1/status"), "engine")["values"]["pid"], signal.SIGKILL)
-            times.append(seconds_until_more(service, 3))
+            pid = part(service.get("/api/v1/status"), "engine")["values"]["pid"]
+            os.kill(pid, signal.SIGKILL)
+            times.append(seconds_until_more(service, pid))
             cell = service.get("/api/v1/status")["cell"]
             assert cell["state"] == "running", cell
         service.finished(service.post(f"/api/v1/runs/{run_id}/stop"), 60)
@@ -146,10 +158,10 @@ def test_a_camera_pulled_at_any_moment_of_a_frame_resumes_and_leaves_a_row(bus: 
         for _ in range(TRIALS):
             time.sleep(0.2 + 0.1 * rng.random())
             bus.unplug("cam")
-            service.wait_for(lambda s: part(s, "camera")["reason"] == "camera.unplugged", 30)
+            service.wait_for(lambda s: part(s, "camera")["reason"] in GONE, 30)
             time.sleep(0.5 * rng.random())
             bus.plug("cam")
-            times.append(seconds_until_more(service, 3))
+            times.append(seconds_until_more(service))
         service.finished(service.post(f"/api/v1/runs/{run_id}/stop"), 60)
         service.wait_for(lambda s: s["run"] is None, 60)
         assert service.stop() == 0

@@ -34,6 +34,7 @@ from daemon.config import (
     Settings,
     StoreSettings,
 )
+from tests.reads_here import ReadsHere
 from tests.scenarios import disk as disks
 from tests.scenarios.bench import Bench, Driver, kinds
 from tests.scenarios.client import Request
@@ -202,6 +203,7 @@ def _seams(one: World) -> Iterator[None]:
     )  # fmt: skip
     seams = (
         (daemon.bootstrap, "build_driver", lambda *_: Driver(one.bench)),
+        (daemon.bootstrap, "ReadProcess", ReadsHere),
         (daemon.engine.host, "spawn", one.optics.spawn),
         (daemon.engine.host, "end", one.optics.end),
         (daemon.runs.setup, "ask", one.optics.ask),

@@ -10,6 +10,8 @@ from daemon.diagnostics.checks.base import Check, CheckResult
 from daemon.diagnostics.vitals import resident_bytes
 
 LIMIT_MB = 600.0  # daemon and engine together at full load
+MEASURING = ("daemon", "engine")
+"""Reading has a process and memory of its own, for as long as somebody reads."""
 LEAST_FREE_MB = 200.0  # below this the kernel is about to end processes
 
 
@@ -26,7 +28,7 @@ class Memory(Check):
 
     def run(self) -> CheckResult:
         by_process = resident_bytes(self._processes())
-        used_mb = sum(by_process.values()) / 1e6
+        used_mb = sum(size for name, size in by_process.items() if name in MEASURING) / 1e6
         free_mb = psutil.virtual_memory().available / 1e6
         shares = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in by_process.items())
         measured = f"{used_mb:.0f} MB resident ({shares}), {free_mb:.0f} MB available"

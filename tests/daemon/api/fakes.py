@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from daemon.api.parts import ApiParts
-from daemon.api.reads import READS, Answer
-from daemon.api.workers import Workers
 from daemon.cell.samples import CellRow
 from daemon.config import ApiSettings, Settings, StoreSettings, Token
 from daemon.errors import CellReason, InstrumentError, PotentiostatError, RunError, RunReason
@@ -26,6 +23,7 @@ from daemon.recipe import ExperimentSpec, Recipe
 from daemon.store.backup import BackupReport
 from daemon.store.writer import StoreWriter
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, HALVES
+from tests.reads_here import ReadsHere
 
 READ, OPERATE, ADMIN = "read-token-0123456789", "operate-token-0123456789", "admin-token-0123456789"
 TOKENS = [
@@ -196,27 +194,6 @@ class FakeKeeping:
             raise self.problem
         damaged = [{"run_id": "r0", "code": "store.corrupt", "detail": "it is damaged"}]
         return BackupReport(str(target), copied=2, whole_runs=["r1"], damaged=damaged)
-
-
-class ReadsHere:
-    """Reads in threads: `ReadProcess` without the second that a process takes to start."""
-
-    def __init__(self) -> None:
-        self._workers = Workers("reads", threads=4, max_waiting=64)
-
-    @property
-    def open_calls(self) -> int:
-        return self._workers.open_calls
-
-    @property
-    def refused(self) -> int:
-        return self._workers.refused
-
-    async def run(self, name: str, asked: Mapping[str, Any]) -> Answer:
-        return await self._workers.run(READS[name].function, **json.loads(json.dumps(asked)))
-
-    async def stop(self) -> None:
-        await self._workers.stop()
 
 
 @dataclass
