@@ -192,22 +192,22 @@ class RunManager:
     def live_states(self) -> np.ndarray | None:
         """(P,) indices into `PARTICLE_STATES`."""
         recorder = self._recorder()
-        return recorder.science.states if recorder is not None else None
+        return recorder.told.states if recorder is not None else None
 
     def live_soc(self) -> np.ndarray | None:
         """(P,) latest state of charge."""
         recorder = self._recorder()
-        return recorder.science.soc_now if recorder is not None else None
+        return recorder.told.soc if recorder is not None else None
 
     def live_labels(self) -> np.ndarray | None:
         """(H, W) label image."""
         recorder = self._recorder()
-        return recorder.masks.labels if recorder is not None else None
+        return recorder.told.labels if recorder is not None else None
 
     def live_summary(self) -> dict[str, Any]:
         """The science's own summary."""
         recorder = self._recorder()
-        return recorder.science.summary() if recorder is not None and recorder.frames else {}
+        return recorder.told.summary if recorder is not None and recorder.frames else {}
 
     # --- news from the other parts -------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,28 @@ from daemon.tables import PARTICLES
 MAX_CLIPS = 4000
 """A run: about 30 MB of particles of 8 px radius."""
 CLIPS_OF_ONE = 20
+TELL_S = 0.25
 TEXT_DEFAULTS = {"front_mode": "none", "calibration": "none", "state": "active"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a run stands, all of the same moment. Nobody changes what is in it."""
+
+    summary: dict[str, Any]
+    """The science's own."""
+    states: np.ndarray
+    """(P,) indices into `PARTICLE_STATES`."""
+    soc: np.ndarray
+    """(P,) latest state of charge."""
+    labels: np.ndarray
+    """(H, W) label image."""
 
 
 class Recorder:
     """One run's science and its way to the store. Not thread-safe: one thread calls it.
+
+    `told` says how things stand, at most `TELL_S` ago; it is replaced as a whole, so that any thread may read it.
 
     `chunk_wait_s`: how long frames may wait for a full store before they are dropped; 0 live.
     `on_events(events)` is called with committed events, sequence numbers set, from the writer's thread.
@@ -58,6 +76,7 @@ class Recorder:
         self._masks_stored: Future[None] = Future()
         self._clips_left = MAX_CLIPS
         self._clips_of: Counter[int] = Counter()
+        self._tell()
 
     def open(self, reference_dn: np.ndarray, level_dn: np.ndarray | None = None) -> None:
         """Store what the run starts from: particles and masks. `level_dn` is the reference above its dark level, the
@@ -91,6 +110,7 @@ class Recorder:
                 self._writer.put_particles(rows)
             self._masks_stored = self._writer.put_masks(self._about, masks.labels)
             self._store(self.science.change_masks(masks))
+            self._tell()
         elif from_frame < self._about.from_frame:  # an engine that died took the first frames with it
             self._about = replace(self._about, from_frame=from_frame)
             self._masks_stored = self._writer.put_masks(self._about, self.masks.labels)
@@ -108,6 +128,8 @@ class Recorder:
         self.last_t_s, self.last_host_t_s = float(batch.t_s[-1]), float(batch.host_t_s[-1])
         self._put_clips(batch)
         self._store(self.science.add(batch))
+        if time.monotonic() >= self._tell_again_s:
+            self._tell()
 
     def add_cell(self, rows: list[CellRow]) -> None:
         """Digest cell rows whose `t_s` is already run time."""
@@ -121,6 +143,13 @@ class Recorder:
     def finish(self) -> None:
         """Store what the science knows only at the end."""
         self._store(self.science.finish())
+        self._tell()
+
+    def _tell(self) -> None:
+        science = self.science
+        with np.errstate(all="ignore"):  # what cannot be computed is NaN
+            self.told = Told(science.summary(), science.states, science.soc_now, self.masks.labels)
+        self._tell_again_s = time.monotonic() + TELL_S
 
     def _store(self, update: ScienceUpdate) -> None:
         writer = self._writer
