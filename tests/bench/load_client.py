@@ -17,7 +17,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 RATE_HZ = 200.0
-CONNECTIONS = 16
+CONNECTIONS = 16  # of a kind of request
 FOLLOWERS, STALLED = 50, 10
 ANSWER_DEADLINE_S = 10.0
 MIX = ("status", "status", "traces", "events", "status", "feed", "traces", "events")
@@ -31,14 +31,18 @@ class Asker:
         self._host, self._port, self._run_id = host, port, run_id
         self._particles = particles
         self._run_s, self._began_s = t_s, time.monotonic()
-        self._free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter] | None] = asyncio.Queue()
+        self._free: dict[str, asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter] | None]] = {
+            kind: asyncio.Queue() for kind in MIX
+        }
+        """By kind: who watches the status does not wait behind another program's traces."""
         self.latencies_s: dict[str, list[float]] = defaultdict(list)
         self.statuses: Counter[str] = Counter()
 
     async def ask(self, seconds: float, rate_hz: float) -> None:
         """For so long."""
-        for _ in range(CONNECTIONS):
-            self._free.put_nowait(None)
+        for free in self._free.values():
+            for _ in range(CONNECTIONS):
+                free.put_nowait(None)
         began_s, tasks = time.monotonic(), set()
         for number in range(round(seconds * rate_hz)):
             due_s = began_s + number / rate_hz
@@ -48,13 +52,14 @@ class Asker:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
-        while not self._free.empty():
-            if (pair := self._free.get_nowait()) is not None:
-                pair[1].close()
+        for free in self._free.values():
+            while not free.empty():
+                if (pair := free.get_nowait()) is not None:
+                    pair[1].close()
 
     async def _one(self, kind: str, due_s: float) -> None:
         """Timed from when it was due, a wait for a free connection included."""
-        pair = await self._free.get()
+        pair = await self._free[kind].get()
         try:
             pair = pair or await asyncio.open_connection(self._host, self._port)
             status = await asyncio.wait_for(self._exchange(pair, self._path(kind)), ANSWER_DEADLINE_S)
@@ -66,7 +71,7 @@ class Asker:
         else:
             self.statuses[status] += 1
             self.latencies_s[kind].append(time.monotonic() - due_s)
-        self._free.put_nowait(pair)
+        self._free[kind].put_nowait(pair)
 
     def _path(self, kind: str) -> str:
         now_s = self._run_s + time.monotonic() - self._began_s
