@@ -21,8 +21,8 @@ from daemon.service.notify import Notifier
 log = logging.getLogger("daemon")
 
 SWITCH_S = 0.0005
-"""How long a thread that computes may hold the interpreter when another asks for it. The event loop asks for it at each
-system call: with Python's own 5 ms, answers wait for half a second while the science works out what a half was.
+"""How long a thread that computes may hold the interpreter when another asks for it (Python's own: 5 ms). The event
+loop asks for it at each system call, several times a request.
 """
 
 
