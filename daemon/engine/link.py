@@ -93,7 +93,10 @@ def _exactly(sock: socket.socket, count: int) -> bytearray | None:
     data = bytearray(count)
     view = memoryview(data)
     while view:
-        received = sock.recv_into(view)
+        try:
+            received = sock.recv_into(view)
+        except ConnectionError:  # a peer that was killed had something unread
+            return None
         if received == 0:
             return None
         view = view[received:]

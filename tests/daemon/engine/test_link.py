@@ -46,6 +46,12 @@ def test_what_is_sent_arrives(arrays, fields):
         np.testing.assert_array_equal(received.arrays[name], array)
 
 
+def test_a_peer_that_ended_with_something_unread_is_the_end_of_the_stream_too(pair):
+    pair[1].sendall(b"unread: this end is told ECONNRESET")
+    pair[0].close()
+    assert receive(pair[1]) is None
+
+
 def test_large_and_empty_arrays(pair):
     message = Message("x", {}, {"large": np.arange(3_000_000, dtype=np.float32), "none": np.empty((0, 4))})
     received = _roundtrip(pair, message)
