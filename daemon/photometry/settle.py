@@ -48,6 +48,8 @@ CRACK_BETTER = 2.0
 MOVING_SHARE = 0.15
 """Of the square of what is uneven in a change: what the parts go on changing by, when it is something that passes."""
 KEPT_ONSETS = 12
+KEPT_SUSPECTS, KEPT_S = 256, 30.0
+"""Older ones have no suspect left to stand beside: of slow recordings a few, else of this long."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,13 @@ class Settling:
         due_t_s = onset_t_s + wait_s - 0.5 * frame_s
         suspect = Suspect(detection, onset_t_s, facts, due_t_s if frame_s < TYPED_AFTER_S / 2 else facts.t_s)
         self._suspects.append(suspect)
-        self._recent.append(suspect)
+        self._remember(suspect, facts.t_s)
         self._onsets.setdefault(detection.index, deque(maxlen=KEPT_ONSETS)).append(onset_t_s)
+
+    def _remember(self, suspect: Suspect, t_s: float) -> None:
+        self._recent.append(suspect)
+        while len(self._recent) > KEPT_SUSPECTS and self._recent[0].onset_t_s < t_s - KEPT_S:
+            self._recent.popleft()
 
     def due(self, facts: FrameFacts) -> list[Settled]:
         """What is settled by this frame, which the lookback has taken already."""

@@ -24,6 +24,9 @@ from tests.service import Service
 SETTLE_S = 5.0
 WARM_UP_S = 300.0  # the history of a half, 1024 blocks of a quarter second, is full after 256 s
 LEAST_FIT_POINTS = 60
+TIDE_S = 120.0
+"""A half of the recipe: what a half gathers is let go when it ends, and only what is left of it is growth."""
+LEAST_TIDES = 4
 LAG_MEMORY = 60  # the status tells the longest lag of a minute; the first minute's still knows the start of the run
 ROOT = Path(__file__).parents[2]
 
@@ -152,6 +155,19 @@ class Watch:
         alike = min(max(alike, 0.0), 0.98)
         return slope, float(np.sqrt(variance / (t_h @ t_h) * (1 + alike) / (1 - alike)))
 
+    def low_water_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
+        """Slope of the lowest readings of each `TIDE_S` after warm-up, and its standard deviation."""
+        since_s = np.array(self.t_s) - self.t_s[0] - WARM_UP_S
+        tide = np.floor(since_s / TIDE_S).astype(int)
+        whole = range(int((since_s[-1] + 1.0) // TIDE_S)) if since_s[-1] > 0 else range(0)
+        if len(whole) < LEAST_TIDES:
+            return float("nan"), float("nan")
+        lows = np.array([np.quantile(series[tide == k], 0.05) for k in whole]) / 1e6
+        t_h = (np.arange(len(lows)) - (len(lows) - 1) / 2) * TIDE_S / 3600.0
+        slope = float(t_h @ lows / (t_h @ t_h))
+        rest = lows - lows.mean() - slope * t_h
+        return slope, float(np.sqrt(rest @ rest / (len(lows) - 2) / (t_h @ t_h)))
+
 
 def memory_figures(session: Session, limit_mb: float | None) -> list[Figure]:
     """Highest resident memory, split by process."""
@@ -175,8 +191,11 @@ def slope_figures(session: Session, limit_mb_per_h: float) -> list[Figure]:
     ):
         slope, sigma = watch.slope_mb_per_h(series)
         measured = f"{slope:+.2f} ± {sigma:.2f} MB/h" if np.isfinite(slope) else "too short a run"
+        low, low_sigma = watch.low_water_mb_per_h(series)
+        lowest = f"{low:+.2f} ± {low_sigma:.2f} MB/h" if np.isfinite(low) else "too short a run"
         if name != "daemon + engine":
             figures.append(Figure(f"  {name}", measured, ""))
+            figures.append(Figure(f"    lowest of each {TIDE_S:g} s since warm-up", lowest, ""))
             continue
         told = np.isfinite(slope) and 2 * sigma <= abs(slope - limit_mb_per_h)
         met = bool(slope <= limit_mb_per_h) if told else None
