@@ -27,7 +27,7 @@ CLOSED_TIMES = 6
 STILL_SHARE = 0.2
 """A piece that moves by less than this share of the other does not follow the cell."""
 AGAIN_SHARE = 0.5
-LEFT_SHARE, LINE_LEFT_SHARE = 0.12, 0.05
+LEFT_SHARE, LINE_LEFT_SHARE = 0.06, 0.05
 """Of a change that the pieces' brightness, or a line's, does not explain; above, they are not judged by it."""
 STILL_TIMES = 2
 LEAST_MOVE = 0.012
@@ -53,7 +53,9 @@ class Wound:
     columns: np.ndarray
     """(FEATURES, K) shapes: all of it, the line, one piece moved in y and x, and tilts and a bowl of brightness."""
     pieces: np.ndarray
-    """(FEATURES, 2) shapes: either piece by itself."""
+    """(FEATURES, 2) shapes: either piece by itself, as the crack left it."""
+    healed: np.ndarray
+    """The same without the line's darkness."""
     line: float
     """Amount of the line when it was new, below zero."""
     centres_px: np.ndarray
@@ -73,6 +75,11 @@ class Wound:
 
     def __post_init__(self) -> None:
         self._by_crack, self._by_pieces = _Shapes(self.columns), _Shapes(self.pieces)
+
+    def close(self) -> None:
+        """From now on both pieces shine where the line was."""
+        self.closed, self.since, self.pieces = True, None, self.healed
+        self._by_pieces = _Shapes(self.pieces)
 
     def share_of_line(self, parts: np.ndarray) -> tuple[float, float]:
         """How much of the line is left, 1 when it was new, and the share of all changes that is not explained."""
@@ -131,7 +138,7 @@ class Aftermath:
         left, index = crack.shapes, crack.suspect.detection.index
         if left is None or body is None:
             return
-        columns, pieces = body.of_crack(left.normal, left.offset_px)
+        columns = body.of_crack(left.normal, left.offset_px)
         centres_px, areas_px = body.sides(left.normal, left.offset_px)
         amount = np.linalg.lstsq(columns, crack.change, rcond=None)[0]
         if (
@@ -140,6 +147,7 @@ class Aftermath:
             or areas_px.min() < LEAST_PIECE * areas_px.sum()
         ):
             return
+        healed = amount * (np.arange(len(amount)) != 1)
         self.wounds = [wound for wound in self.wounds if wound.index != index]
         self.wounds.append(
             Wound(
@@ -150,7 +158,8 @@ class Aftermath:
                 body,
                 before,
                 columns,
-                pieces,
+                body.of_pieces(left.normal, left.offset_px, amount),
+                body.of_pieces(left.normal, left.offset_px, healed),
                 float(amount[1]),
                 centres_px,
                 areas_px,
@@ -168,8 +177,7 @@ class Aftermath:
             if wound.index == step.suspect.detection.index and not wound.closed and np.isfinite(step.change).all():
                 amount = np.linalg.lstsq(wound.columns, step.change, rcond=None)[0]
                 if amount[1] / wound.line < CLOSED_SHARE - 1.0:
-                    wound.closed = True
-                    wound.since = None
+                    wound.close()
                     return True
         return False
 
@@ -207,7 +215,7 @@ class Aftermath:
         wound.faded = wound.faded + 1 if share < CLOSED_SHARE and left < LINE_LEFT_SHARE else 0
         if wound.faded < CLOSED_TIMES:
             return []
-        wound.closed = True
+        wound.close()
         lost = float(wound.line * wound.columns[:AXIAL_BINS, 1].sum())
         return [replace(template, magnitude=(share - 1.0) * lost, t_s=template.t_s - (CLOSED_TIMES - 1) * EVERY_S)]
 

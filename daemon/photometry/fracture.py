@@ -114,20 +114,33 @@ class Anatomy:
         """Square of what a `change` (FEATURES,) is beside a change of all of the particle alike."""
         return float(change @ change - (change @ self._whole) ** 2 / (self._whole @ self._whole))
 
-    def of_crack(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray]:
-        """Shapes of one crack as shares of the particle's flux: (FEATURES, 7) all of it, the line, the piece beyond
-        moved in y and x, brightness that rises in y, in x and from the centre outwards; (FEATURES, 2) either piece
-        alone.
+    def of_crack(self, normal: tuple[float, float], offset_px: float) -> np.ndarray:
+        """(FEATURES, 7) shapes of one crack as shares of the particle's flux: all of it, the line, the piece beyond
+        moved in y and x, brightness that rises in y, in x and from the centre outwards.
         """
+        line, sides, trends = self._torn(normal, offset_px)
+        moved = self._slopes @ sides[:, 1]
+        columns = [self._weights @ self._inside, self._weights @ line, *moved.T, *(self._weights @ trends).T]
+        return np.stack(columns, axis=1) / self._total
+
+    def of_pieces(self, normal: tuple[float, float], offset_px: float, amount: np.ndarray) -> np.ndarray:
+        """(FEATURES, 2) shapes of either piece alone, as bright, as dark at the line and as far moved as `amount` (7,)
+        of the columns of `of_crack` says.
+        """
+        line, sides, trends = self._torn(normal, offset_px)
+        light = self._inside * (1.0 + amount[0]) + amount[1] * line + trends @ amount[4:]
+        lit = sides * light[:, None]
+        pieces = self._weights @ lit
+        pieces[:, 1] += self._slopes @ lit[:, 1] @ amount[2:4]
+        return pieces / self._total
+
+    def _torn(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pictures of a crack: (P,) its line, (P, 2) bool either side, (P, 3) brightness that rises."""
         along = (normal[0] * self._y + normal[1] * self._x).ravel()
         line = np.clip(LINE_PX / 2 + 0.5 - np.abs(along - offset_px), 0, 1) * self._inside
         sides = np.stack([self._inside & (along < offset_px), self._inside & (along >= offset_px)], axis=1)
         y, x = self._y.ravel() / self.radius_px, self._x.ravel() / self.radius_px
-        trends = np.stack([y, x, y * y + x * x], axis=1) * self._inside[:, None]
-        moved = self._slopes @ sides[:, 1]
-        columns = [self._weights @ self._inside, self._weights @ line, *moved.T, *(self._weights @ trends).T]
-        pieces = self._weights @ sides
-        return np.stack(columns, axis=1) / self._total, pieces / self._total
+        return line, sides, np.stack([y, x, y * y + x * x], axis=1) * self._inside[:, None]
 
     def sides(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Either side of a crack: (2, 2) centres y, x from the particle's own, and (2,) areas, px."""

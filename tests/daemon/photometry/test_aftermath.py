@@ -132,3 +132,25 @@ def test_without_shapes_nothing_is_followed(body):
 )  # fmt: skip
 def test_a_closing_crack_is_held_against_the_current(sign, electrode, word):
     assert word in closing_detail(sign, electrode)
+
+
+@pytest.mark.parametrize("offset_px", [-5.0, 0.0, 4.0])
+def test_pieces_that_brighten_alike_are_seen_to_in_spite_of_the_line(body, offset_px):
+    line = cracked(0.0, offset_px, darker=0.15)
+    aftermath, parts = broken(body, line)
+    (wound,) = aftermath.wounds
+    parts.now = line
+    wound.since = parts.latest(0, 11.0)
+    parts.now = 1.02 * line
+    moved, left = wound.motion(parts.latest(0, 12.0))
+    assert moved == pytest.approx([0.02, 0.02], rel=0.15) and left < 0.02
+
+
+def test_a_closed_line_leaves_whole_pieces(body):
+    line = cracked(0.0, 2.0, darker=0.0)
+    aftermath, _ = broken(body, line)
+    (wound,) = aftermath.wounds
+    dark = wound.pieces[:8].sum()
+    wound.close()
+    assert wound.closed and wound.since is None
+    assert wound.pieces[:8].sum() > dark + 0.02
