@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.engine.measures import Detection, FrameFlag
+from daemon.engine.measures import Detection, FrameFlag, MaskSet
 from daemon.events import Event, EventKind
+from daemon.photometry.classify import FrameFacts
 from daemon.photometry.fracture import Leftover
 from daemon.photometry.lookback import Step
-from daemon.photometry.settle import CRACK_CONTRAST, Settled, is_crack
+from daemon.photometry.settle import CRACK_CONTRAST, KEPT_S, KEPT_SUSPECTS, Settled, Settling, is_crack
 from tests.daemon.photometry.synthetic import Movie, run
 
 FRAMES, P = 700, 30
@@ -123,3 +124,22 @@ def test_batches_do_not_matter():
         detections.append(found(index, 100 + 40 * index, (-1) ** index * 0.01 * index))
     whole: list[Event] = events_of(contrast, detections, batch=700)
     assert repr(events_of(contrast, detections, batch=7)) == repr(whole) and len(whole) >= 10
+
+
+def remembered(times: np.ndarray) -> list[float]:
+    """Onsets that are kept of suspects raised at these times."""
+    settling = Settling(MaskSet(np.zeros((8, 8), np.int32), np.arange(P), np.zeros(P), np.zeros(P), {}, 1.5, None))
+    for k, t_s in enumerate(times.tolist()):
+        facts = FrameFacts(k + 1, 0, t_s, t_s, 0.0, 0.0, 1.0, 1.0, 0)
+        settling.add(Detection(k % P, k, k + 1, -0.1, 1e-3, 30.0, 0.0), t_s - 0.1, facts)
+    return [suspect.onset_t_s for suspect in settling._recent]
+
+
+def test_suspects_are_forgotten_when_none_can_stand_beside_them():
+    times = 0.05 * np.arange(3000)
+    kept = remembered(times)
+    assert kept[0] == pytest.approx(times[-1] - KEPT_S, abs=0.2) and kept[-1] == times[-1] - 0.1
+
+
+def test_of_a_slow_recording_some_are_kept_however_old():
+    assert len(remembered(60.0 * np.arange(1000))) == KEPT_SUSPECTS
