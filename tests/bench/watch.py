@@ -27,6 +27,8 @@ LEAST_FIT_POINTS = 60
 TIDE_S = 120.0
 """A half of the recipe: what a half gathers is let go when it ends, and only what is left of it is growth."""
 LEAST_TIDES = 4
+FULL_S = 720.0
+"""What calibration keeps of halves, and the most memory that their ends take at once, is reached after six of them."""
 LAG_MEMORY = 60  # the status tells the longest lag of a minute; the first minute's still knows the start of the run
 ROOT = Path(__file__).parents[2]
 
@@ -156,8 +158,8 @@ class Watch:
         return slope, float(np.sqrt(variance / (t_h @ t_h) * (1 + alike) / (1 - alike)))
 
     def low_water_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
-        """Slope of the lowest readings of each `TIDE_S` after warm-up, and its standard deviation."""
-        since_s = np.array(self.t_s) - self.t_s[0] - WARM_UP_S
+        """Slope of the lowest readings of each `TIDE_S` after `FULL_S`, and its standard deviation."""
+        since_s = np.array(self.t_s) - self.t_s[0] - FULL_S
         tide = np.floor(since_s / TIDE_S).astype(int)
         whole = range(int((since_s[-1] + 1.0) // TIDE_S)) if since_s[-1] > 0 else range(0)
         if len(whole) < LEAST_TIDES:
@@ -195,7 +197,7 @@ def slope_figures(session: Session, limit_mb_per_h: float) -> list[Figure]:
         lowest = f"{low:+.2f} ± {low_sigma:.2f} MB/h" if np.isfinite(low) else "too short a run"
         if name != "daemon + engine":
             figures.append(Figure(f"  {name}", measured, ""))
-            figures.append(Figure(f"    lowest of each {TIDE_S:g} s since warm-up", lowest, ""))
+            figures.append(Figure(f"    lowest of each {TIDE_S:g} s after {FULL_S:g} s", lowest, ""))
             continue
         told = np.isfinite(slope) and 2 * sigma <= abs(slope - limit_mb_per_h)
         met = bool(slope <= limit_mb_per_h) if told else None
