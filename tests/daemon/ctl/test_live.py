@@ -21,7 +21,8 @@ class Terminal:
 
     def __init__(self, *arguments):
         self._reading, writing = pty.openpty()
-        command = [sys.executable, "-m", "daemon.ctl", *arguments]
+        # whatever runs in a shell's background, as tests may, has Ctrl-C ignored, and so have its children
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "daemon.ctl", *arguments]
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "160", "LINES": "60"}
         self.process = subprocess.Popen(command, stdin=writing, stdout=writing, stderr=subprocess.PIPE, env=environment)
         os.close(writing)
