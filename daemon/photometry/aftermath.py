@@ -53,7 +53,7 @@ class Wound:
     columns: np.ndarray
     """(FEATURES, K) shapes: all of it, the line, one piece moved in y and x, and tilts and a bowl of brightness."""
     pieces: np.ndarray
-    """(FEATURES, 2) shapes: either piece by itself, as the crack left it."""
+    """(FEATURES, 2) shapes: either piece by itself as the crack left it, `healed` once the line has closed."""
     healed: np.ndarray
     """The same without the line's darkness."""
     line: float
@@ -147,7 +147,8 @@ class Aftermath:
             or areas_px.min() < LEAST_PIECE * areas_px.sum()
         ):
             return
-        healed = amount * (np.arange(len(amount)) != 1)
+        healed = amount.copy()
+        healed[1] = 0.0
         self.wounds = [wound for wound in self.wounds if wound.index != index]
         self.wounds.append(
             Wound(

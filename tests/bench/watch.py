@@ -25,7 +25,7 @@ SETTLE_S = 5.0
 WARM_UP_S = 300.0  # the history of a half, 1024 blocks of a quarter second, is full after 256 s
 LEAST_FIT_POINTS = 60
 TIDE_S = 120.0
-"""A half of the recipe: what a half gathers is let go when it ends, and only what is left of it is growth."""
+"""A half of `sustained`: what a half gathers is let go when it ends, and only what is left of it is growth."""
 LEAST_TIDES = 4
 FULL_S = 720.0
 """What calibration keeps of halves, and the most memory that their ends take at once, is reached after six of them."""
@@ -158,7 +158,7 @@ class Watch:
         return slope, float(np.sqrt(variance / (t_h @ t_h) * (1 + alike) / (1 - alike)))
 
     def low_water_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
-        """Slope of the lowest readings of each `TIDE_S` after `FULL_S`, and its standard deviation."""
+        """Slope of the lowest readings of each `TIDE_S` after `FULL_S`, and its deviation; NaN of too short a run."""
         since_s = np.array(self.t_s) - self.t_s[0] - FULL_S
         tide = np.floor(since_s / TIDE_S).astype(int)
         whole = range(int((since_s[-1] + 1.0) // TIDE_S)) if since_s[-1] > 0 else range(0)
@@ -193,11 +193,12 @@ def slope_figures(session: Session, limit_mb_per_h: float) -> list[Figure]:
     ):
         slope, sigma = watch.slope_mb_per_h(series)
         measured = f"{slope:+.2f} ± {sigma:.2f} MB/h" if np.isfinite(slope) else "too short a run"
-        low, low_sigma = watch.low_water_mb_per_h(series)
-        lowest = f"{low:+.2f} ± {low_sigma:.2f} MB/h" if np.isfinite(low) else "too short a run"
         if name != "daemon + engine":
             figures.append(Figure(f"  {name}", measured, ""))
-            figures.append(Figure(f"    lowest of each {TIDE_S:g} s after {FULL_S:g} s", lowest, ""))
+            low, low_sigma = watch.low_water_mb_per_h(series)
+            if np.isfinite(low):
+                lowest = f"{low:+.2f} ± {low_sigma:.2f} MB/h"
+                figures.append(Figure(f"    lowest of each {TIDE_S:g} s after {FULL_S:g} s", lowest, ""))
             continue
         told = np.isfinite(slope) and 2 * sigma <= abs(slope - limit_mb_per_h)
         met = bool(slope <= limit_mb_per_h) if told else None
