@@ -10,6 +10,8 @@ class Effort:
     """Seeds that no test uses, and how long each scene is watched."""
 
     seeds: tuple[int, ...]
+    aftermath_seeds: tuple[int, ...]
+    """Scenes in which all particles crack: fragments are few in each, and none of these chose a threshold."""
     static_frames: int
     """Single exposures of a static scene, for its noise."""
     means_frames: int
@@ -28,6 +30,7 @@ class Effort:
 
 WHOLE = Effort(
     seeds=(1001, 1002, 1003, 1004, 1005),
+    aftermath_seeds=tuple(range(3001, 3017)),
     static_frames=800,
     means_frames=200,
     step_s=60.0,
@@ -38,6 +41,7 @@ WHOLE = Effort(
 )
 QUICK = Effort(
     seeds=(1001, 1002),
+    aftermath_seeds=(3001, 3002),
     static_frames=250,
     means_frames=100,
     step_s=40.0,

@@ -103,7 +103,7 @@ def _afterwards(effort: Effort) -> list[Figure]:
     """Lines that fade and pieces that stop, told and told wrongly; whose ids the particles have then."""
     counts: Counter[str] = Counter()
     particles, fragments = Kept(), Kept()
-    for seed in effort.seeds:
+    for seed in effort.aftermath_seeds:
         found, kept, rows = aftermath(seed)
         counts, particles, fragments = counts + found, particles + kept, fragments + rows
     figures = []
