@@ -154,6 +154,11 @@ class EngineReason(Reason):
     SILENT = ("engine.silent", "It is restarted by itself; see the log for the cause if it repeats.")
     GAVE_UP = ("engine.gave_up", "It failed too often; mend the cause in the log, then restart the service.")
     PROTOCOL = ("engine.protocol", "Engine and daemon do not match; install one version of both.")
+    PREPARE_DIED = ("engine.prepare_died", "Start the run again; the log has the cause. Signal 9 means: out of memory.")
+    PREPARE_SLOW = (
+        "engine.prepare_slow",
+        "Raise `engine.prepare_timeout_s`; a busy or small computer takes longer.",
+    )
 
 
 class ApiReason(Reason):

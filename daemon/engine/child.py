@@ -57,20 +57,31 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def ask(module: str, order: Message, timeout_s: float) -> Message | None:
-    """One order to a process of its own and its answer; None when it died or took too long."""
+async def ask(module: str, order: Message, timeout_s: float) -> Message:
+    """One order to a process of its own and its answer.
+
+    Raises `ChildProcessError`, which says how, when it died first, and `TimeoutError` when it took too long.
+    """
     process, reader, writer = await spawn(module)
+    answer = None
     try:
         async with asyncio.timeout(timeout_s):
             for buffer in order.encode():
                 writer.write(buffer)
             with contextlib.suppress(ConnectionError):  # its death shows as the missing answer
                 await writer.drain()
-            return await read_message(reader)
-    except TimeoutError:
-        return None
+            answer = await read_message(reader)
     finally:
         await end(process, writer, grace_s=1.0)
+    if answer is None:
+        raise ChildProcessError(_end_of(process.returncode))
+    return answer
+
+
+def _end_of(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"killed by signal {-returncode}"
+    return f"exit status {returncode}"
 
 
 def _environment() -> dict[str, str]:

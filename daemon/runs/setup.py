@@ -185,11 +185,14 @@ class RunSetup:
         return edited_from(await self._asked(order, "editing the masks", MaskError))
 
     async def _asked(self, order: Message, what: str, kind: type[InstrumentError]) -> Message:
-        """The preparing process' answer. Raises an error of `kind` with its reason, or `EngineError` when it died."""
+        """The preparing process' answer. Raises an error of `kind` with its reason, or `EngineError` without one."""
         limit_s = self._settings.engine.prepare_timeout_s
-        answer = await ask("daemon.runs.prepare", order, limit_s)
-        if answer is None:
-            raise EngineError(EngineReason.DIED, f"{what} failed or took more than {limit_s:g} s")
+        try:
+            answer = await ask("daemon.runs.prepare", order, limit_s)
+        except TimeoutError:
+            raise EngineError(EngineReason.PREPARE_SLOW, f"{what} took more than {limit_s:g} s") from None
+        except ChildProcessError as error:
+            raise EngineError(EngineReason.PREPARE_DIED, f"the process for {what} ended early: {error}") from None
         if answer.kind == "failed":
             reason = next(r for r in all_reasons() if r.code == answer.fields["code"])
             raise kind(reason, answer.fields["detail"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -11,10 +12,14 @@ from daemon.engine.link import Message, receive, send
 
 
 def main(descriptor: int) -> int:
-    """`dies` at once, `garbage`, `nonsense` (a message nobody knows), `deaf` (ignores the link), `echo`, `environ`."""
+    """`dies` or is `killed` at once, `garbage`, `nonsense` (a message nobody knows), `deaf` (ignores the link), `echo`,
+    `environ`.
+    """
     kind = os.environ["FAKE_ENGINE"]
     if kind == "dies":
         return 3
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     with socket.socket(fileno=descriptor) as link:
         order = receive(link)
         assert order is not None

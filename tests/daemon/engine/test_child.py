@@ -26,18 +26,22 @@ async def test_an_order_is_answered(behave):
 async def test_a_child_that_never_answers_is_given_up_and_ended(behave):
     behave("deaf")
     began = time.monotonic()
-    assert await ask(FAKE, Message("order"), 0.3) is None
+    with pytest.raises(TimeoutError):
+        await ask(FAKE, Message("order"), 0.3)
     assert time.monotonic() - began < 5.0  # that it was ended and waited for, the harness checks
 
 
-async def test_a_child_that_dies_is_no_answer(behave):
-    behave("dies")
+@pytest.mark.parametrize("kind, how", [("dies", "exit status 3"), ("killed", "killed by signal 9")])
+async def test_a_child_that_dies_says_how(behave, kind, how):
+    behave(kind)
     big = Message("order", {}, {"v": np.zeros(4_000_000)})  # more than the socket holds: it dies while being told
-    assert await ask(FAKE, big, 20.0) is None
+    with pytest.raises(ChildProcessError, match=how):
+        await ask(FAKE, big, 20.0)
 
 
 async def test_a_module_that_does_not_exist_is_no_answer(capfd):
-    assert await ask("tests.daemon.engine.no_such_module", Message("order"), 20.0) is None
+    with pytest.raises(ChildProcessError, match="exit status 1"):
+        await ask("tests.daemon.engine.no_such_module", Message("order"), 20.0)
     assert "no_such_module" in capfd.readouterr().err
 
 

@@ -71,14 +71,16 @@ async def test_patience_with_the_camera_and_with_the_search_is_a_setting(tmp_pat
 
     async def ask(module, order, timeout_s):
         waited.append(timeout_s)
+        raise TimeoutError
 
     monkeypatch.setattr(engine, "capture", capture)
     monkeypatch.setattr(module, "ask", ask)
     settings = {"camera": {"start_timeout_s": 300.0}, "engine": {"prepare_timeout_s": 7.0}}
     async with rig(tmp_path, engine, **settings) as one:
         asked = await one.runs._setup.reference(Recipe(reference_frames=1), engine.info)
-        with pytest.raises(EngineError, match="took more than 7 s"):
+        with pytest.raises(EngineError, match="took more than 7 s") as slow:
             await one.runs._setup.prepare(asked, Recipe())
+        assert slow.value.reason is EngineReason.PREPARE_SLOW
     assert waited[0] > 300 and waited[1:] == [7.0]
 
 
@@ -103,7 +105,8 @@ async def test_failures_of_the_preparing_process_keep_their_reason(tmp_path, eng
         monkeypatch.setattr(module, "ask", lambda _, order, timeout_s: really(FAKE, order, timeout_s))
         with pytest.raises(EngineError) as died:
             await one.runs._setup.prepare(asked, Recipe())
-        assert died.value.reason is EngineReason.DIED and "finding the particles" in died.value.detail
+        assert died.value.reason is EngineReason.PREPARE_DIED
+        assert died.value.detail == "the process for finding the particles ended early: exit status 3"
 
 
 @pytest.fixture
