@@ -15,7 +15,7 @@ from daemon.bootstrap import Instrument
 from daemon.config import DEFAULT_PATH, LoadedSettings, load_settings
 from daemon.diagnostics.logs import LogService
 from daemon.errors import InstrumentError
-from daemon.service.memory import limit_arenas, spare_settled_objects
+from daemon.service.memory import keep_heap_small, spare_settled_objects
 from daemon.service.notify import Notifier
 
 log = logging.getLogger("daemon")
@@ -45,7 +45,7 @@ def main(config_path: Path | None, simulate: bool) -> None:
 def run(loaded: LoadedSettings) -> int:
     """Run the service with these settings; returns the exit code."""
     faulthandler.enable()
-    limit_arenas()
+    keep_heap_small()
     sys.setswitchinterval(SWITCH_S)
     settings = loaded.settings
     logs = LogService(settings.service.log_level, settings.store.state_dir)

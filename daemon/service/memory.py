@@ -10,17 +10,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-M_ARENA_MAX = -8  # from malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # from malloc.h
+MAPPED_BYTES = 256 * 1024
 ARENAS = 2  # threads here share their buffers; an arena each would keep tens of megabytes for nothing
 DIRTY = re.compile(r"^Private_Dirty: +(\d+) kB$", re.MULTILINE)
 SELDOM = "libllvmlite"  # the compiler behind numba: 65 MB of code, read while kernels load and never while they run
 
 
-def limit_arenas() -> None:
-    """Call once, before threads start. Does nothing where the C library has no such thing."""
+def keep_heap_small() -> None:
+    """Call once, before threads start: few arenas, and arrays of `MAPPED_BYTES` or more in pages of their own.
+
+    Left alone, the C library moves that limit up to 32 MB as such arrays are freed; what a half-cycle leaves then lies
+    scattered through the heap and cannot be given back. Does nothing where the C library has no such thing.
+    """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, ARENAS)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def release_free_memory() -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [PART ...] [--minutes M]``: figures beside their goals. None of them is a test."""
+"""``python -m tests.bench [PART ...] [--minutes M] [--load FORMAT]``: figures beside goals, no tests."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ ON_DEMAND = ("sustained", "load")
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--minutes", default=10.0, show_default=True, help="Length of the live part, and of each sustained load.")
-def main(parts: tuple[str, ...], minutes: float) -> None:
+@click.option("--load", help="Only this pixel format of the sustained loads.")
+def main(parts: tuple[str, ...], minutes: float, load: str | None) -> None:
     """Print the figures of PARTS, all but the sustained loads by default."""
     for part in parts or [part for part in PARTS if part not in ON_DEMAND]:
         module = importlib.import_module(f"tests.bench.{part}")
-        found = module.run(minutes) if part in TIMED else module.run()
+        limits = [minutes, load] if part == "sustained" else [minutes] if part in TIMED else []
+        found = module.run(*limits)
         for name, figures in [("", found)] if isinstance(found, list) else found:
             show(f"{PARTS[part]}, {name}" if name else PARTS[part], figures)
 

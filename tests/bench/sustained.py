@@ -46,9 +46,11 @@ RECIPE = {
 that what ends with them, and the memory it takes, comes often and from early on."""
 
 
-def run(minutes: float) -> Iterator[tuple[str, list[Figure]]]:
-    """`minutes` of each load, told as each ends."""
+def run(minutes: float, only: str | None = None) -> Iterator[tuple[str, list[Figure]]]:
+    """`minutes` of each load, or of that of the pixel format `only`, told as each ends."""
     for pixel_format, rate_hz in LOADS:
+        if only not in (None, pixel_format):
+            continue
         yield f"{pixel_format} at {rate_hz:g} frames/s", _load(pixel_format, rate_hz, minutes)
 
 

@@ -1,22 +1,41 @@
 import gc
+import subprocess
+import sys
 import weakref
 
 import numpy as np
 import psutil
 import pytest
 
-from daemon.service.memory import limit_arenas, release_free_memory, spare_settled_objects, unchanged_pages
+from daemon.service.memory import keep_heap_small, release_free_memory, spare_settled_objects, unchanged_pages
 from kernels.drift import solve_shift
 
 
 def test_memory_of_many_small_things_is_given_back():
-    limit_arenas()
+    keep_heap_small()
     process = psutil.Process()
     held = [np.ones(10_000) for _ in range(1500)]  # below the size that is mapped, so that it lies in the heap
     full = process.memory_info().rss
     del held
     release_free_memory()
     assert process.memory_info().rss < full - 60_000_000
+
+
+LARGE = """
+import numpy as np, psutil
+from daemon.service.memory import keep_heap_small
+keep_heap_small()
+np.ones(2_000_000)  # 16 MB: from here on the C library would keep as much in its heap
+held = [np.ones(100_000) for _ in range(200)]
+between = [np.ones(1000) for _ in range(200)]
+full = psutil.Process().memory_info().rss
+del held
+assert psutil.Process().memory_info().rss < full - 150_000_000, between[0]
+"""
+
+
+def test_memory_of_large_arrays_is_given_back_at_once_whatever_was_freed_before():
+    subprocess.run([sys.executable, "-c", LARGE], check=True, timeout=60)
 
 
 def resident_code_bytes(library):
