@@ -341,14 +341,16 @@ class EngineHost:
         process, self._process = self._process, None
         writer, self._writer = self._writer, None
         listener, self._listener = self._listener, None
-        if process is not None and writer is not None:
-            await end(process, writer, STOP_S)
-        if listener is not None:
-            listener.cancel()  # what a dead engine still had to say belongs to no other
-            await asyncio.gather(listener, return_exceptions=True)
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(EngineError(EngineReason.DIED, "the engine ended before it answered"))
+        try:
+            if process is not None and writer is not None:
+                await end(process, writer, STOP_S)
+        finally:  # also when the daemon stops while an engine that hangs is being ended
+            for future in self._requests.values():
+                if not future.done():
+                    future.set_exception(EngineError(EngineReason.DIED, "the engine ended before it answered"))
+            if listener is not None:
+                listener.cancel()  # what a dead engine still had to say belongs to no other
+                await asyncio.gather(listener, return_exceptions=True)
 
     async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, float]:
         """Average `frames` frames, hand them to `on_calibration`, return their summary."""

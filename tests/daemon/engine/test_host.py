@@ -9,7 +9,7 @@ import pytest
 
 from daemon.config import CameraSettings, EngineSettings
 from daemon.engine import host as module
-from daemon.engine.child import spawn
+from daemon.engine.child import end, spawn
 from daemon.engine.host import EngineHost
 from daemon.engine.link import Message
 from daemon.engine.pipeline import PipelineSettings
@@ -287,3 +287,22 @@ async def test_stopping_while_an_engine_is_being_replaced_leaves_none(fake, monk
         await host.start()
     await until(lambda: host.pid is None)  # the supervisor waits for the silent one to end
     await host.stop()  # that nothing is left, the harness checks
+
+
+async def test_the_listener_ends_with_the_stop_even_when_an_end_is_cut_short(fake, monkeypatch):
+    fake("deaf")
+    ending = asyncio.get_running_loop().create_future()
+
+    async def cut_short(process, writer, grace_s):
+        ending.set_result((process, writer))
+        await asyncio.sleep(60.0)
+
+    monkeypatch.setattr(module, "end", cut_short)
+    host = EngineHost(CameraSettings(), EngineSettings(start_timeout_s=0.1))
+    with pytest.raises(EngineError):
+        await host.start()
+    process, writer = await ending
+    await host.stop()
+    left = {task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}}
+    await end(process, writer, 0.0)
+    assert not left
