@@ -13,17 +13,21 @@ EXCESS_RANGE_SHARE = 0.01  # of the device's range: offset of a current reading 
 
 
 class ClockGuard:
-    """Notices a device clock that stands still or creeps while the host's runs on."""
+    """Notices a device clock that stands still or creeps while the host's runs on.
+
+    Two windows in a row must say so: when the host was held up, the first sample read after it is an old one, and those
+    that follow make up for it.
+    """
 
     def __init__(self, clock_rate: float, deadline_s: float) -> None:
         self._rate = clock_rate if clock_rate > 0 else 1.0
-        self._window_s = deadline_s / 2  # a stop is noticed within one deadline wherever in a window it falls
+        self._window_s = deadline_s / 4  # a stop is noticed within one deadline wherever in a window it falls
         self.restart()
 
     def restart(self) -> None:
         """Forget what was seen; the next sample begins anew."""
         self._begin: tuple[float, float] | None = None
-        self._highest_s = -math.inf
+        self._highest_s, self._doubted = -math.inf, False
 
     def feed(self, device_t_s: float, now_s: float) -> str | None:
         """Take a sample's stamp at `now_s` (`time.monotonic()`); a sentence when the clock is not to be trusted."""
@@ -35,9 +39,10 @@ class ClockGuard:
         if passed_s < self._window_s:
             return None
         advanced_s = self._highest_s - self._begin[0]
-        if advanced_s < SLOWEST_SHARE * self._rate * passed_s:
+        slow, doubted = advanced_s < SLOWEST_SHARE * self._rate * passed_s, self._doubted
+        if slow and doubted:
             return f"its clock advanced by {advanced_s:.3g} s while {passed_s * self._rate:.3g} s should have passed"
-        self._begin = (self._highest_s, now_s)
+        self._begin, self._doubted = (self._highest_s, now_s), slow
         return None
 
 

@@ -41,6 +41,19 @@ def test_batches_are_no_alarm() -> None:
     assert first_alarm(stamps) is None
 
 
+def after_a_stall(catches_up: bool) -> list[tuple[float, float]]:
+    """Ten samples a second; at 3 s the host is held up for 1.26 s, then reads what has come or goes on from there."""
+    before = [(0.1 * n, 0.1 * n) for n in range(31)]
+    waiting = [(3.0 + 0.1 * n, 4.26 + 0.01 * n) for n in range(1, 14)] if catches_up else [(3.1, 4.26)]
+    device_s, host_s = waiting[-1]
+    return before + waiting + [(device_s + 0.1 * n, host_s + 0.1 * n) for n in range(1, 50)]
+
+
+def test_a_host_that_was_held_up_does_not_blame_the_clock() -> None:
+    assert first_alarm(after_a_stall(catches_up=True)) is None
+    assert first_alarm(after_a_stall(catches_up=False)) is None, "a simulated cell goes on from where it was"
+
+
 def sample(host_t_s: float, mode: CellMode, current_ma: float = 0.0) -> CellSample:
     return CellSample(host_t_s, host_t_s, 3.7, current_ma, mode)
 
