@@ -1,18 +1,20 @@
 """What becomes of a cracked particle: its line may close, one of its pieces may follow the cell no more, and again.
 
 Since the crack each particle's parts are compared, twice a second, with what a fading line, moved pieces and two pieces
-that brighten apart would make of them (least squares on the particle's own mask).
+that brighten apart would make of them (least squares on the particle's own mask). What all particles in the field seem
+to move by is taken off the pieces first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from daemon.events import Event, EventKind
+from daemon.photometry.common_motion import CommonMotion
 from daemon.photometry.fracture import Anatomy
 from daemon.photometry.lookback import Lookback
 from daemon.photometry.settle import Settled
@@ -27,7 +29,7 @@ CLOSED_TIMES = 6
 STILL_SHARE = 0.2
 """A piece that moves by less than this share of the other does not follow the cell."""
 AGAIN_SHARE = 0.5
-LEFT_SHARE, LINE_LEFT_SHARE = 0.06, 0.05
+LEFT_SHARE, LINE_LEFT_SHARE = 0.12, 0.05
 """Of a change that the pieces' brightness, or a line's, does not explain; above, they are not judged by it."""
 STILL_TIMES = 2
 LEAST_MOVE = 0.012
@@ -53,7 +55,8 @@ class Wound:
     columns: np.ndarray
     """(FEATURES, K) shapes: all of it, the line, one piece moved in y and x, and tilts and a bowl of brightness."""
     pieces: np.ndarray
-    """(FEATURES, 2) shapes: either piece by itself as the crack left it, `healed` once the line has closed."""
+    """(FEATURES, 4) shapes: either piece by itself as the crack left it, and both moved together in y and x; `healed`
+    once the line has closed."""
     healed: np.ndarray
     """The same without the line's darkness."""
     line: float
@@ -64,6 +67,8 @@ class Wound:
     """(2,)"""
     since: np.ndarray | None = None
     """(FEATURES,) what the pieces' motion is counted from."""
+    since_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """(2,) what all particles had moved by then."""
     closed: bool = False
     faded: int = 0
     quiet: int = 0
@@ -74,23 +79,28 @@ class Wound:
     parted: bool = False
 
     def __post_init__(self) -> None:
-        self._by_crack, self._by_pieces = _Shapes(self.columns), _Shapes(self.pieces)
+        self._by_crack, self._by_pieces = _Shapes(self.columns), _Shapes(self.pieces[:, :2])
 
     def close(self) -> None:
         """From now on both pieces shine where the line was."""
         self.closed, self.since, self.pieces = True, None, self.healed
-        self._by_pieces = _Shapes(self.pieces)
+        self._by_pieces = _Shapes(self.pieces[:, :2])
 
     def share_of_line(self, parts: np.ndarray) -> tuple[float, float]:
         """How much of the line is left, 1 when it was new, and the share of all changes that is not explained."""
         amount, left = self._by_crack.explained(self._relative(parts - self.before))
         return float(amount[1] / self.line), left
 
-    def motion(self, parts: np.ndarray) -> tuple[np.ndarray, float]:
+    def count_from(self, parts: np.ndarray, common_px: np.ndarray) -> None:
+        """Count the pieces' motion from here."""
+        self.since, self.since_px = parts, common_px
+
+    def motion(self, parts: np.ndarray, common_px: np.ndarray) -> tuple[np.ndarray, float]:
         """(2,) relative brightness that each piece has gained since it was counted from, and the share of the change
-        that this does not explain.
+        that this does not explain. `common_px` (2,) is what all particles have moved by.
         """
-        return self._by_pieces.explained(self._relative(parts - self.since))
+        together = self.pieces[:, 2:] @ (common_px - self.since_px)
+        return self._by_pieces.explained(self._relative(parts - self.since) - together)
 
     def _relative(self, change: np.ndarray) -> np.ndarray:
         out = change / self.before[:AXIAL_BINS].sum()
@@ -130,6 +140,7 @@ class Aftermath:
     def __init__(self) -> None:
         self.wounds: list[Wound] = []
         self._looked_t_s = -np.inf
+        self._common = CommonMotion()
 
     def add(self, crack: Settled, particle_id: int, body: Anatomy | None, before: np.ndarray) -> None:
         """Follow a particle from its crack on, `before` (FEATURES,) it its parts; without shapes there is nothing to
@@ -187,6 +198,7 @@ class Aftermath:
         if not self.wounds or t_s - self._looked_t_s < EVERY_S:
             return []
         self._looked_t_s = t_s
+        self._common.add(lookback.centroids(t_s - MEAN_S))
         events: list[Event] = []
         for wound in self.wounds:
             parts = lookback.latest(wound.index, max(t_s - MEAN_S, wound.t_s))
@@ -223,14 +235,14 @@ class Aftermath:
     def _apart(self, wound: Wound, parts: np.ndarray, template: Event) -> list[Event]:
         """Compare what the pieces did; the smaller motion against the larger."""
         if wound.since is None:
-            wound.since = parts
+            wound.count_from(parts, self._common.px)
             return []
-        moved, left = wound.motion(parts)
+        moved, left = wound.motion(parts, self._common.px)
         slow = int(np.abs(moved).argmin()) if wound.still is None else wound.still
         most, least = float(moved[1 - slow]), float(moved[slow])
         if abs(most) < LEAST_MOVE:
             return []
-        wound.since = parts
+        wound.count_from(parts, self._common.px)
         if left > LEFT_SHARE:
             return []  # something else happened meanwhile
         light = float(wound.pieces[:AXIAL_BINS, slow].sum())

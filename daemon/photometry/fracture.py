@@ -124,15 +124,15 @@ class Anatomy:
         return np.stack(columns, axis=1) / self._total
 
     def of_pieces(self, normal: tuple[float, float], offset_px: float, amount: np.ndarray) -> np.ndarray:
-        """(FEATURES, 2) shapes of either piece alone, as bright, as dark at the line and as far moved as `amount` (7,)
-        of the columns of `of_crack` says.
+        """(FEATURES, 4) shapes of either piece alone, as bright, as dark at the line and as far moved as `amount` (7,)
+        of the columns of `of_crack` says; and of both moved together, by a px in y and in x.
         """
         line, sides, trends = self._torn(normal, offset_px)
         light = self._inside * (1.0 + amount[0]) + amount[1] * line + trends @ amount[4:]
         lit = sides * light[:, None]
         pieces = self._weights @ lit
         pieces[:, 1] += self._slopes @ lit[:, 1] @ amount[2:4]
-        return pieces / self._total
+        return np.column_stack([pieces, self._slopes @ lit.sum(axis=1)]) / self._total
 
     def _torn(self, normal: tuple[float, float], offset_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pictures of a crack: (P,) its line, (P, 2) bool either side, (P, 3) brightness that rises."""

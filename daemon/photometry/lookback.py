@@ -15,6 +15,8 @@ FRAMES = 1024
 """Of contrast: ten seconds at 100 frames/s. A small step needs long means for its size."""
 PART_FRAMES = 160
 """Of axial bins, layers and moments."""
+CENTROID_SAMPLES = 20_000
+"""Of a mean over all particles: more frames than these allow tell no more of what they share."""
 COMMON_LEAST = 20
 """Particles: of fewer, what they share is not known from what one of them does."""
 LEAP_SIGMAS = 8.0
@@ -169,6 +171,15 @@ class Lookback:
         parts = self._parts[rows % PART_FRAMES, index].astype(float)
         recent = parts[np.isfinite(parts).all(axis=1)]
         return recent.mean(axis=0) if len(recent) else np.full(FEATURES, np.nan)
+
+    def centroids(self, since_t_s: float) -> np.ndarray:
+        """(P, 2) mean y, x of each particle's light from its centre since then, px; NaN without any."""
+        rows = self._rows(PART_FRAMES)
+        rows = rows[self._t_s[rows % FRAMES] >= since_t_s]
+        thinned = rows[:: 1 + len(rows) * self._parts.shape[1] // CENTROID_SAMPLES]
+        parts = finite_mean(self._parts[thinned % PART_FRAMES])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(parts[:, -2:] / parts[:, :AXIAL_BINS].sum(axis=1, keepdims=True))
 
     def newest(self, index: int, frames: int) -> np.ndarray:
         """(FEATURES,) mean of a particle's parts over the last `frames`, as `latest`; NaN where one is not known."""

@@ -11,12 +11,15 @@ from tests.daemon.photometry.synthetic import Movie
 SIGMA = 1e-3
 
 
-def filled(contrast: np.ndarray, **about) -> Lookback:
-    """The lookback after a movie at 100 frames/s."""
+def filled(contrast: np.ndarray, centroid_px: np.ndarray | None = None, **about) -> Lookback:
+    """The lookback after a movie at 100 frames/s, in which the light's centres lie at (T, P, 2) px."""
     movie = Movie(0.01 * np.arange(len(contrast)), contrast, sigma=SIGMA, **about)
     maker, lookback = ContrastMaker(contrast.shape[1], 10**9), Lookback(contrast.shape[1])
     for batch in movie.batches(50):
         batch.axial_flux_e = np.repeat(batch.flux_e[:, :, None] / 8, 8, axis=2)
+        if centroid_px is not None:
+            frames = np.rint(100 * batch.t_s).astype(int)
+            batch.centroid_y_px, batch.centroid_x_px = np.moveaxis(centroid_px[frames].astype(np.float32), 2, 0)
         for part in maker.add(batch):
             for k, t_s in enumerate(part.batch.t_s):
                 lookback.add(part, k, float(t_s))
@@ -114,3 +117,19 @@ def test_early_parts_are_not_the_last_ones_and_the_newest_are():
     assert lookback.early(2, 3.0)[:8].sum() == pytest.approx(1e6, rel=1e-3)
     assert lookback.newest(2, 10)[:8].sum() == pytest.approx(0.9e6, rel=1e-3)
     assert np.isnan(lookback.early(2, 2.0)).all(), "no frame before it is kept"
+
+
+@pytest.mark.parametrize("particles", [5, 400])
+def test_places_of_the_light_are_means_over_what_is_recent(particles):
+    places = np.zeros((300, particles, 2)) + np.array([0.2, -0.1])
+    places[250:] += np.arange(particles)[:, None] * np.array([1e-3, 0.0])
+    contrast = np.zeros((300, particles)) + 0.3
+    found = filled(contrast, places).centroids(2.5)
+    assert found.shape == (particles, 2)
+    np.testing.assert_allclose(found[:, 0], 0.2 + 1e-3 * np.arange(particles), atol=1e-5)
+    np.testing.assert_allclose(found[:, 1], -0.1, atol=1e-5)
+
+
+def test_places_of_the_light_that_are_not_known_are_nan():
+    assert np.isnan(filled(np.zeros((50, 3))).centroids(99.0)).all()
+    assert np.isnan(Lookback(3).centroids(0.0)).all()
