@@ -130,6 +130,8 @@ async def _parse_body(endpoint: Endpoint, request: web.Request) -> BaseModel | N
             raw = await request.read()
     except TimeoutError:
         raise ApiError(ApiReason.TOO_SLOW, f"the body did not come within {BODY_DEADLINE_S:g} s") from None
+    except ConnectionError:
+        raise ApiError(ApiReason.BAD_REQUEST, "the connection ended before the body did") from None
     if raw:
         accept.require_json_body(request)
     elif endpoint.body_optional:

@@ -137,6 +137,10 @@ class Device:
         if not self._permits.holds(permit):
             raise PermitWithdrawn
 
+    def doubt(self) -> None:
+        """Count as energised until the device says otherwise: somebody may have switched it on at its panel."""
+        self.on = self.on or self._driver is not None
+
     def switch_off(self) -> bool:
         """Open the circuit, in a few attempts; whether it is known to be open."""
         for attempt in range(1, OFF_ATTEMPTS + 1):

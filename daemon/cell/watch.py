@@ -319,6 +319,7 @@ class CellWatch:
 
     def _open_circuit(self) -> bool:
         """Switch off as part of the experiment or on order; a device that does not confirm it counts as lost."""
+        self._device.doubt()
         confirmed = self._device.switch_off()
         if confirmed:
             self._obedience.expect(CellMode.OFF, 0.0, time.monotonic())

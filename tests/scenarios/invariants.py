@@ -48,7 +48,9 @@ class Watch:
     flow_s: float = -1e18
     """When frames last flowed into a run, or something kept the store from taking them."""
     run_s: float = -1e18
-    """When a run was last in progress."""
+    """When a run was last in progress, or had measured since the last look."""
+    measured: int = 0
+    """Frames, at the last look."""
 
     def breaks(self, sentence: str) -> None:
         """Something does not hold."""
@@ -249,6 +251,8 @@ def _accounts(world: World, watch: Watch) -> None:
     run = instrument.runs.current()
     if held_up or (run is not None and run.state != "running"):
         watch.flow_s = now_s
+    if accounts.measured != watch.measured:
+        watch.measured, watch.run_s = accounts.measured, now_s
     rested = now_s - max(watch.run_s, life.changed_s) > (LOOK_SHARE + 4.0) * pace + 10.0
     rate = world.optics.frame_rate_hz
     moving = rate * (2 * world.optics.tick_s + 6.0 * pace + 8.0) + 8

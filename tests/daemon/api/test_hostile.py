@@ -197,6 +197,21 @@ async def test_a_body_that_does_not_end_is_refused(served: Served, monkeypatch: 
     writer.close()
 
 
+async def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection(*served.address)
+    writer.write(b"POST /api/v1/runs HTTP/1.1\r\n" + HOST + b'Content-Length: 100\r\n\r\n{"name')
+    await asyncio.sleep(0.1)
+    writer.close()
+    await writer.wait_closed()
+    await served.json("GET", "/healthz")
+    while served.server._table._open:
+        served.server._table.sweep(1e9)
+        await asyncio.sleep(0.01)
+    assert "Traceback" not in caplog.text and not [r for r in caplog.records if r.levelname == "ERROR"]
+
+
 async def test_who_does_not_read_an_answer_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers pile up behind one reader; the table sees no byte taken and ends it."""
     connection = socket.socket()

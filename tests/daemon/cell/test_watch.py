@@ -228,6 +228,19 @@ def test_off_is_tried_again_when_refused() -> None:
     assert (report.snapshot.state, report.snapshot.in_doubt) == ("tripped", False)
 
 
+def test_off_of_a_cell_that_somebody_switched_on_by_hand_counts_only_when_confirmed() -> None:
+    rig = Rig().open()
+    rig.iterate()
+    rig.bench.mode = CellMode.GALVANOSTATIC  # at its panel, after the last sample
+    rig.bench.fail("cell_off", *[REFUSED] * 10)
+    rig.watch.off("operator")
+    report = rig.report()
+    assert (report.snapshot.state, report.snapshot.in_doubt, report.snapshot.on) == ("lost", True, True)
+    rig.bench.failures.clear()
+    rig.watch.off("operator")
+    assert not rig.bench.energised and not rig.report().snapshot.in_doubt
+
+
 def test_off_that_is_never_confirmed_is_in_doubt_and_stops_the_keep_alive() -> None:
     rig = Rig().open().begin("Charge at 1C until 4.2 V")
     rig.bench.fail("cell_off", *[REFUSED] * 10)
