@@ -47,7 +47,7 @@ from hw.potentiostat import DRIVERS as POTENTIOSTATS
 log = logging.getLogger("daemon")
 
 FEED_PRELOAD = 1000
-STORE_STOP_S = 30.0
+STOP_SHARE = 3.0  # of what the store may take for an answer
 NAN = float("nan")
 
 
@@ -121,7 +121,7 @@ class Instrument:
 
     async def stop(self) -> None:
         """Take everything down in reverse order: the cell is off before its record closes."""
-        self.notifier.stopping(expect_s=2 * STORE_STOP_S)
+        self.notifier.stopping(expect_s=2 * STOP_SHARE * self.settings.store.answer_timeout_s)
         while self._down:
             name, step = self._down.pop()
             try:
@@ -176,7 +176,7 @@ class Instrument:
             self.feed.preload(catalogue.events(max(0, last - FEED_PRELOAD), FEED_PRELOAD))
 
     async def _close_store(self) -> None:
-        await asyncio.to_thread(self.writer.stop, STORE_STOP_S)
+        await asyncio.to_thread(self.writer.stop, STOP_SHARE * self.settings.store.answer_timeout_s)
         await asyncio.to_thread(self.faults.persist)
 
     async def _start_engine(self) -> None:
@@ -184,7 +184,7 @@ class Instrument:
             await self.engine.start()
         except (InstrumentError, TimeoutError) as error:
             # the supervisor goes on trying; the status tells how far it got
-            log.error("the engine is not ready: %s", error or "it took too long")
+            log.error("the engine is not ready: %s", str(error) or "it took too long")
 
     async def _autostart(self) -> None:
         if self.settings.autostart is None:

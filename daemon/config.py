@@ -111,6 +111,8 @@ class StoreSettings(Strict):
     """Directory of the catalogue, the runs and the logs."""
     commit_interval_s: Positive = 1.0
     """What a power cut may cost."""
+    answer_timeout_s: Positive = 10.0
+    """Longest wait for the beginning or end of a run on disk; its last results, and the stop, have three times that."""
     min_free_mb: int = Field(default=200, ge=0)
     """Below this much free space a run is stopped and none is started."""
     low_free_mb: int = Field(default=1000, ge=0)

@@ -119,7 +119,7 @@ class RecordingReason(Reason):
     TRUNCATED = ("recording.truncated", "Copy the file again from where it was recorded.")
     BAD_DATASET = ("recording.bad_dataset", "Correct the dataset named; `docs/recordings.md` has the layout.")
     BAD_VALUE = ("recording.bad_value", "Correct the value given; `docs/recordings.md` lists names and ranges.")
-    MISSING_VALUE = ("recording.missing_value", "Give the value on the command line with --set or --pixel-size-nm.")
+    MISSING_VALUE = ("recording.missing_value", "Give it: in the settings (`camera`) or with --set or --pixel-size-nm.")
     NO_PARTICLES = ("recording.no_particles", "Check focus and exposure, or lower `masks.threshold_sigma`.")
 
 

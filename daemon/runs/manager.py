@@ -30,7 +30,7 @@ from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
-from daemon.runs.setup import RunSetup, stored
+from daemon.runs.setup import RunSetup
 from daemon.store.paths import StateLayout
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
@@ -41,7 +41,7 @@ Events = list[Event]
 
 log = logging.getLogger("runs")
 
-FINISH_S = 30.0
+FINISH_SHARE = 3.0  # of what the store may take for the end of a run: its last results come before
 NAN = float("nan")
 
 
@@ -65,6 +65,7 @@ class RunManager:
         self._settings, self._paths = settings, paths
         self._engine, self._cell = engine, cell
         self._writer, self._publish_now = writer, publish
+        self._finish_s = FINISH_SHARE * settings.store.answer_timeout_s
         self._setup = RunSetup(settings, paths, engine, cell_info, writer, self._publish)
         self._masks = MaskEditor(self._setup)
         self._active: ActiveRun | None = None
@@ -93,7 +94,7 @@ class RunManager:
         if self._active is not None:
             self._active.end(Ending("service.stopped", "the service was stopped"))
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=FINISH_S)
+            await asyncio.wait([self._task], timeout=self._finish_s)
 
     # --- the Runs protocol ---------------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class RunManager:
     async def _enter(self, summary: RunSummary) -> None:
         """Put the run into the catalogue. A disk that is too slow may do so after all: then as one that never began."""
         try:
-            await stored(self._writer.record_run(summary))
+            await self._setup.stored(self._writer.record_run(summary))
         except StoreError as error:
             ended_utc = datetime.now(UTC).isoformat()
             summary = replace(summary, state="failed", ended_utc=ended_utc, reason=error.code, detail=error.detail)
@@ -133,9 +134,9 @@ class RunManager:
             raise RunError(RunReason.NOT_RUNNING, f"run '{run_id}' is not in progress")
         active.end(Ending(reason, reason or "stopped by an operator"))
         try:
-            await asyncio.wait_for(active.finished.wait(), FINISH_S)
+            await asyncio.wait_for(active.finished.wait(), self._finish_s)
         except TimeoutError:
-            log.error("run %s did not finish within %g s", run_id, FINISH_S)
+            log.error("run %s did not finish within %g s", run_id, self._finish_s)
         return active.summary
 
     async def wait_running(self, run_id: str) -> RunSummary:
@@ -384,9 +385,9 @@ class RunManager:
             detail=ending.detail,
             frames=active.recorder.frames if active.recorder is not None else 0,
         )
-        if not await _try("the end of the run", stored(recorded)):
+        if not await _try("the end of the run", self._setup.stored(recorded)):
             self._known.remember(active.summary)
-        await _try("closing the run", stored(_taken(self._writer.close_run)))
+        await _try("closing the run", self._setup.stored(_taken(self._writer.close_run)))
         active.close()
         self._dropped_before += active.dropped_frames
         self.unclaimed_frames += active.waiting_frames
@@ -396,7 +397,7 @@ class RunManager:
 
     async def _close_record(self, active: ActiveRun, digest: asyncio.Task[None]) -> None:
         if not digest.done():
-            async with asyncio.timeout(FINISH_S / 2):
+            async with asyncio.timeout(self._finish_s / 2):
                 await active.drain()
                 await asyncio.shield(digest)
         if active.recorder is None:
@@ -421,7 +422,7 @@ class RunManager:
             self._loop.call_soon_threadsafe(self._publish_now, events)
 
     async def _keep_calibration(self, kind: str, mean_dn: np.ndarray, summary: dict[str, float]) -> None:
-        await stored(self._writer.put_instrument_calibration(kind, mean_dn, dict(summary)))
+        await self._setup.stored(self._writer.put_instrument_calibration(kind, mean_dn, dict(summary)))
 
     def check_space(self) -> None:
         """Raises `StoreError` (DISK_FULL) when less is free than a run may begin, or go on, with. Blocks."""
@@ -469,7 +470,7 @@ async def _try(what: str, work: Any) -> bool:
     try:
         await work
     except (InstrumentError, TimeoutError) as error:
-        log.error("%s: %s", what, error or "took too long")
+        log.error("%s: %s", what, str(error) or "took too long")
     except Exception:
         log.exception("%s", what)
     else:

@@ -10,7 +10,7 @@ from daemon.errors import MaskError, MaskReason, RunError, RunReason
 from daemon.mask_edits import EDITS, MAX_EDITS, MaskChange, MaskVersion
 from daemon.runs.active import ActiveRun
 from daemon.runs.prepare import Prepared
-from daemon.runs.setup import RunSetup, stored
+from daemon.runs.setup import RunSetup
 
 log = logging.getLogger("runs.masks")
 
@@ -57,7 +57,7 @@ class MaskEditor:
         # from here on a restarted engine must be given these
         active.prepared = after
         on_disk = await active.behind(lambda one: one.change_masks(about.version, from_frame))
-        await stored(on_disk)
+        await self._setup.stored(on_disk)
         log.info(
             "run %s: masks version %d from frame %d on, %d particles, by %s",
             active.summary.run_id, about.version, from_frame, about.particles, about.actor,

@@ -56,16 +56,6 @@ from daemon.store.writer import StoreWriter
 from hw.camera.contract import CameraInfo
 from hw.potentiostat.contract import PotentiostatInfo
 
-STORE_S = 10.0
-
-
-async def stored(future: Future[Any]) -> Any:
-    """Wait for the store to have something on disk. Raises `StoreError`."""
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), STORE_S)
-    except TimeoutError:
-        raise StoreError(StoreReason.OVERLOADED, f"the store took more than {STORE_S:g} s") from None
-
 
 class RunSetup:
     """Carries a run from nothing to measuring, and a restarted engine back into it."""
@@ -81,6 +71,14 @@ class RunSetup:
     ) -> None:
         self._settings, self._paths, self._engine = settings, paths, engine
         self._cell_info, self._writer, self._publish = cell_info, writer, publish
+
+    async def stored(self, future: Future[Any]) -> Any:
+        """Wait for the store to have something on disk. Raises `StoreError`."""
+        limit_s = self._settings.store.answer_timeout_s
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), limit_s)
+        except TimeoutError:
+            raise StoreError(StoreReason.OVERLOADED, f"the store took more than {limit_s:g} s") from None
 
     async def reference(self, recipe: Recipe, info: CameraInfo) -> Reference:
         """Average the next frames; add what camera, settings and stored calibrations say of it."""
@@ -135,7 +133,7 @@ class RunSetup:
             flat_frame=reference.flat_map is not None,
             clock_synchronised=synchronised,
         )
-        await stored(self._writer.create_run(active.summary.path, metadata, active.summary))
+        await self.stored(self._writer.create_run(active.summary.path, metadata, active.summary))
         science = ScienceSettings(electrode=electrode, capacity_mah=capacity_mah)
         recorder = Recorder(active.summary.run_id, prepared.masks, science, self._writer, self._publish)
         await active.in_thread(recorder.open, reference.mean_dn, level(reference, prepared.noise))

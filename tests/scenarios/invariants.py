@@ -334,6 +334,7 @@ def settle(world: World, watch: Watch) -> None:
     world.optics.set_camera(True)
     if world.life is not None and world.life.state == "stopping":
         world.run(ENDS_S)
+    world.run(world.disk.slow_s)  # a write that was begun while the disk was slow keeps the file locked
     world.start()
     world.run(40.0 + 8.0 * world.pace)
     check(world, watch)

@@ -324,7 +324,7 @@ async def test_a_run_whose_end_the_disk_refused_is_told_as_ended(tmp_path, engin
 
 
 async def test_a_run_that_a_slow_disk_lets_in_after_all_is_failed(tmp_path, engine, monkeypatch):
-    async with rig(tmp_path, engine) as one:
+    async with rig(tmp_path, engine, store={"answer_timeout_s": 0.05}) as one:
         record_run, asked = one.writer.record_run, []
 
         def late(summary):
@@ -332,7 +332,6 @@ async def test_a_run_that_a_slow_disk_lets_in_after_all_is_failed(tmp_path, engi
             return asked[-1] if len(asked) > 1 else Future()
 
         monkeypatch.setattr(one.writer, "record_run", late)
-        monkeypatch.setattr(preparing, "STORE_S", 0.05)
         with pytest.raises(StoreError, match="took more than"):
             await one.runs.start(STILL)
         assert one.runs.current() is None

@@ -12,7 +12,6 @@ from daemon.recipe import MaskSettings, Recipe
 from daemon.runs import setup as module
 from daemon.runs.active import ActiveRun
 from daemon.runs.prepare import prepare
-from daemon.runs.setup import stored
 from daemon.store.reader import RunReader
 from hw.potentiostat.contract import HostLoss, PotentiostatInfo
 from tests.daemon.runs.rig import FakeEngine, rig, scene
@@ -47,13 +46,13 @@ async def test_calibrations_of_the_cameras_size_are_used_and_its_own_maps_win(tm
     shape = (engine.info.height_px, engine.info.width_px)
     async with rig(tmp_path, engine) as one:
         keep, setup = one.writer.put_instrument_calibration, one.runs._setup
-        await stored(keep("dark", np.full((4, 4), 9, np.float32), {}))
-        await stored(keep("flat", np.full((4, 4), 9, np.float32), {}))
+        await one.runs._setup.stored(keep("dark", np.full((4, 4), 9, np.float32), {}))
+        await one.runs._setup.stored(keep("flat", np.full((4, 4), 9, np.float32), {}))
         asked = await setup.reference(Recipe(reference_frames=1), engine.info)
         assert asked.dark_map is None and asked.flat_map is None  # of another camera
         uneven = np.linspace(1000, 3000, shape[0] * shape[1], dtype=np.float32).reshape(shape)
-        await stored(keep("dark", np.full(shape, 100, np.float32), {}))
-        await stored(keep("flat", uneven, {}))
+        await one.runs._setup.stored(keep("dark", np.full(shape, 100, np.float32), {}))
+        await one.runs._setup.stored(keep("flat", uneven, {}))
         asked = await setup.reference(Recipe(reference_frames=1), engine.info)
         np.testing.assert_allclose(asked.dark_map, 100)
         np.testing.assert_allclose(asked.flat_map, (uneven - 100) / (uneven - 100).mean(), rtol=1e-5)
@@ -88,7 +87,7 @@ async def test_a_dead_pixel_of_the_flat_frame_cannot_divide(tmp_path, engine):
     flat = np.full((engine.info.height_px, engine.info.width_px), 1000, np.float32)
     flat[3, 4] = 0
     async with rig(tmp_path, engine) as one:
-        await stored(one.writer.put_instrument_calibration("flat", flat, {}))
+        await one.runs._setup.stored(one.writer.put_instrument_calibration("flat", flat, {}))
         asked = await one.runs._setup.reference(Recipe(reference_frames=1), engine.info)
     assert asked.flat_map[3, 4] == pytest.approx(0.05)
 
@@ -140,7 +139,7 @@ async def test_the_order_fits_recipe_camera_and_clock(measured, engine):
 
 async def test_the_file_says_what_it_was_made_with(measured):
     one, active = measured
-    await stored(one.writer.set_metadata({}))
+    await one.runs._setup.stored(one.writer.set_metadata({}))
 
     def read():
         with RunReader(active.summary.path) as reader:

@@ -18,6 +18,9 @@ USB = """
 driver = "u3v"
 frame_deadline_s = 120
 start_timeout_s = 300
+gain_e_per_dn = 128
+read_noise_e = 7
+dark_dn = 4
 
 [potentiostat]
 driver = "methodscript"
