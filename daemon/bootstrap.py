@@ -15,6 +15,7 @@ from typing import Any
 from daemon.api.parts import ApiParts
 from daemon.api.read_process import ReadProcess
 from daemon.api.server import ApiServer
+from daemon.autostart import Autostart
 from daemon.cell.cell import Cell
 from daemon.config import LoadedSettings
 from daemon.diagnostics.bundle import configured_secrets, write_bundle
@@ -80,6 +81,7 @@ class Instrument:
         self.runs = RunManager(
             settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
         )
+        self.autostart = Autostart(settings.autostart, self.runs, self.status_parts, self.faults)
         self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
         self.maintenance = Maintenance(
             jobs_of(self.keeper, self.layout, self.damage_found),
@@ -117,7 +119,7 @@ class Instrument:
             raise
         self.engine.on_progress = self.notifier.status
         self.notifier.ready(self._summary())
-        await self._autostart()
+        await self._up("autostart", self.autostart.start(), self.autostart.stop)
 
     async def stop(self) -> None:
         """Take everything down in reverse order: the cell is off before its record closes."""
@@ -185,14 +187,6 @@ class Instrument:
         except (InstrumentError, TimeoutError) as error:
             # the supervisor goes on trying; the status tells how far it got
             log.error("the engine is not ready: %s", str(error) or "it took too long")
-
-    async def _autostart(self) -> None:
-        if self.settings.autostart is None:
-            return
-        try:
-            await self.runs.start(self.settings.autostart)
-        except InstrumentError as error:
-            self.faults.record(error)
 
     def _summary(self) -> str:
         parts = [part for part in self.status_parts() if part.state not in ("ready", "stopped")]

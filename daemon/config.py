@@ -203,7 +203,7 @@ class Settings(Strict):
     service: ServiceSettings = ServiceSettings()
     """The process itself."""
     autostart: Recipe | None = None
-    """A run to start by itself once the instrument is ready."""
+    """A run that starts by itself once its parts are ready; tried again when it could not begin to measure."""
 
 
 @dataclass(frozen=True)

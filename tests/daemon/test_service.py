@@ -43,13 +43,12 @@ def test_an_experiment_is_measured_stored_and_accounted_for(tmp_path):
     with _service(tmp_path, AUTOSTART) as service:
         run = service.wait_for(lambda s: _running(s, 60), 90)
         assert run["particles"] > 20
-        status = service.wait_for(lambda s: s["cell"]["state"] == "running" and s)
-        assert abs(status["cell"]["values"]["current_ma"]) > 1
+        service.wait_for(lambda s: s["cell"]["state"] == "running" and abs(s["cell"]["values"]["current_ma"] or 0) > 1)
         png = urllib.request.urlopen(service.url + "/api/v1/frame.png?overlay=state", timeout=10).read()
         assert png.startswith(b"\x89PNG")
         service.post(f"/api/v1/runs/{run['run_id']}/stop")
         service.wait_for(lambda s: s["run"] is None, 60)
-        status = service.wait_for(lambda s: s["cell"]["values"]["mode"] == "off" and s)
+        service.wait_for(lambda s: s["cell"]["values"]["mode"] == "off")
         service.wait_for(lambda s: abs(s["frames"]["in_flight"]) <= 2)
         frames = service.get("/api/v1/status")["frames"]
         stored = service.get(f"/api/v1/runs/{run['run_id']}")
@@ -73,9 +72,8 @@ def test_events_stream_and_resume(tmp_path):
         service.wait_for(lambda s: _running(s, 10), 90)
         first = subprocess.run(["kill", "-9", str(_engine_of(service))], check=True)
         assert first.returncode == 0
-        service.wait_for(lambda s: s["last_event_seq"] >= 1, 60)
+        service.wait_for(lambda s: "engine_restarted" in [event["kind"] for event in _ndjson(service, after=0)], 60)
         lines = _ndjson(service, after=0)
-        assert "engine_restarted" in [event["kind"] for event in lines]
         assert [event["seq"] for event in lines] == sorted(event["seq"] for event in lines)
         assert _ndjson(service, after=lines[0]["seq"]) == lines[1:]
 
