@@ -102,11 +102,13 @@ class Optics:
             await asyncio.sleep(grace_s if process.hung else EXIT_S)
             process.exit(-9 if process.hung else 0)
 
-    async def ask(self, module: str, order: Message, timeout_s: float) -> Message | None:
+    async def ask(self, module: str, order: Message, timeout_s: float) -> Message:
         """In place of `daemon.engine.child.ask`."""
         fault, self.prepare_fault = self.prepare_fault, ""
         await asyncio.sleep(timeout_s if fault == "slow" else 0.5)
-        return None if fault else self.picture.prepared(order)
+        if fault:
+            raise TimeoutError if fault == "slow" else ChildProcessError("exit status 1")
+        return self.picture.prepared(order)
 
     def set_camera(self, there: bool) -> None:
         """Unplug it or plug it in."""
