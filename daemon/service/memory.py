@@ -13,7 +13,9 @@ from pathlib import Path
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # from malloc.h
 MAPPED_BYTES = 256 * 1024
 ARENAS = 2  # threads here share their buffers; an arena each would keep tens of megabytes for nothing
-DIRTY = re.compile(r"^Private_Dirty: +(\d+) kB$", re.MULTILINE)
+CHANGED = re.compile(r"^(Anonymous|Shared_Dirty|Private_Dirty|Swap): +(\d+) kB$", re.MULTILINE)
+ALWAYS_TOLD = {"Anonymous", "Shared_Dirty", "Private_Dirty"}  # `Swap` only by kernels that can
+NEXT_PLACE = re.compile(r"^\w+-\w+ [r-]", re.MULTILINE)
 SELDOM = "libllvmlite"  # the compiler behind numba: 65 MB of code, read while kernels load and never while they run
 
 
@@ -58,11 +60,13 @@ def spare_settled_objects() -> None:
 def unchanged_pages(smaps: str, library: str) -> Iterator[tuple[int, int]]:
     """Address ranges of `library` in the text of a ``smaps`` file that the file alone can bring back.
 
-    Only those may be given up: relocated data, written once and read-only after, would be lost.
+    Only those may be given up: relocated data, written once and read-only after, would be lost. They are private and
+    dirty, or, after a fork, shared and dirty, or in the swap.
     """
     for place in re.finditer(rf"^(\w+)-(\w+) r-[x-]p .*{re.escape(library)}.*$", smaps, re.MULTILINE):
-        dirty = DIRTY.search(smaps, place.end())
-        if dirty is not None and dirty[1] == "0":
+        after = NEXT_PLACE.search(smaps, place.end())
+        changed = dict(CHANGED.findall(smaps, place.end(), after.start() if after is not None else len(smaps)))
+        if changed.keys() >= ALWAYS_TOLD and set(changed.values()) == {"0"}:
             yield int(place[1], 16), int(place[2], 16)
 
 

@@ -79,18 +79,54 @@ def test_what_is_alive_is_left_out_of_collections_and_still_freed_once_dead(thaw
 PAGES = """\
 1000-2000 r-xp 00000000 fe:00 1                  /lib/liba.so
 Rss:                  4 kB
+Shared_Dirty:         0 kB
 Private_Dirty:        0 kB
+Anonymous:            0 kB
 2000-3000 r--p 00001000 fe:00 1                  /lib/liba.so
-Private_Dirty:       {dirty} kB
+Shared_Dirty:         {Shared_Dirty} kB
+Private_Dirty:        {Private_Dirty} kB
+Anonymous:            {Anonymous} kB
+Swap:                 {Swap} kB
 3000-4000 rw-p 00002000 fe:00 1                  /lib/liba.so
+Shared_Dirty:         0 kB
 Private_Dirty:        0 kB
+Anonymous:            0 kB
 4000-5000 r-xp 00000000 fe:00 2                  /lib/other.so
+Shared_Dirty:         0 kB
 Private_Dirty:        0 kB
-5000-6000 rw-p 00000000 00:00 0
+Anonymous:            0 kB
+5000-6000 r-xp 00000000 fe:00 1                  /lib/liba.so
 Private_Dirty:        0 kB
+7000-8000 rw-p 00000000 00:00 0
+Shared_Dirty:         0 kB
+Private_Dirty:        0 kB
+Anonymous:            0 kB
+"""
+UNCHANGED = dict.fromkeys(("Shared_Dirty", "Private_Dirty", "Anonymous", "Swap"), 0)
+
+
+@pytest.mark.parametrize("changed", [None, *UNCHANGED])
+def test_only_pages_that_the_file_can_bring_back_are_given_up(changed):
+    told = UNCHANGED | ({} if changed is None else {changed: 4})
+    more = [(0x2000, 0x3000)] if changed is None else []
+    assert list(unchanged_pages(PAGES.format(**told), "liba")) == [(0x1000, 0x2000), *more]
+
+
+FORKED = """
+import os
+from daemon.service.memory import release_free_memory
+from kernels.drift import solve_shift
+import numpy as np
+arguments = np.ones((2, 9)), np.zeros(2), np.zeros(2)
+import llvmlite.binding as llvm
+if (child := os.fork()) == 0:
+    release_free_memory()
+    llvm.get_process_triple()
+    solve_shift(*arguments)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 
-@pytest.mark.parametrize("dirty, more", [(0, [(0x2000, 0x3000)]), (4, [])])
-def test_only_pages_that_the_file_can_bring_back_are_given_up(dirty, more):
-    assert list(unchanged_pages(PAGES.format(dirty=dirty), "liba")) == [(0x1000, 0x2000), *more]
+def test_a_forked_process_keeps_what_its_parent_relocated():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
