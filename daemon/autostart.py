@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable
 
 from daemon.diagnostics.faults import Faults
@@ -18,12 +19,20 @@ log = logging.getLogger("daemon.autostart")
 LOOK_S = 0.5
 PAUSE_S, LONGEST_PAUSE_S = 30.0, 3600.0
 """After the first failure; doubled each time. Each try leaves its row in the catalogue."""
-NEVER_AGAIN = (CellReason, ExperimentReason)
-"""What the cell or its experiment refuses is for an operator, and so is what one stopped."""
+ENERGISING_S = 600.0
+"""After the start of the daemon; from then on, nobody expects a cell to be switched on by itself."""
+OPERATORS = (RunReason.BUSY, RunReason.NOT_RUNNING)
+"""Somebody else's run is in progress, or somebody stopped this one."""
+FOR_OPERATORS = (RunReason, CellReason, ExperimentReason)
+"""Reasons that time does not mend."""
 
 
 class Autostart:
-    """Starts `recipe`, if there is one. Done once a run of it measures, or anybody else has begun one."""
+    """Starts `recipe`, if there is one. Done once a run of it measures, or anybody else has begun one.
+
+    A recipe that drives the cell is not started later than `ENERGISING_S`, and never after the cell was missing: a
+    potentiostat that is plugged in stays off until an operator starts it.
+    """
 
     def __init__(
         self, recipe: Recipe | None, runs: RunManager, parts: Callable[[], Iterable[PartStatus]], faults: Faults
@@ -44,41 +53,45 @@ class Autostart:
             await asyncio.wait([task])
 
     async def _begin(self, recipe: Recipe) -> None:
+        deadline_s = time.monotonic() + ENERGISING_S if recipe.experiment is not None else math.inf
         pause_s = PAUSE_S
-        while await self._possible(recipe):
+        before = self._runs.begun
+        while await self._parts_are_there(recipe, deadline_s) and self._runs.begun == before:
             try:
                 run = await self._runs.start(recipe)
                 await self._runs.wait_running(run.run_id)
                 return
             except InstrumentError as error:
-                self._faults.record(error)
-                if isinstance(error.reason, (*NEVER_AGAIN, RunReason)) and error.reason is not RunReason.NO_PARTICLES:
+                if error.reason in OPERATORS:
                     return
+                self._faults.record(error)
+                if isinstance(error.reason, FOR_OPERATORS) and error.reason is not RunReason.NO_PARTICLES:
+                    return
+            before = self._runs.begun
             log.warning("the run that starts by itself could not; tried again in %g s", pause_s)
-            newest = await self._newest()
             await asyncio.sleep(pause_s)
-            if await self._newest() != newest:
-                return
             pause_s = min(2.0 * pause_s, LONGEST_PAUSE_S)
 
-    async def _possible(self, recipe: Recipe) -> bool:
-        """True once the parts that the run needs are there; False when somebody else began a run meanwhile."""
-        before = await self._newest()
+    async def _parts_are_there(self, recipe: Recipe, deadline_s: float) -> bool:
+        """Wait for the parts that the run needs; False when it must not be started by itself any more."""
         told: list[str] = []
-        while missing := self._missing(recipe):
-            if missing != told:
-                told = missing
-                log.info("the run that starts by itself waits for: %s", ", ".join(missing))
+        while True:
+            lacking = self._lacking(recipe)
+            if time.monotonic() > deadline_s or lacking.get("cell") == "failed":
+                log.warning("the run does not start by itself any more: nobody expects its cell to be switched on")
+                return False
+            if not lacking:
+                return True
+            if list(lacking) != told:
+                told = list(lacking)
+                log.info("the run that starts by itself waits for: %s", ", ".join(told))
             await asyncio.sleep(LOOK_S)
-        return await self._newest() == before
 
-    def _missing(self, recipe: Recipe) -> list[str]:
+    def _lacking(self, recipe: Recipe) -> dict[str, str]:
+        """States of the parts that the run needs and that are not there, by name."""
         needed = {"camera", "engine", "store"} | ({"cell"} if recipe.experiment is not None else set())
-        return [part.name for part in self._parts() if part.name in needed and part.state in ("starting", "failed")]
-
-    async def _newest(self) -> str | None:
-        """Id of the latest run."""
-        with contextlib.suppress(InstrumentError):
-            for run in await self._runs.list(1):
-                return run.run_id
-        return None
+        return {
+            part.name: part.state
+            for part in self._parts()
+            if part.name in needed and part.state in ("starting", "failed")
+        }

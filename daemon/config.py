@@ -203,7 +203,8 @@ class Settings(Strict):
     service: ServiceSettings = ServiceSettings()
     """The process itself."""
     autostart: Recipe | None = None
-    """A run that starts by itself once its parts are ready; tried again when it could not begin to measure."""
+    """A run that starts by itself once its parts are ready, tried again when it could not begin to measure; one that
+    drives the cell only within ten minutes of the start, and not after the cell was missing."""
 
 
 @dataclass(frozen=True)

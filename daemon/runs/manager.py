@@ -70,12 +70,15 @@ class RunManager:
         self._masks = MaskEditor(self._setup)
         self._active: ActiveRun | None = None
         self._task: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
         self._dropped_before = 0
         self._last_frame_s = NAN
         self._camera_away = False
         self._known = KnownRuns(paths)
+        self.begun = 0
+        """Runs since the daemon began, by whomever."""
         self.unclaimed_frames = 0
         """Measured frames that no run could take: they came after its end, or its science had ended before them."""
         self.problem: InstrumentError | None = None
@@ -105,6 +108,7 @@ class RunManager:
         if self._starting:
             raise RunError(RunReason.BUSY, "another run is being started")
         self._starting = True
+        self.begun += 1
         try:
             summary = await asyncio.to_thread(self._new_run, recipe)
             await self._enter(summary)
@@ -310,8 +314,10 @@ class RunManager:
         self.record(Event(EventKind.ENGINE_RESTARTED, NAN, NAN))
         active = self._active
         if active is not None and active.running.is_set():
-            task = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
-            task.add_done_callback(_log_failure)
+            if self._resuming is not None:
+                self._resuming.cancel()  # it waits for the camera of an engine that is gone
+            self._resuming = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
+            self._resuming.add_done_callback(_log_failure)
 
     # --- a run's life --------------------------------------------------------------------------------------------
 
@@ -370,6 +376,10 @@ class RunManager:
         self._update(active, state="stopping")
         if active.recipe.experiment is not None and active.running.is_set():
             await _try("cell off", self._cell.off(ending.reason or "run ended"))
+        if self._resuming is not None:  # an engine whose camera is away is not told to measure for a run that has ended
+            self._resuming.cancel()
+            await asyncio.wait([self._resuming])
+            self._resuming = None
         await _try("last frames", self._engine.request(Message("finish")))
         if not await _try("last results", self._close_record(active, digest)) and state == "done":
             state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")

@@ -30,22 +30,24 @@ class FakeRuns:
     """Runs that fail with what is asked of them, one after the other, and then measure."""
 
     def __init__(self, *fates: Exception) -> None:
-        self.fates, self.ids = list(fates), []
+        self.fates, self.ids, self.begun = list(fates), [], 0
         self.measuring = asyncio.Event()
 
+    def begin_another(self):
+        self.begun += 1
+        self.ids.append("somebody's")
+
     async def start(self, recipe):
+        self.begun += 1
         if self.fates and isinstance(self.fates[0], StoreError):
             raise self.fates.pop(0)
-        self.ids.insert(0, f"r{len(self.ids)}")
-        return SimpleNamespace(run_id=self.ids[0])
+        self.ids.append(f"r{len(self.ids)}")
+        return SimpleNamespace(run_id=self.ids[-1])
 
     async def wait_running(self, run_id):
         if self.fates:
             raise self.fates.pop(0)
         self.measuring.set()
-
-    async def list(self, limit):
-        return [SimpleNamespace(run_id=run_id) for run_id in self.ids[:limit]]
 
 
 class FakeFaults(list):
@@ -92,16 +94,35 @@ async def test_a_run_begins_once_the_parts_it_needs_are_there():
     await one.stop()
 
 
-async def test_only_an_experiment_waits_for_the_cell():
+async def test_only_an_experiment_waits_for_the_cell_to_start():
     bench = Bench(FakeRuns())
-    bench.state["cell"] = "failed"
+    bench.state["cell"] = "starting"
     one = bench.autostart(DRIVEN)
     await one.start()
     await asyncio.sleep(0.05)
     assert bench.runs.ids == []
-    bench.state["cell"] = "degraded"
+    bench.state["cell"] = "ready"
     await asyncio.wait_for(bench.runs.measuring.wait(), 10)
     await one.stop()
+
+
+async def test_a_cell_that_was_missing_is_not_switched_on_by_itself():
+    bench = Bench(FakeRuns())
+    bench.state["cell"] = "failed"
+    await ended(bench.autostart(DRIVEN))
+    assert bench.runs.ids == []
+
+
+async def test_a_cell_is_not_switched_on_by_itself_when_nobody_expects_it_any_more(monkeypatch):
+    monkeypatch.setattr(module, "ENERGISING_S", 0.05)
+    away = CameraError(CameraReason.STALLED, "away")
+    bench = Bench(FakeRuns(*[away] * 100))
+    await ended(bench.autostart(DRIVEN))
+    assert 1 <= len(bench.runs.ids) < 10 and not bench.runs.measuring.is_set()
+    bench = Bench(FakeRuns())
+    bench.state["camera"] = "failed"
+    await ended(bench.autostart(DRIVEN))
+    assert bench.runs.ids == []
 
 
 @pytest.mark.parametrize(
@@ -134,6 +155,7 @@ async def test_what_the_cell_or_an_operator_refuses_is_not_tried_again(fate):
     bench = Bench(FakeRuns(fate))
     await ended(bench.autostart())
     assert bench.runs.ids == ["r0"] and not bench.runs.measuring.is_set()
+    assert bench.faults == ([] if fate.reason in module.OPERATORS else [fate.code])
 
 
 async def test_a_run_of_somebody_else_ends_it():
@@ -142,9 +164,9 @@ async def test_a_run_of_somebody_else_ends_it():
     await one.start()
     while not bench.faults:
         await asyncio.sleep(0)
-    bench.runs.ids.insert(0, "somebody's")
+    bench.runs.begin_another()
     await asyncio.wait_for(one._task, 10)
-    assert bench.runs.ids == ["somebody's", "r0"]
+    assert bench.runs.ids == ["r0", "somebody's"]
 
 
 async def test_a_run_of_somebody_else_while_parts_are_missing_ends_it():
@@ -153,7 +175,7 @@ async def test_a_run_of_somebody_else_while_parts_are_missing_ends_it():
     one = bench.autostart()
     await one.start()
     await asyncio.sleep(0.03)
-    bench.runs.ids.insert(0, "somebody's")
+    bench.runs.begin_another()
     bench.state["engine"] = "ready"
     await asyncio.wait_for(one._task, 10)
     assert bench.runs.ids == ["somebody's"]

@@ -340,6 +340,28 @@ async def test_a_run_that_a_slow_disk_lets_in_after_all_is_failed(tmp_path, engi
         assert (run.state, run.reason) == ("failed", "store.overloaded")
 
 
+async def test_an_engine_that_comes_back_without_its_camera_is_not_told_to_measure_for_a_run_that_ended(
+    tmp_path, engine, monkeypatch
+):
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(STILL)
+        await one.runs.wait_running(run.run_id)
+        asked = []
+
+        async def away(timeout_s):
+            asked.append(timeout_s)
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(engine, "camera", away)
+        for restarts in (1, 2):
+            engine.on_restart()
+            await until(lambda restarts=restarts: len(asked) == restarts)
+        orders = len(engine.orders)
+        await one.runs.stop(run.run_id)
+        assert "run-resume" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert [order.kind for order in engine.orders[orders:]] == ["finish"]
+
+
 async def test_a_full_queue_of_the_store_does_not_keep_a_run_from_ending_with_the_cell_off(
     tmp_path, engine, prepared_here, monkeypatch
 ):
