@@ -102,6 +102,7 @@ def begin_run(world: World, value: float) -> None:
     recipe: dict[str, Any] = {"reference_frames": 3, "baseline_s": 4.0 * world.pace, "name": f"run {value:.3f}"}
     if value < 0.7:
         recipe["experiment"] = {"steps": _of(EXPERIMENTS, value / 0.7), "cycles": 1 + int(10 * value) % 3}
+    world.run_asked_s = SCHEDULE.now_s
     world.ask("POST", "/runs", recipe)
 
 

@@ -48,9 +48,7 @@ class Watch:
     flow_s: float = -1e18
     """When frames last flowed into a run, or something kept the store from taking them."""
     run_s: float = -1e18
-    """When a run was last in progress, or had measured since the last look."""
-    measured: int = 0
-    """Frames, at the last look."""
+    """When a run was last in progress."""
 
     def breaks(self, sentence: str) -> None:
         """Something does not hold."""
@@ -188,9 +186,9 @@ def _process(world: World, watch: Watch) -> None:
         watch.breaks(f"tasks outlived the stop: {life.left}")
     if life.state in ("ended", "refused"):
         left = [name for name in SCHEDULE.alive(life.number) if not name.startswith("potentiostat")]
-        # a disk that takes a minute for a write keeps the store's thread: it goes on until all is written
-        since_s = max(life.changed_s, world.disk.slow_until_s + world.disk.slow_s)
-        if left and SCHEDULE.now_s - since_s > 10.0:
+        if SCHEDULE.now_s <= world.disk.slow_until_s + world.disk.slow_s + 10.0:
+            left = [name for name in left if name != "store-writer"]  # a write may take a minute: it goes on with them
+        if left and SCHEDULE.now_s - life.changed_s > 10.0:
             watch.breaks(f"threads outlived the stop: {left}")
     if life.state == "starting" and SCHEDULE.now_s - life.began_s > 400.0 * world.pace:
         watch.breaks(f"still starting after {SCHEDULE.now_s - life.began_s:.0f} s")
@@ -251,9 +249,8 @@ def _accounts(world: World, watch: Watch) -> None:
     run = instrument.runs.current()
     if held_up or (run is not None and run.state != "running"):
         watch.flow_s = now_s
-    if accounts.measured != watch.measured:
-        watch.measured, watch.run_s = accounts.measured, now_s
-    rested = now_s - max(watch.run_s, life.changed_s) > (LOOK_SHARE + 4.0) * pace + 10.0
+    # one that was asked for may have begun and failed between two looks
+    rested = now_s - max(watch.run_s, world.run_asked_s, life.changed_s) > (LOOK_SHARE + 4.0) * pace + 10.0
     rate = world.optics.frame_rate_hz
     moving = rate * (2 * world.optics.tick_s + 6.0 * pace + 8.0) + 8
     calm = now_s - max(watch.flow_s, world.disk.fault_until_s, world.disk.slow_until_s) > 15.0 * pace + 10.0

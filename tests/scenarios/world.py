@@ -78,6 +78,8 @@ class World:
     hang_ups: list[Any] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     """What happened, in order: equal for equal seeds."""
+    run_asked_s: float = -1e18
+    """When a run was last asked for."""
     still: bool = False
     """Nobody sets the wall clock."""
     on_look: Any = None

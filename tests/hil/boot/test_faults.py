@@ -91,10 +91,9 @@ def test_a_full_disk_ends_the_run_with_a_reason_and_room_lets_the_next_one_start
     guest.sh(f"systemctl restart {UNIT}", READY_S)
     told = guest.await_status(is_measuring)
     assert told["run"]["run_id"] != run_id
-    runs = guest.check_store()
-    assert (
-        runs[0]["run_id"] == run_id and runs[0]["frames"] > 0 and runs[0]["state"] in ("done", "failed", "interrupted")
-    )
+    full = guest.check_store("store.disk_full")[0]
+    assert (full["run_id"], full["reason"]) == (run_id, "store.disk_full") and full["frames"] > 0
+    assert full["state"] in ("done", "failed", "interrupted")
 
 
 def answers(guest: InstalledMachine, within_s: float) -> bool:
