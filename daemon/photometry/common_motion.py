@@ -1,7 +1,7 @@
 """How far all particles seem to move together: what registration got wrong.
 
-A drift is measured by all that the frame shows. A crack that darkens or parts a particle pulls at it, by tenths of a
-pixel where few others are in the field; what is compared with a particle's own outline has to allow for that.
+A drift is measured by all that the frame shows. A crack that darkens or parts a particle pulls at it where few
+others are in the field; what is compared with a particle's own outline has to allow for that.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ SELDOM = "libllvmlite"  # the compiler behind numba: 65 MB of code, read while k
 def keep_heap_small() -> None:
     """Call once, before threads start: few arenas, and arrays of `MAPPED_BYTES` or more in pages of their own.
 
-    Left alone, the C library moves that limit up to 32 MB as such arrays are freed; what a half-cycle leaves then lies
-    scattered through the heap and cannot be given back. Does nothing where the C library has no such thing.
+    Left alone, the C library moves that limit up to 32 MB as such arrays are freed, and keeps the next ones in its
+    heap, where they are not given back at once. Does nothing where the C library has no such thing.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:

@@ -30,7 +30,7 @@ ON_DEMAND = ("sustained", "load")
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--minutes", default=10.0, show_default=True, help="Length of the live part, and of each sustained load.")
-@click.option("--load", help="Only this pixel format of the sustained loads.")
+@click.option("--load", type=click.Choice(["Mono8", "Mono12p"]), help="Only this one of the sustained loads.")
 def main(parts: tuple[str, ...], minutes: float, load: str | None) -> None:
     """Print the figures of PARTS, all but the sustained loads by default."""
     for part in parts or [part for part in PARTS if part not in ON_DEMAND]:
