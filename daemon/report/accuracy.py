@@ -121,9 +121,10 @@ def _microscope(material: Material) -> list[Part]:
 
 
 def _particle_flags(material: Material) -> list[Part]:
-    if not material.looks:
+    values = [look.flags.ravel() for look in material.looks if look.flags.size]
+    if not values:  # none was looked at, or all of it is damaged
         return []
-    flags = np.concatenate([look.flags.ravel() for look in material.looks]).astype(np.int64)
+    flags = np.concatenate(values).astype(np.int64)
     shares = [(name, float((flags & bit > 0).mean())) for bit, name in PARTICLE_FLAGS.items()]
     told = [f"{share:.2g} {name}" for name, share in shares if share > 0]
     return [f"Share of single values that need care, in those stretches: {joined(told)}."] if told else []

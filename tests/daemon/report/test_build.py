@@ -130,6 +130,14 @@ def test_a_damaged_stretch_and_picture_are_said(tmp_path):
     assert "no sound reference frame" in text
 
 
+def test_a_run_of_which_every_stretch_is_damaged_still_has_a_report(tmp_path):
+    path = SyntheticRun(particles=4, frames=200).write(tmp_path / "damaged.db")
+    with sqlite3.connect(path) as db:
+        db.execute("update chunk_columns set blob = x'00' where \"column\" = 'contrast'")
+    db.close()
+    assert "of frames in the file are damaged" in words(report_html(path, None, quiet))
+
+
 def test_what_is_read_is_the_run(run_path):
     material = gather(run_path, None, quiet)
     made = SyntheticRun()
