@@ -31,11 +31,12 @@ ON_DEMAND = ("sustained", "load")
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--minutes", default=10.0, show_default=True, help="Length of the live part, and of each sustained load.")
 @click.option("--load", type=click.Choice(["Mono8", "Mono12p"]), help="Only this one of the sustained loads.")
-def main(parts: tuple[str, ...], minutes: float, load: str | None) -> None:
+@click.option("--half-s", default=120.0, show_default=True, help="Length of a half of the sustained loads.")
+def main(parts: tuple[str, ...], minutes: float, load: str | None, half_s: float) -> None:
     """Print the figures of PARTS, all but the sustained loads by default."""
     for part in parts or [part for part in PARTS if part not in ON_DEMAND]:
         module = importlib.import_module(f"tests.bench.{part}")
-        limits = [minutes, load] if part == "sustained" else [minutes] if part in TIMED else []
+        limits = [minutes, load, half_s] if part == "sustained" else [minutes] if part in TIMED else []
         found = module.run(*limits)
         for name, figures in [("", found)] if isinstance(found, list) else found:
             show(f"{PARTS[part]}, {name}" if name else PARTS[part], figures)

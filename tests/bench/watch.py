@@ -24,11 +24,13 @@ from tests.service import Service
 SETTLE_S = 5.0
 WARM_UP_S = 300.0  # the history of a half, 1024 blocks of a quarter second, is full after 256 s
 LEAST_FIT_POINTS = 60
-TIDE_S = 120.0
-"""A half of `sustained`: what a half gathers is let go when it ends, and only what is left of it is growth."""
+HALF_S = 120.0
+LEAST_TIDE_S = 60.0
+"""What a half gathers is let go when it ends, and only what is left of it is growth: the lowest of each half or of
+this, whichever is longer, tells."""
 LEAST_TIDES = 4
-FULL_S = 720.0
-"""What calibration keeps of halves, and the most memory that their ends take at once, is reached after six of them."""
+FULL_HALVES = 80
+"""Forty cycles are kept of each particle's health; all else that is kept of halves is full long before."""
 LAG_MEMORY = 60  # the status tells the longest lag of a minute; the first minute's still knows the start of the run
 ROOT = Path(__file__).parents[2]
 
@@ -56,15 +58,15 @@ class Session:
     particles: int
 
 
-def run_session(toml: str, recipe: dict[str, Any], seconds: float) -> Session:
-    """Run `recipe` on a daemon with the settings `toml`, and watch it for so long once it has settled."""
+def run_session(toml: str, recipe: dict[str, Any], seconds: float, half_s: float = HALF_S) -> Session:
+    """Run `recipe`, of halves of `half_s`, on a daemon with the settings `toml`; watch it for so long once settled."""
     compile_kernels()
     with tempfile.TemporaryDirectory() as folder, Service(Path(folder), toml) as service:
         run_id = service.post("/api/v1/runs", recipe, timeout_s=90.0)["run_id"]
         service.wait_for(lambda s: s["run"] and s["run"]["state"] == "running" and s["run"]["frames"], 120)
         time.sleep(SETTLE_S)
         early, before, began_s = event_latencies(service), _accounts(service), time.monotonic()
-        watch = Watch(service)
+        watch = Watch(service, half_s)
         watch.during(seconds)
         after, late, shared_mb = _accounts(service), event_latencies(service), watch.shared_once_mb()
         service.post(f"/api/v1/runs/{run_id}/stop")
@@ -84,8 +86,10 @@ def _accounts(service: Service) -> dict[str, Any]:
 class Watch:
     """Readings once a second of the daemon and the processes it started."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, half_s: float) -> None:
         self._service = service
+        self.tide_s = max(half_s, LEAST_TIDE_S)
+        self.full_s = max(FULL_HALVES * half_s, WARM_UP_S)
         self.t_s: list[float] = []
         self.resident_bytes: dict[str, list[int]] = defaultdict(list)
         """By process; 0 while it does not live."""
@@ -158,14 +162,14 @@ class Watch:
         return slope, float(np.sqrt(variance / (t_h @ t_h) * (1 + alike) / (1 - alike)))
 
     def low_water_mb_per_h(self, series: np.ndarray) -> tuple[float, float]:
-        """Slope of the lowest readings of each `TIDE_S` after `FULL_S`, and its deviation; NaN of too short a run."""
-        since_s = np.array(self.t_s) - self.t_s[0] - FULL_S
-        tide = np.floor(since_s / TIDE_S).astype(int)
-        whole = range(int((since_s[-1] + 1.0) // TIDE_S)) if since_s[-1] > 0 else range(0)
+        """Slope of the lowest readings of each `tide_s` after `full_s`, and its deviation; NaN of too short a run."""
+        since_s = np.array(self.t_s) - self.t_s[0] - self.full_s
+        tide = np.floor(since_s / self.tide_s).astype(int)
+        whole = range(int((since_s[-1] + 1.0) // self.tide_s)) if since_s[-1] > 0 else range(0)
         if len(whole) < LEAST_TIDES:
             return float("nan"), float("nan")
         lows = np.array([np.quantile(series[tide == k], 0.05) for k in whole]) / 1e6
-        t_h = (np.arange(len(lows)) - (len(lows) - 1) / 2) * TIDE_S / 3600.0
+        t_h = (np.arange(len(lows)) - (len(lows) - 1) / 2) * self.tide_s / 3600.0
         slope = float(t_h @ lows / (t_h @ t_h))
         rest = lows - lows.mean() - slope * t_h
         return slope, float(np.sqrt(rest @ rest / (len(lows) - 2) / (t_h @ t_h)))
@@ -186,24 +190,23 @@ def memory_figures(session: Session, limit_mb: float | None) -> list[Figure]:
 
 def slope_figures(session: Session, limit_mb_per_h: float) -> list[Figure]:
     """Growth after warm-up; without a verdict when the fit is not sure of it."""
-    watch, figures = session.watch, []
-    for name, series in (
-        ("daemon + engine", watch.together()),
-        *((name, np.array(watch.resident_bytes[name], float)) for name in ("daemon", "engine")),
+    watch = session.watch
+    processes = {name: np.array(watch.resident_bytes[name], float) for name in ("daemon", "engine")}
+    figures = []
+    for what, fit in (
+        ("memory's slope over the second half", watch.slope_mb_per_h),
+        (f"  of the lowest of each {watch.tide_s:g} s after {watch.full_s:g} s", watch.low_water_mb_per_h),
     ):
-        slope, sigma = watch.slope_mb_per_h(series)
-        measured = f"{slope:+.2f} ± {sigma:.2f} MB/h" if np.isfinite(slope) else "too short a run"
-        if name != "daemon + engine":
-            figures.append(Figure(f"  {name}", measured, ""))
-            low, low_sigma = watch.low_water_mb_per_h(series)
-            if np.isfinite(low):
-                lowest = f"{low:+.2f} ± {low_sigma:.2f} MB/h"
-                figures.append(Figure(f"    lowest of each {TIDE_S:g} s after {FULL_S:g} s", lowest, ""))
-            continue
+        slope, sigma = fit(watch.together())
         told = np.isfinite(slope) and 2 * sigma <= abs(slope - limit_mb_per_h)
         met = bool(slope <= limit_mb_per_h) if told else None
-        figures.append(Figure("memory's slope over the second half", measured, f"<= {limit_mb_per_h:g} MB/h", met))
+        figures.append(Figure(what, _slope(slope, sigma), f"<= {limit_mb_per_h:g} MB/h", met))
+        figures += [Figure(f"    {name}", _slope(*fit(series)), "") for name, series in processes.items()]
     return figures
+
+
+def _slope(slope: float, sigma: float) -> str:
+    return f"{slope:+.2f} ± {sigma:.2f} MB/h" if np.isfinite(slope) else "too short a run"
 
 
 def longest_gap_s(path: Path, t0_host_s: float) -> float:
