@@ -133,16 +133,17 @@ def _answers(world: World, watch: Watch) -> None:
 def _is_ready(world: World, watch: Watch) -> None:
     """Whoever is told `ready` can start a run: no vital part may be gone for longer than it takes to notice."""
     now_s, engine, pace = SCHEDULE.now_s, world.optics.engine, world.pace
+    gone_s = 0.0 if world.optics.camera_there else now_s - world.optics.camera_lost_s
     if engine is None:
-        gone_s = max((each.fault_s for each in world.optics.engines), default=now_s)
-        if now_s - gone_s > 2.0 * pace + 2.0:
-            watch.breaks(f"ready, and no engine lives since {gone_s:.2f}")
+        ended_s = max((each.fault_s for each in world.optics.engines), default=now_s)
+        if now_s - ended_s > 2.0 * pace + 2.0:
+            watch.breaks(f"ready, and no engine lives since {ended_s:.2f}")
     elif engine.hung and now_s - engine.fault_s > 5.0 * pace + 2.0 * pace + 5.0:
         watch.breaks(f"ready, and the engine hangs since {engine.fault_s:.2f}")
     elif not engine.started and not engine.hung and not now_s - engine.fault_s <= 2.0 * pace + 2.0:
         watch.breaks("ready, and the engine has not started")
-    elif not world.optics.camera_there and now_s - world.optics.camera_lost_s > 3.0 and not engine.hung:
-        watch.breaks(f"ready, and the camera is gone since {world.optics.camera_lost_s:.2f}")
+    elif engine.started and not engine.hung and gone_s > 3.0:  # another cannot tell of its camera
+        watch.breaks(f"ready, and the camera is gone since {gone_s:.2f} s")
     failed_s = world.disk.last_failed_s
     if failed_s > world.disk.last_good_s and now_s - failed_s > 2.0 + pace:
         watch.breaks("the store is ready, and its last attempt to write failed")
