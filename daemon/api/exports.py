@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,11 +16,11 @@ from daemon.api.endpoint import Call, Endpoint, Query
 from daemon.api.operations import Job
 from daemon.api.query import Names, ParticleIds, Span
 from daemon.api.runs import RunPath
+from daemon.errors import ApiError, ApiReason
 from daemon.parts import FINISHED
 from daemon.report.child import report_in_child
+from daemon.store.export_child import export_in_child
 from daemon.tables import EXPORT_TABLES
-
-EXPORT_SHARE = 0.9  # the rest of the time goes into the archive
 
 
 class ReportQuery(Query):
@@ -50,6 +50,15 @@ class ExportQuery(Span):
         return tables
 
 
+@contextmanager
+def _child() -> Iterator[None]:
+    """A process that ends without a word is a fault of ours."""
+    try:
+        yield
+    except ChildProcessError as error:
+        raise ApiError(ApiReason.INTERNAL, str(error)) from None
+
+
 async def export(call: Call) -> web.StreamResponse:
     """A zip of the tables; an operation when it takes longer than a second."""
     run = await call.stored_run()
@@ -62,25 +71,20 @@ async def export(call: Call) -> web.StreamResponse:
 
     def make(job: Job, path: Path) -> None:
         job.on_fetched = fetched if query.whole else None
-        from daemon.store.export import export_run  # brings pyarrow, 50 MB: only once somebody asks
+        options = {
+            "format": query.format,
+            "particles": list(query.particles) or None,
+            "from_s": query.from_s,
+            "to_s": query.to_s,
+            "tables": list(query.tables) or None,
+        }
 
-        parts = path.parent / "tables"
-
-        def progress(fraction: float) -> None:
+        def progress(share: float) -> None:
             longwork.check_space(path.parent, min_free_mb)
-            job.advance(EXPORT_SHARE * fraction)
+            job.advance(share)
 
-        export_run(
-            run.path,
-            parts,
-            format=query.format,
-            particles=list(query.particles) or None,
-            from_s=query.from_s,
-            to_s=query.to_s,
-            tables=list(query.tables) or None,
-            progress=progress,
-        )
-        zip_directory(job, parts, path)
+        with _child():
+            export_in_child(run.path, path, options, progress)
 
     key = sha256(f"{call.request.path}?{query.model_dump_json()}".encode()).hexdigest()
     name = f"{run.run_id}-{query.format}.zip"
@@ -93,23 +97,12 @@ async def report(call: Call) -> web.StreamResponse:
     query: ReportQuery = call.query
 
     def make(job: Job, path: Path) -> None:
-        report_in_child(run.path, path, query.particles, job.advance)
+        with _child():
+            report_in_child(run.path, path, query.particles, job.advance)
 
     key = sha256(f"{call.request.path}?{query.model_dump_json()}".encode()).hexdigest()
     name = f"{run.run_id}.html"
     return await longwork.archive(call, "run.report", make, name=name, media_type=accept.HTML, key=key)
-
-
-def zip_directory(job: Job, directory: Path, path: Path) -> None:
-    """Move the files of a directory into a zip at `path`, one after the other, each removed once it is in."""
-    files = sorted(found for found in directory.rglob("*") if found.is_file())
-    with zipfile.ZipFile(path, "w") as archive:
-        for done, found in enumerate(files):
-            job.advance(EXPORT_SHARE + (1 - EXPORT_SHARE) * done / len(files))
-            squeeze = zipfile.ZIP_DEFLATED if found.suffix == ".csv" else zipfile.ZIP_STORED
-            archive.write(found, found.relative_to(directory), squeeze, compresslevel=1)
-            found.unlink()
-    shutil.rmtree(directory)
 
 
 ENDPOINTS = (

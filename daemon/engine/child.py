@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 
 from daemon.engine.link import Message, read_message
+from daemon.service.priority import few_threads
 
 SOCKET_BYTES = 1 << 20
 
@@ -22,7 +22,7 @@ async def spawn(module: str) -> tuple[asyncio.subprocess.Process, asyncio.Stream
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, str(theirs.fileno()),
-            pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, env=_environment(),
+            pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, env=few_threads(),
         )  # fmt: skip
     except BaseException:
         ours.close()
@@ -82,9 +82,3 @@ def _end_of(returncode: int | None) -> str:
     if returncode is not None and returncode < 0:
         return f"killed by signal {-returncode}"
     return f"exit status {returncode}"
-
-
-def _environment() -> dict[str, str]:
-    # one thread a library: parallelism is ours, by process and thread; few arenas: threads here share their buffers
-    few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    return {**os.environ, **few}

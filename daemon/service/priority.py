@@ -20,3 +20,9 @@ def give_way(niceness: int, *, idle_disk: bool = False) -> None:
     for step in steps:
         with suppress(psutil.Error, OSError, ValueError):
             step()
+
+
+def few_threads() -> dict[str, str]:
+    """The environment of a child: parallelism is ours, by process and thread; few arenas, as threads share buffers."""
+    few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return {**os.environ, **few}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hw.twin.usb.bus import VARIABLE
 from hw.twin.usb.client import BusClient
 from hw.twin.usb.umockdev import reason_against
+from tests.hil.emulated import HEIGHT, WIDTH
+from tests.hil.gencp import Host
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,3 +48,35 @@ def bus(_client: BusClient, _libusb: None) -> Iterator[BusClient]:
     yield _client
     gc.collect()  # pyusb closes a device when it is forgotten
     _client.clear()
+
+
+@pytest.fixture
+def plug(bus: BusClient) -> Iterator[Callable[..., Host]]:
+    """Plugs a small camera in and opens it."""
+    hosts: list[Host] = []
+
+    def open_camera(**options: Any) -> Host:
+        given = {"height_px": HEIGHT, "width_px": WIDTH, "max_transfer_bytes": 16384}  # fewer round trips
+        bus.plug("camera", "u3v", **given | options)
+        hosts.append(Host())
+        return hosts[-1]
+
+    yield open_camera
+    for host in hosts:
+        host.close()
+
+
+@pytest.fixture
+def stream(plug: Callable[..., Host]) -> Callable[..., tuple[Host, Any]]:
+    """Opens a camera, sets features, starts it."""
+
+    def start(features: dict[str, Any] | None = None, transfer: int = 1 << 20, **options: Any) -> tuple[Host, Any]:
+        host = plug(**options)
+        nodes = host.nodes()
+        for name, value in (features or {}).items():
+            nodes.get_node(name).value = value
+        host.enable(transfer)
+        nodes.AcquisitionStart.execute()
+        return host, nodes
+
+    return start

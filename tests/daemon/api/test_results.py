@@ -149,7 +149,8 @@ async def test_series_over_time(with_run: Served) -> None:
     assert (echem[0]["Cycle Count / 1"], echem[-1]["Cycle Count / 1"]) == (None, 0)
 
 
-async def test_an_export_is_a_zip_of_tables(with_run: Served) -> None:
+async def test_an_export_is_a_zip_of_tables(with_run: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.api.operations.Operations.wait.__defaults__", (30.0,))  # its process takes a second
     async with with_run.ask("GET", "/runs/r1/export?format=parquet&tables=traces,events&particles=10,11") as response:
         assert (response.status, response.content_type) == (200, "application/zip")
         assert response.headers["Content-Disposition"] == 'attachment; filename="r1-parquet.zip"'
@@ -196,6 +197,18 @@ async def test_a_report_is_answered_like_an_export(with_run: Served, monkeypatch
     assert asked == [("r1.db", (11, 12))]
     assert (await with_run.json("GET", "/operations"))["operations"][0]["kind"] == "run.report"
     assert (await with_run.json("GET", "/runs/r1/report?particles=99", 404))["code"] == "store.no_such_particle"
+
+
+@pytest.mark.parametrize("what", ["export", "report"])
+async def test_a_process_that_ends_without_a_word_is_a_fault_of_ours(
+    with_run: Served, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def die(*_: object) -> None:
+        raise ChildProcessError("the process ended with -9")
+
+    monkeypatch.setattr(f"daemon.api.exports.{what}_in_child", die)
+    problem = await with_run.json("GET", f"/runs/r1/{what}", 500)
+    assert (problem["code"], problem["detail"]) == ("api.internal", "the process ended with -9")
 
 
 async def test_no_export_fills_the_disk(with_run: Served) -> None:

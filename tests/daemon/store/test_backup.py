@@ -390,9 +390,9 @@ def test_where_priorities_may_not_be_lowered_it_is_copied_all_the_same(state, ta
     monkeypatch.setattr(priority.os, "nice", failing(0, PermissionError(1, "Operation not permitted")))
     monkeypatch.setattr(priority.psutil.Process, "ionice", failing(0, PermissionError(1, "Operation not permitted")))
     assert backup_child.main([str(state.state_dir), str(target), "60", "0"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["report"]["copied"] == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["done"]["copied"] == 3
     assert backup_child.main([str(state.state_dir), str(target / "none"), "60", "0"]) == 1
-    assert json.loads(capsys.readouterr().out)["code"] == "store.backup_place"
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["code"] == "store.backup_place"
 
 
 def test_a_process_that_hangs_is_given_up(state, target, monkeypatch):

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from daemon.errors import StoreError, StoreReason
+from daemon.store.export import export_run
+from daemon.store.export_child import export_in_child
+from tests.daemon.report.synthetic_run import SyntheticRun
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_the_zip_holds_what_an_export_writes(tmp_path, file_format):
+    run, shares = SyntheticRun(particles=4, frames=200).write(tmp_path / "r.db"), []
+    options = {"format": file_format, "tables": ["traces", "particles"], "particles": [1, 2], "from_s": 0.5}
+    written = export_run(run, tmp_path / "here", **options)
+    (tmp_path / "zip").mkdir()
+    export_in_child(run, tmp_path / "zip" / "r.zip", options, shares.append)
+    with zipfile.ZipFile(tmp_path / "zip" / "r.zip") as archive:
+        inside = {name: archive.read(name) for name in archive.namelist()}
+    assert inside == {path.name: path.read_bytes() for path in written.values()} and len(inside) == 2
+    assert [path.name for path in (tmp_path / "zip").iterdir()] == ["r.zip"]
+    assert shares == sorted(shares)
+
+
+def test_its_refusal_is_ours(tmp_path):
+    run = SyntheticRun(particles=4, frames=200).write(tmp_path / "r.db")
+    with pytest.raises(StoreError) as caught:
+        export_in_child(run, tmp_path / "r.zip", {"particles": [99]}, lambda share: None)
+    assert caught.value.reason is StoreReason.NO_PARTICLE and "99" in caught.value.detail
+    assert not (tmp_path / "r.zip").exists()
