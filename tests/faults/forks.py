@@ -52,7 +52,7 @@ class Forks:
 
     def _order(self, folder: Path, fault: tuple[int, int, int, int], *, for_ever: bool) -> int:
         folder.mkdir()
-        Path(f"{folder}.said").unlink(missing_ok=True)
+        Path(f"{folder}.said").write_bytes(b"")  # one that is killed before it began said nothing
         assert self._process.stdin is not None
         order: dict[str, Any] = {"folder": str(folder), "fault": fault, "for_ever": for_ever}
         self._process.stdin.write(json.dumps(order) + "\n")
