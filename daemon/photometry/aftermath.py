@@ -49,7 +49,7 @@ class Wound:
     t_s: float
     size: float
     """Change of contrast."""
-    body: Anatomy
+    radius_px: float
     before: np.ndarray
     """(FEATURES,) of its parts just before the crack, e and e px."""
     columns: np.ndarray
@@ -104,7 +104,7 @@ class Wound:
 
     def _relative(self, change: np.ndarray) -> np.ndarray:
         out = change / self.before[:AXIAL_BINS].sum()
-        out[-2:] /= self.body.radius_px
+        out[-2:] /= self.radius_px
         return out
 
 
@@ -167,7 +167,7 @@ class Aftermath:
                 particle_id,
                 crack.step.t_s,
                 crack.step.size,
-                body,
+                body.radius_px,
                 before,
                 columns,
                 body.of_pieces(left.normal, left.offset_px, amount),

@@ -6,7 +6,7 @@ onset the plateau, the neighbours and the particle's own parts tell them apart.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,7 @@ CRACK_BETTER = 2.0
 MOVING_SHARE = 0.15
 """Of the square of what is uneven in a change: what the parts go on changing by, when it is something that passes."""
 KEPT_ONSETS = 12
+KEPT_ANATOMIES = 16  # a megabyte each of particles of 12 px radius; the latest suspects are asked for again and again
 KEPT_SUSPECTS, KEPT_S = 256, 30.0
 """Older ones have no suspect left to stand beside: of slow recordings a few, else of this long."""
 
@@ -99,7 +100,7 @@ class Settling:
     def change_masks(self, masks: MaskSet) -> None:
         """Go on with other masks of the same run."""
         self._masks = masks
-        self._anatomies: dict[int, Anatomy | None] = {}
+        self._anatomies: OrderedDict[int, Anatomy | None] = OrderedDict()
         self._near_px = NEAR_SPACINGS * _spacing_px(masks)
         self.lookback.grow(masks.count)
         self._second.grow(masks.count)
@@ -112,6 +113,9 @@ class Settling:
         """Shapes of a particle; None without an outline."""
         if index not in self._anatomies:
             self._anatomies[index] = anatomy(self._masks, index)
+        self._anatomies.move_to_end(index)
+        if len(self._anatomies) > KEPT_ANATOMIES:
+            self._anatomies.popitem(last=False)
         return self._anatomies[index]
 
     def look_again(self, facts: FrameFacts) -> list[tuple[Detection, float]]:

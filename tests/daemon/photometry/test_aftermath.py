@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,3 +191,13 @@ def test_a_closed_line_leaves_whole_pieces(body):
     wound.close()
     assert wound.closed and wound.since is None
     assert wound.pieces[:8, :2].sum() > dark + 0.02
+
+
+def test_a_wound_does_not_keep_all_shapes_of_its_particle():
+    """They take a megabyte, and any number of particles may crack."""
+    shapes = Anatomy(DISC, PSF)
+    aftermath, _ = broken(shapes, cracked(0.4, 0.0))
+    assert len(aftermath.wounds) == 1
+    known = weakref.ref(shapes)
+    del shapes
+    assert known() is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from daemon.events import Event, EventKind
 from daemon.photometry.classify import FrameFacts
 from daemon.photometry.fracture import Leftover
 from daemon.photometry.lookback import Step
-from daemon.photometry.settle import CRACK_CONTRAST, KEPT_S, KEPT_SUSPECTS, Settled, Settling, is_crack
+from daemon.photometry.settle import CRACK_CONTRAST, KEPT_ANATOMIES, KEPT_S, KEPT_SUSPECTS, Settled, Settling, is_crack
 from tests.daemon.photometry.synthetic import Movie, run
 
 FRAMES, P = 700, 30
@@ -143,3 +145,20 @@ def test_suspects_are_forgotten_when_none_can_stand_beside_them():
 
 def test_of_a_slow_recording_some_are_kept_however_old():
     assert len(remembered(60.0 * np.arange(1000))) == KEPT_SUSPECTS
+
+
+def test_shapes_are_kept_of_the_latest_suspects_only():
+    labels = np.zeros((240, 240), np.int32)
+    y, x = np.indices((40, 40)) - 20.0
+    for k in range(36):
+        top, left = 40 * (k // 6), 40 * (k % 6)
+        labels[top : top + 40, left : left + 40][np.hypot(y, x) < 10.0] = k + 1
+    place = np.arange(36) * 1.0
+    masks = MaskSet(labels, np.arange(1, 37), place, place, {}, 1.5, None)
+    settling = Settling(masks)
+    shapes = [weakref.ref(settling.anatomy(index)) for index in range(masks.count)]
+    assert sum(each() is not None for each in shapes) == KEPT_ANATOMIES < masks.count
+    first = masks.count - KEPT_ANATOMIES
+    assert settling.anatomy(first) is shapes[first]()
+    settling.anatomy(0)  # takes the place of the one that was asked for longest ago
+    assert shapes[first]() is not None and shapes[first + 1]() is None
