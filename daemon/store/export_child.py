@@ -16,6 +16,7 @@ from typing import Any
 
 from daemon.service.in_child import run_in_child, serve
 from daemon.service.priority import FRAMES_FIRST
+from daemon.store.faults import file_error
 
 TABLES_SHARE = 0.9  # the rest of the time goes into the archive
 
@@ -44,15 +45,18 @@ def main(arguments: list[str]) -> int:
 
 
 def zip_directory(directory: Path, out: Path, progress: Callable[[float], None]) -> None:
-    """Move the files of a directory into a zip, one after the other, each removed once it is in."""
+    """Move the files of a directory into a zip, one after the other, each gone once it is in. Raises `StoreError`."""
     files = sorted(found for found in directory.rglob("*") if found.is_file())
-    with zipfile.ZipFile(out, "w") as archive:
-        for done, found in enumerate(files):
-            progress(done / len(files))
-            squeeze = zipfile.ZIP_DEFLATED if found.suffix == ".csv" else zipfile.ZIP_STORED
-            archive.write(found, found.relative_to(directory), squeeze, compresslevel=1)
-            found.unlink()
-    shutil.rmtree(directory)
+    try:
+        with zipfile.ZipFile(out, "w") as archive:
+            for done, found in enumerate(files):
+                progress(done / len(files))
+                squeeze = zipfile.ZIP_DEFLATED if found.suffix == ".csv" else zipfile.ZIP_STORED
+                archive.write(found, found.relative_to(directory), squeeze, compresslevel=1)
+                found.unlink()
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise file_error(error, out, "cannot write") from error
 
 
 if __name__ == "__main__":

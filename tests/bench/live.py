@@ -20,11 +20,12 @@ RECIPE = {
 }
 CRACKS = "particles = 300\ncracks_per_h = 20"  # some events a second, so that their latency can be told
 FRAME_S = 0.01
+HALF_S = 1800.0
 
 
 def run(minutes: float) -> list[Figure]:
     """`minutes` of 960 x 600 at 100 fps with 300 particles."""
-    session = run_session(LIVE.replace("particles = 300", CRACKS), RECIPE, 60 * minutes)
+    session = run_session(LIVE.replace("particles = 300", CRACKS), RECIPE, 60 * minutes, HALF_S)
     return [
         *accounts_figures(session),
         *latency_figures(session, 200),

@@ -30,7 +30,7 @@ LEAST_TIDE_S = 60.0
 this, whichever is longer, tells."""
 LEAST_TIDES = 4
 FULL_HALVES = 80
-"""Forty cycles are kept of each particle's health; all else that is kept of halves is full long before."""
+"""Forty cycles are kept of each particle's health; all else of size that is kept of halves is full before."""
 LAG_MEMORY = 60  # the status tells the longest lag of a minute; the first minute's still knows the start of the run
 ROOT = Path(__file__).parents[2]
 
@@ -198,6 +198,8 @@ def slope_figures(session: Session, limit_mb_per_h: float) -> list[Figure]:
         (f"  of the lowest of each {watch.tide_s:g} s after {watch.full_s:g} s", watch.low_water_mb_per_h),
     ):
         slope, sigma = fit(watch.together())
+        if figures and not np.isfinite(slope):
+            break  # a run that is too short for the first figure says so there
         told = np.isfinite(slope) and 2 * sigma <= abs(slope - limit_mb_per_h)
         met = bool(slope <= limit_mb_per_h) if told else None
         figures.append(Figure(what, _slope(slope, sigma), f"<= {limit_mb_per_h:g} MB/h", met))

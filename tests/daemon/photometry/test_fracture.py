@@ -124,3 +124,11 @@ def test_a_wrong_background_is_no_crack_and_even_change_is_not_uneven():
     left = body.explain(-0.01 * ground - 0.03 * body._whole)
     assert left.domain < 1e-9
     assert body.uneven(0.1 * body._whole) == pytest.approx(0.0, abs=1e-15) and body.uneven(ground) > 0
+
+
+def test_shapes_take_about_a_megabyte():
+    """Why only a few are kept (`KEPT_ANATOMIES`)."""
+    y, x = np.indices((37, 37)) - 18.0
+    arrays = [each for each in vars(Anatomy(np.hypot(y, x) < 12.0, PSF)).values() if isinstance(each, np.ndarray)]
+    owners = {id(owner): owner for owner in (each if each.base is None else each.base for each in arrays)}
+    assert 0.5e6 < sum(owner.nbytes for owner in owners.values()) < 2e6

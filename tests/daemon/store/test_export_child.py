@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import zipfile
 
 import pytest
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.export import export_run
-from daemon.store.export_child import export_in_child
+from daemon.store.export_child import export_in_child, zip_directory
 from tests.daemon.report.synthetic_run import SyntheticRun
 
 
@@ -30,3 +31,15 @@ def test_its_refusal_is_ours(tmp_path):
         export_in_child(run, tmp_path / "r.zip", {"particles": [99]}, lambda share: None)
     assert caught.value.reason is StoreReason.NO_PARTICLE and "99" in caught.value.detail
     assert not (tmp_path / "r.zip").exists()
+
+
+def test_a_disk_that_fills_under_the_archive_is_named(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "traces.csv").write_text("t_s\n")
+    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    with pytest.raises(StoreError) as caught:
+        zip_directory(tmp_path / "tables", tmp_path / "r.zip", lambda share: None)
+    assert caught.value.reason is StoreReason.DISK_FULL and "r.zip" in caught.value.detail
