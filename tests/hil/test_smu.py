@@ -107,6 +107,31 @@ def test_a_silent_host_loses_the_cell_to_off(opened, unit):
     assert refused(potentiostat.read, 0.3).reason is CellReason.UNWATCHED
 
 
+class HostDied(BaseException):
+    """Nothing more is said."""
+
+
+@pytest.mark.parametrize("word", ["OUTP ON", "*WAI"])
+def test_a_host_that_dies_after_any_message_leaves_no_drive_without_its_end(opened, unit, monkeypatch, word):
+    potentiostat, _ = opened
+    assert samples(potentiostat, 1)  # at rest the output is on as a voltmeter
+    scpi = potentiostat._scpi
+    send = scpi.send
+
+    def last_words(message):
+        send(message)
+        if word in message and potentiostat._state != "off":
+            raise HostDied
+
+    monkeypatch.setattr(scpi, "send", last_words)
+    with pytest.raises(HostDied):
+        potentiostat.set_current(0.5)
+    assert unit.state("smu")["output"] is True
+    time.sleep(6.5)  # host_loss_after_s is 5
+    assert unit.state("smu")["output"] is False
+    monkeypatch.undo()
+
+
 def test_an_output_opened_at_the_front_panel_is_told(opened, unit):
     potentiostat, _ = opened
     potentiostat.set_current(0.5)

@@ -249,21 +249,22 @@ class KeithleyPotentiostat(Potentiostat):
     def _drive(self, told: CellMode, voltage_v: float, limit_ma: float) -> None:
         """In one message with the start of the trigger model: a host that dies leaves no drive without its end."""
         self._tell_fault()
-        scpi = self._talk()
         if self._state == "driving":
             self._fetch()
-            scpi.tell(commands.redrive(voltage_v, limit_ma, self._limit_ma))
-            self._fetch()  # what was measured before
         else:
             self._connect(limit_ma)
-            scpi.tell(f":SOUR:VOLT {voltage_v:.6g};:INIT")
+        self._talk().tell(commands.redrive(voltage_v, limit_ma, self._limit_ma))
+        self._fetch()  # what was measured before
         self._armed_s = self._checked_s = time.monotonic()
         self._told = self._shown = told
         self._limit_ma = limit_ma
         self._state = "driving"
 
     def _connect(self, limit_ma: float) -> None:
-        """Close the circuit at the cell's own voltage, so that nothing rushes in before the limit acts."""
+        """Close the circuit at the cell's own voltage, so that nothing rushes in before the limit acts.
+
+        The unit counts the host's silence from there on.
+        """
         if self._state == "found":
             self._open_circuit()
         rest_v = self._rest_voltage_v()
@@ -281,7 +282,9 @@ class KeithleyPotentiostat(Potentiostat):
         model = commands.readings(self._period_s, self._settings.host_loss_after_s)
         scpi.tell(commands.joined(settings + model))
         self._readings.cleared()
-        scpi.tell("OUTP ON")
+        self._state, self._limit_ma = "driving", limit_ma
+        scpi.tell(":OUTP ON;:INIT")
+        self._armed_s = self._checked_s = time.monotonic()
 
     def keep_alive(self) -> None:
         """Begins the unit's count of the host's silence anew."""

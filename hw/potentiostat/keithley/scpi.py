@@ -65,8 +65,13 @@ class Scpi:
             raise cell_error(error) from error
 
     def tell(self, *messages: str) -> None:
-        """Send messages; an error of any of them is REFUSED with the unit's own words."""
+        """Send messages; an error of any of them is REFUSED with the unit's own words.
+
+        STALLED once the time is spent: whoever waited has given this call up, and it must change nothing any more.
+        """
         for message in messages:
+            if self._left_s() <= 0:
+                raise PotentiostatError(CellReason.STALLED, f"{self._name} was too slow: '{message}' was not sent")
             self.send(message)
         if errors := self.errors():
             raise PotentiostatError(

@@ -31,6 +31,8 @@ AFTER_ERROR_S = 0.1  # the device finishes its line
 DRAIN_S = 0.05
 MOST_MESSAGES = 50_000
 _CODE = re.compile(r"!([0-9A-Fa-f]{4})")
+NOT_NOW = "0006"
+"""Error of a device that is told something while a script runs."""
 
 
 class State(StrEnum):
@@ -210,10 +212,18 @@ class Session:
     def force_off(self) -> None:
         """Open the circuit by a script of its own, whatever went before. Raises when the device does not run it."""
         try:
-            self.start(off_script())
-            self._await_end(LOAD_S)
+            self._run_off_script()
+        except ScriptFailed as failure:
+            if failure.error != NOT_NOW:
+                raise
+            self.abort()  # what was to end it before was lost
+            self._run_off_script()
         finally:
             self.forget()
+
+    def _run_off_script(self) -> None:
+        self.start(off_script())
+        self._await_end(LOAD_S)
 
     def _await_end(self, timeout_s: float) -> None:
         for line in self._lines_until(time.monotonic() + timeout_s):
@@ -227,10 +237,13 @@ class Session:
         raise PotentiostatError(CellReason.STALLED, "the potentiostat's script does not end")
 
     def failed(self, fault: Fault) -> ScriptFailed:
-        """The running script has failed: let the device finish its line, then it can be told something again."""
+        """The running script has failed: let the device finish its line, then it can be told something again.
+
+        But a device that takes nothing now runs a script, and has to be told to end it.
+        """
         for _ in self._lines_until(time.monotonic() + AFTER_ERROR_S):
             continue
-        self.state = State.IDLE
+        self.state = State.RUNNING if fault.code == NOT_NOW else State.IDLE
         return ScriptFailed(fault.code, fault.place)
 
     def waiting(self) -> Heard | None:

@@ -75,7 +75,7 @@ class MethodScriptDevice:
         self._waiting_line: str | None = None
         self._room = self.options.output_bytes
         self._garbage = 0
-        self._stalled = False
+        self._stalled = self._deaf = False
         self._held_until_s = 0.0
         self._slow_s, self._next_take_s = 0.0, 0.0
 
@@ -195,6 +195,9 @@ class MethodScriptDevice:
             self._say(f"{line[0]}{answers[line]()}\n")
 
     def _control(self, line: str) -> None:
+        if self._deaf:  # this one got lost
+            self._deaf = False
+            return
         if self._interpreter is None:
             self._say(f"{line}!0006\n")
             return
@@ -242,6 +245,8 @@ class MethodScriptDevice:
             "garbage": lambda lines=3: setattr(self, "_garbage", lines),
             "back_pressure": self._hold,
             "slow": lambda delay_s=0.05: setattr(self, "_slow_s", delay_s),
+            "deaf": lambda: setattr(self, "_deaf", True),
+            "stray": lambda line="": self._say(f"{line}\n"),
             "dirty": lambda script=FOUND_SCRIPT: self._start(script),
             "off_ignored": lambda: setattr(self.cell, "stuck_on", True),
             "none": self._mend,
@@ -263,7 +268,7 @@ class MethodScriptDevice:
         raise Gone
 
     def _mend(self) -> None:
-        self._stalled, self.cell.stuck_on = False, False
+        self._stalled = self._deaf = self.cell.stuck_on = False
         self._garbage, self._slow_s, self._held_until_s, self._room = 0, 0.0, 0.0, self.options.output_bytes
 
     def reset(self) -> None:

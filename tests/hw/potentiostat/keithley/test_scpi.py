@@ -87,3 +87,17 @@ def test_usb_reasons_become_the_cells(reason, as_cell):
 @pytest.mark.parametrize("reason", [UsbReason.BUSY, UsbReason.DENIED, UsbReason.FAULT])
 def test_what_is_of_the_bus_alone_keeps_its_own_reason_and_remedy(reason):
     assert cell_error(UsbError(reason, "x")).reason is reason
+
+
+def test_a_call_that_was_given_up_tells_the_unit_nothing_more():
+    one = scpi(answer(b"0\n"), answer(b"0\n"))
+    with one.within(0.2):
+        one.tell("SOUR:VOLT 4")
+        time.sleep(0.25)  # in a write that hangs, say
+        sent = len(one._tmc._device.sent)
+        with pytest.raises(PotentiostatError, match="'OUTP ON' was not sent") as caught:
+            one.tell("OUTP ON")
+        assert len(one._tmc._device.sent) == sent
+        one.send(":OUTP OFF")  # off goes out, however late
+    assert caught.value.reason is CellReason.STALLED
+    one.tell("OUTP ON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from itertools import pairwise
 
@@ -216,3 +217,25 @@ def test_without_a_host_the_script_ends_by_itself_with_the_cell_off(bench):
     one.driver._release()
     time.sleep(2.0)
     assert not one.state["cell_on"] and not one.state["running"]
+
+
+@pytest.mark.parametrize("way", ["cell_off", "close"])
+def test_an_order_to_end_that_is_lost_is_given_again(bench, way):
+    one = bench()
+    one.driver.set_current(0.3)
+    one.pty.inject("deaf")
+    getattr(one.driver, way)()
+    assert not one.state["cell_on"]
+
+
+@pytest.mark.parametrize("line", ["", "P!0032"])
+def test_a_stray_line_does_not_pass_for_the_end_of_a_script(bench, line):
+    one = bench()
+    one.driver.set_current(0.3)
+    one.read(0.2)
+    one.pty.inject("stray", line=line)
+    with contextlib.suppress(PotentiostatError):
+        one.read(1.0)
+    one.driver.cell_off()
+    assert not one.state["cell_on"]
+    assert one.read(0.3)[-1].mode is CellMode.OFF
