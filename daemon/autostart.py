@@ -30,8 +30,8 @@ FOR_OPERATORS = (RunReason, CellReason, ExperimentReason)
 class Autostart:
     """Starts `recipe`, if there is one. Done once a run of it measures, or anybody else has begun one.
 
-    A recipe that drives the cell is not started later than `ENERGISING_S`, and never after the cell was missing: a
-    potentiostat that is plugged in stays off until an operator starts it.
+    A recipe that drives the cell is not started later than `ENERGISING_S`, and never after the cell was missing or
+    tripped: a potentiostat that is plugged in, and a cell that was found on, stay off until an operator starts them.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Autostart:
         told: list[str] = []
         while True:
             lacking = self._lacking(recipe)
-            if time.monotonic() > deadline_s or lacking.get("cell") == "failed":
+            if time.monotonic() > deadline_s or lacking.get("cell") in ("failed", "degraded"):
                 log.warning("the run does not start by itself any more: nobody expects its cell to be switched on")
                 return False
             if not lacking:
@@ -89,9 +89,7 @@ class Autostart:
 
     def _lacking(self, recipe: Recipe) -> dict[str, str]:
         """States of the parts that the run needs and that are not there, by name."""
-        needed = {"camera", "engine", "store"} | ({"cell"} if recipe.experiment is not None else set())
-        return {
-            part.name: part.state
-            for part in self._parts()
-            if part.name in needed and part.state in ("starting", "failed")
-        }
+        away: dict[str, tuple[str, ...]] = dict.fromkeys(("camera", "engine", "store"), ("starting", "failed"))
+        if recipe.experiment is not None:
+            away["cell"] = ("starting", "failed", "degraded")
+        return {part.name: part.state for part in self._parts() if part.state in away.get(part.name, ())}

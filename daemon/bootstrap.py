@@ -49,6 +49,8 @@ log = logging.getLogger("daemon")
 
 FEED_PRELOAD = 1000
 STOP_SHARE = 3.0  # of what the store may take for an answer
+STORE_OPENS_S = 60.0
+FOUND_ON_S = 40.0  # for a start that has failed to find the cell and switch it off; the slowest unit takes 20 s to open
 NAN = float("nan")
 
 
@@ -114,12 +116,29 @@ class Instrument:
         self._loop = asyncio.get_running_loop()
         try:
             await self._start_parts()
-        except BaseException:
+        except BaseException as error:
+            await self._leave_no_cell_on(error)
             await self.stop()
             raise
         self.engine.on_progress = self.notifier.status
         self.notifier.ready(self._summary())
         await self._up("autostart", self.autostart.start(), self.autostart.stop)
+
+    async def _leave_no_cell_on(self, error: BaseException) -> None:
+        """A start that fails before the cell has its owner: a predecessor that was killed may have left it on.
+
+        Not where another daemon holds the lock: the cell is in its hands.
+        """
+        locked = isinstance(error, InstrumentError) and error.reason is StoreReason.LOCKED
+        if locked or any(name == "cell" for name, _ in self._down):
+            return
+        log.warning("the start failed (%s); the cell is switched off first, if it was left on", error)
+        self.notifier.starting("switching off a cell that was left on", expect_s=2 * FOUND_ON_S)
+        try:
+            await asyncio.wait_for(self.cell.start(), FOUND_ON_S)
+        except (InstrumentError, TimeoutError) as away:
+            log.warning("no cell was reached: %s", str(away) or f"it took longer than {FOUND_ON_S:g} s")
+        await self.cell.stop()
 
     async def stop(self) -> None:
         """Take everything down in reverse order: the cell is off before its record closes."""
@@ -134,9 +153,9 @@ class Instrument:
                 log.exception("stopping %s", name)
 
     async def _start_parts(self) -> None:
-        self.notifier.starting("opening the store", expect_s=60.0)
+        self.notifier.starting("opening the store", expect_s=STORE_OPENS_S + 2 * FOUND_ON_S)
         await self._up("lock", asyncio.to_thread(self._open_state), lambda: asyncio.to_thread(self._lock.release))
-        await self._up("store", asyncio.to_thread(self._open_store), self._close_store)
+        await self._up("store", self._open_store_in_time(), self._close_store)
         await self._up("vitals", self.vitals.start(), self.vitals.stop)
         await self._up("clock watch", self.clock_watch.start(), self.clock_watch.stop)
         await self._up("watchdog", self.watchdog.start(), self.watchdog.stop)
@@ -159,6 +178,13 @@ class Instrument:
         self.layout.prepare()
         self._lock.acquire()
         self.faults.load()
+
+    async def _open_store_in_time(self) -> None:
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._open_store), STORE_OPENS_S)
+        except TimeoutError as error:
+            detail = f"the store of {self.layout.state_dir} did not open within {STORE_OPENS_S:g} s"
+            raise StoreError(StoreReason.OVERLOADED, detail) from error
 
     def _open_store(self) -> None:
         left = recover(self.layout.catalogue)

@@ -76,6 +76,7 @@ class Cell:
         self._snapshot = Snapshot()
         self._info: PotentiostatInfo | None = None
         self._aftermath: Aftermath | None = None
+        self._answered = False
         self._ending: asyncio.Future[ExperimentEnd] | None = None
         self._phase: PartState = "stopped"
         self._stuck: list[DeviceThread[Any]] = []
@@ -185,7 +186,7 @@ class Cell:
                 )
             await self._disconnect("lost", in_doubt=doubtful)
             raise
-        self._info, self._aftermath = link.info, None
+        self._info, self._aftermath, self._answered = link.info, None, True
         self.opens += 1
         self._attempts, self._next_attempt_s = 0, math.nan
 
@@ -306,6 +307,11 @@ class Cell:
         """
         return self._progress_s if self._link is None else max(self._progress_s, self._link.polled_s)
 
+    @property
+    def off_confirmed(self) -> bool:
+        """Whether a potentiostat has answered since the start, and the last order to switch off was confirmed."""
+        return self._answered and not self._snapshot.in_doubt
+
     async def start_experiment(self, spec: ExperimentSpec) -> None:
         """Check the whole of `spec`, then begin. Raises `ExperimentError`, `PotentiostatError`, with the cell off."""
         permit = self._permits.issue()
@@ -314,7 +320,7 @@ class Cell:
             raise ExperimentError(ExperimentReason.BUSY, "an experiment is under way")
         plan = plan_experiment(spec, self._cell_settings, link.info)
         await self._first_sample()
-        await link.thread.submit(link.watch.begin, plan, permit)
+        await self._energised(link, link.watch.begin, plan, permit)
 
     async def _first_sample(self) -> None:
         """A service that has just started may have no sample yet: give it the deadline."""
@@ -327,6 +333,7 @@ class Cell:
 
     async def pause(self) -> None:
         """Open circuit; the experiment can go on later. Raises `ExperimentError` when none runs."""
+        self._permits.withdraw()  # a start or resume that waits for its turn was ordered before
         link = self._connected()
         await link.thread.submit(link.watch.pause, urgent=True)
 
@@ -334,7 +341,17 @@ class Cell:
         """Go on with what is left of the paused step. Raises `ExperimentError`, `PotentiostatError`."""
         permit = self._permits.issue()
         link = self._connected()
-        await link.thread.submit(link.watch.resume, permit)
+        await self._energised(link, link.watch.resume, permit)
+
+    async def _energised(self, link: Link, job: Callable[..., None], *args: object) -> None:
+        """Do what energises the cell. A caller who is cancelled does not want it any more: off, as the job goes on."""
+        try:
+            await link.thread.submit(job, *args)
+        except asyncio.CancelledError:
+            self._permits.withdraw()
+            with contextlib.suppress(PotentiostatError):  # given up already: it is being switched off
+                link.thread.submit(link.watch.off, "cancelled", urgent=True)
+            raise
 
     def _connected(self) -> Link:
         if self._link is None or self._link.hung or self.state == "lost" or self._stopping.is_set():
@@ -345,7 +362,8 @@ class Cell:
     async def off(self, reason: str = "operator") -> None:
         """Cell off and the experiment ended; it comes before any other order and right after a call under way.
 
-        Returns when the device confirmed it. Raises `PotentiostatError` (IN_DOUBT) when it did not.
+        Returns when the device confirmed it. Raises `PotentiostatError` (IN_DOUBT) when it did not, or when none has
+        answered since the start: a predecessor may have left the cell on.
         """
         self._permits.withdraw()
         link = self._link
@@ -358,6 +376,9 @@ class Cell:
                     await asyncio.wait_for(link.settled.wait(), OFF_WAIT_S)
         if self._snapshot.in_doubt:
             raise PotentiostatError(CellReason.IN_DOUBT, self._snapshot.detail)
+        if not self._answered:
+            detail = f"no potentiostat has answered since the start: {self._snapshot.detail or 'none was opened yet'}"
+            raise PotentiostatError(CellReason.IN_DOUBT, detail)
         self._aftermath = None
 
     async def finished(self) -> ExperimentEnd:
@@ -380,4 +401,4 @@ class Cell:
             wait_s = max(0.0, self._next_attempt_s - time.monotonic())
             detail = f"{snapshot.detail}; opened again in {wait_s:.0f} s (attempt {self._attempts + 1})"
             snapshot = replace(snapshot, detail=detail)
-        return part_status(phase, snapshot, self._info, len(self._stuck))
+        return part_status(phase, snapshot, self._info, len(self._stuck), off_confirmed=self.off_confirmed)

@@ -96,8 +96,12 @@ class Device:
     def open(self) -> tuple[PotentiostatInfo, CellMode]:
         """Build and open the driver; its description and what it is doing to the cell. Raises `InstrumentError`."""
         self._driver = self._built()
-        info = self._call("open", OPEN_DEADLINE_S, self._driver.open)
-        self.on = True  # until it says otherwise
+        self.on = True  # until it says otherwise; also for whoever gets round a call that hangs
+        try:
+            info = self._call("open", OPEN_DEADLINE_S, self._driver.open)
+        except InstrumentError:
+            self.on = False  # there is nothing to switch off: what is not known of the cell was not known before
+            raise
         mode = self._call("mode", COMMAND_DEADLINE_S, self._driver.mode)
         self.on = mode is not CellMode.OFF
         return info, mode
@@ -150,6 +154,8 @@ class Device:
                 log.warning("switching the cell off, attempt %d of %d: %s", attempt, OFF_ATTEMPTS, error)
                 if error.reason is CellReason.READ_ONLY:
                     self.on = False  # nothing there can be on
+                elif error.reason is CellReason.IN_DOUBT:
+                    self.on = True  # the device knows better than what was told before
                 if self.abandoned or not self.on:
                     break
                 time.sleep(OFF_PAUSE_S)

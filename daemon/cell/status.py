@@ -13,7 +13,9 @@ from hw.potentiostat.contract import PotentiostatInfo
 _PART_STATES: dict[CellState, PartState] = {"tripped": "degraded", "lost": "failed"}
 
 
-def part_status(phase: PartState, snapshot: Snapshot, info: PotentiostatInfo | None, stuck_calls: int) -> PartStatus:
+def part_status(
+    phase: PartState, snapshot: Snapshot, info: PotentiostatInfo | None, stuck_calls: int, *, off_confirmed: bool
+) -> PartStatus:
     """The line; `phase` is the part's own state, which the cell's refines once it is ready."""
     state = _PART_STATES.get(snapshot.state, "ready") if phase == "ready" else phase
     reason = snapshot.reason if state in ("degraded", "failed") else None
@@ -23,7 +25,7 @@ def part_status(phase: PartState, snapshot: Snapshot, info: PotentiostatInfo | N
         reason=reason.code if reason else "",
         detail=snapshot.detail if reason else "",
         remedy=reason.remedy if reason else "",
-        values=_values(snapshot, info, stuck_calls),
+        values=_values(snapshot, info, stuck_calls) | {"off_confirmed": off_confirmed},
     )
 
 
@@ -35,7 +37,6 @@ def _values(snapshot: Snapshot, info: PotentiostatInfo | None, stuck_calls: int)
         "voltage_v": _finite(last.voltage_v) if last else None,
         "current_ma": _finite(last.current_ma) if last else None,
         "sample_age_s": time.monotonic() - last.host_t_s if last else None,
-        "off_confirmed": not snapshot.in_doubt,
         "step": None,
         "cycle": None,
         "model": info.model if info else None,

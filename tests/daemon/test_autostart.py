@@ -106,11 +106,14 @@ async def test_only_an_experiment_waits_for_the_cell_to_start():
     await one.stop()
 
 
-async def test_a_cell_that_was_missing_is_not_switched_on_by_itself():
+@pytest.mark.parametrize("state", ["failed", "degraded"])
+async def test_a_cell_that_was_missing_or_tripped_is_not_switched_on_by_itself(state):
     bench = Bench(FakeRuns())
-    bench.state["cell"] = "failed"
+    bench.state["cell"] = state
     await ended(bench.autostart(DRIVEN))
     assert bench.runs.ids == []
+    await ended(bench.autostart(STILL))
+    assert bench.runs.ids == ["r0"]
 
 
 async def test_a_cell_is_not_switched_on_by_itself_when_nobody_expects_it_any_more(monkeypatch):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
+from daemon import bootstrap
 from daemon.bootstrap import Instrument
 from daemon.config import LoadedSettings, Settings, StoreSettings
 from daemon.diagnostics.checks.table import check_classes, live_checks
@@ -100,3 +102,45 @@ async def test_damage_that_a_check_finds_sets_a_run_aside_and_a_newer_file_is_le
     assert [each.name for each in path.parent.iterdir()] == ["r1.db.damaged-1"]
     assert [(event.kind, event.run_id) for event in recorded] == [(EventKind.RUN_DAMAGED, "r1")]
     assert [fault["code"] for fault in instrument.faults.recent()] == ["store.corrupt", "store.newer"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "begun", "looked"),
+    [
+        (StoreReason.NOT_WRITABLE, [], True),
+        (StoreReason.LOCKED, [], False),
+        (StoreReason.NOT_WRITABLE, ["cell"], False),
+    ],
+)
+async def test_a_start_that_fails_looks_for_a_cell_that_was_left_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: StoreReason, begun: list[str], looked: bool
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+    orders: list[str] = []
+
+    async def order(word: str) -> None:
+        orders.append(word)
+
+    async def fail() -> None:
+        instrument._down += [(name, lambda: order("down")) for name in begun]
+        raise StoreError(reason, "it does not open")
+
+    monkeypatch.setattr(instrument.cell, "start", lambda: order("start"))
+    monkeypatch.setattr(instrument.cell, "stop", lambda: order("stop"))
+    monkeypatch.setattr(instrument, "_start_parts", fail)
+    with pytest.raises(StoreError, match="does not open"):
+        await instrument.start()
+    assert orders == (["start", "stop"] if looked else ["down"] * len(begun))
+
+
+async def test_a_store_that_does_not_open_is_an_error_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "STORE_OPENS_S", 0.1)
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+    mended = threading.Event()
+    monkeypatch.setattr(instrument, "_open_store", lambda: mended.wait(20))
+    with pytest.raises(StoreError, match="did not open within") as caught:
+        await instrument.start()
+    mended.set()
+    assert caught.value.reason is StoreReason.OVERLOADED

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,3 +191,23 @@ def test_a_killed_daemon_finds_the_cell_on_or_the_script_ends_by_itself(tmp_path
         assert time.monotonic() < deadline, "the cell stayed on"
         time.sleep(0.05)
     assert not emulated.state()["running"]
+
+
+def test_a_daemon_that_cannot_start_switches_off_what_its_predecessor_left_on(tmp_path):
+    """Here the API's port is taken: the store is open by then, the cell is not."""
+    with PtyDevice(tmp_path / "tty", DeviceOptions(**SAMPLE)) as device, socket.socket() as taken:
+        device.inject("dirty")
+        assert device.state()["cell_on"]
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        options = f'link = "tty"\ndevice = "{tmp_path}/tty"'
+        port = f"port = {taken.getsockname()[1]}"
+        lines = TOML.replace("@DRIVER@", "methodscript").replace("@OPTIONS@", options).replace("port = 0", port)
+        config = tmp_path / "c.toml"
+        config.write_text(lines.replace("@STATE@", f"{tmp_path}/state").replace("@WORLD@", f"{tmp_path}/world"))
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", "--config", str(config)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1 and "api.port_in_use" in done.stderr
+        assert not device.state()["cell_on"], done.stderr

@@ -254,6 +254,7 @@ async def test_off_forbids_the_step_that_a_read_under_way_would_begin() -> None:
 
 async def test_off_always_works_however_often() -> None:
     async with rigged() as rig:
+        await rig.start()
         await rig.cell.off()
         await rig.start(CHARGE)
         await asyncio.gather(*(rig.cell.off() for _ in range(10)))
@@ -559,3 +560,72 @@ async def test_events_and_rows_share_the_devices_clock() -> None:
         (event,) = rig.events[:1]
         assert rig.rows[-1].t_s <= event.t_s < rig.rows[-1].t_s + 0.5 * INFO.clock_rate
         assert event.detected_host_t_s == pytest.approx(time.monotonic(), abs=1.0)
+
+
+async def test_nothing_is_confirmed_before_a_potentiostat_has_answered() -> None:
+    async with rigged(Bench(mode=CellMode.GALVANOSTATIC, set_ma=2.0)) as rig:
+        rig.bench.unplugged = True
+        await rig.start()
+        assert not rig.cell.status().values["off_confirmed"]
+        with pytest.raises(PotentiostatError, match="no potentiostat has answered since the start") as caught:
+            await rig.cell.off()
+        assert caught.value.reason is CellReason.IN_DOUBT
+        rig.bench.unplugged = False
+        await rig.until_state("tripped")
+        assert rig.cell.status().values["off_confirmed"] and not rig.bench.energised
+        await rig.cell.off()
+
+
+async def test_a_cell_that_was_left_on_is_switched_off_past_an_opening_that_hangs() -> None:
+    async with rigged(Bench(mode=CellMode.GALVANOSTATIC, set_ma=2.0)) as rig:
+        rig.bench.hang("open")
+        await rig.start()
+        await rig.until(lambda: not rig.bench.energised)
+
+
+async def test_a_device_that_doubts_its_rest_is_not_taken_for_off() -> None:
+    async with rigged() as rig:
+        await rig.start()
+        await rig.until(lambda: bool(rig.rows))
+        doubt = PotentiostatError(CellReason.IN_DOUBT, "the cell may be on")
+        rig.bench.fail("cell_off", *[doubt] * 6)
+        rig.bench.fail("read", doubt)
+        await rig.until_state("lost")
+        assert rig.cell.status().reason == "cell.in_doubt" and not rig.cell.status().values["off_confirmed"]
+
+
+async def test_a_start_that_is_cancelled_leaves_the_cell_off() -> None:
+    async with rigged() as rig:
+        await rig.start()
+        await rig.until(lambda: bool(rig.rows))
+        gate = rig.bench.hang("set_current")
+        start = asyncio.create_task(rig.cell.start_experiment(ExperimentSpec(steps=[CHARGE])))
+        await rig.until(lambda: rig.bench.calls[-1].startswith("set_current"))
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        gate.set()
+        await rig.until(lambda: rig.bench.calls.count("cell_off") >= 1)
+        await asyncio.sleep(0.1)
+        assert not rig.bench.energised and rig.cell.state == "off"
+
+
+async def test_a_pause_is_not_undone_by_a_resume_that_was_ordered_before() -> None:
+    async with rigged() as rig:
+        await rig.start(CHARGE)
+        await rig.cell.pause()
+        gate = rig.bench.hang("read")
+        await asyncio.sleep(0.06)
+        resume = asyncio.create_task(rig.cell.resume())
+        await asyncio.sleep(0.01)
+        pause = asyncio.create_task(rig.cell.pause())
+        await asyncio.sleep(0.01)
+        gate.set()
+        await pause
+        with pytest.raises(ExperimentError) as caught:
+            await resume
+        assert caught.value.reason is ExperimentReason.CANCELLED
+        await asyncio.sleep(0.1)
+        assert not rig.bench.energised and rig.cell.state == "paused"
+        await rig.cell.resume()
+        assert rig.bench.energised
