@@ -46,8 +46,9 @@ class EventKind(StrEnum):
 class Event:
     """One event. `magnitude` is in the unit of its kind (see docs/events.md); NaN where there is none.
 
-    `particle_id` is None for the instrument's own. `seq` is instrument-wide, rises by one an event and survives
+    `particle_id` is None for the instrument's own. `seq` is instrument-wide, rises with every event and survives
     restarts; 0 until the store has assigned it. `event_id` counts within the run.
+    A catalogue that was lost and made again leaves numbers out.
     """
 
     kind: EventKind

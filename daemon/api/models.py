@@ -352,7 +352,7 @@ class FeedEvent(EventRow):
     """One event of the live feed."""
 
     seq: int
-    """Instrument-wide, rises by one an event, survives restarts."""
+    """Instrument-wide, rises with every event (not always by one), survives restarts."""
     run_id: str
     detail: str
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from daemon.store.faults import translated
 from daemon.store.schema import journal_path, wal_path
+
+ASIDE = re.compile(r"(?P<run_id>.+?)\.db(\.damaged-[0-9]+)+")
+
+
+def run_id_of_aside(path: Path) -> str | None:
+    """The run whose damaged file was set aside as `path`, by its name; None for any other file."""
+    found = ASIDE.fullmatch(path.name)
+    return found["run_id"] if found else None
 
 
 def set_aside(path: Path, word: str = "damaged") -> Path:

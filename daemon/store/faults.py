@@ -41,6 +41,19 @@ def store_error(error: sqlite3.Error, path: Path, doing: str) -> StoreError:
     return StoreError(reason, f"{doing} {path}: {error}")
 
 
+def is_damage(error: StoreError, path: Path) -> bool:
+    """Whether `error` means damage where a run or the catalogue should be.
+
+    A file that does not look like one, and is not empty, had its first bytes damaged.
+    """
+    if error.reason is StoreReason.NOT_A_RUN:
+        try:
+            return path.stat().st_size > 0
+        except OSError:  # it is not there
+            return False
+    return error.reason is StoreReason.CORRUPT
+
+
 def file_error(error: OSError, path: Path, doing: str) -> StoreError:
     """`error` of the file system as a `StoreError` naming `path`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -135,7 +135,7 @@ class EventNumbering:
         """Number by the catalogue; an event without a run belongs to the open one."""
         assert session.catalogue is not None
         conn = session.catalogue.conn
-        seq = conn.execute("select coalesce(max(seq), 0) from events").fetchone()[0]
+        seq = rows.last_seq_given(conn)
         self.numbered = []
         last_id: dict[str, int] = {}
         for i, event in enumerate(self.given, start=1):

@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 import sqlite3
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import RunReason, StoreError, StoreReason
 from daemon.events import Event
-from daemon.parts import RunSummary
+from daemon.parts import FINISHED, RunSummary
 from daemon.store import rows
-from daemon.store.aside import set_aside
-from daemon.store.faults import translated
+from daemon.store.aside import run_id_of_aside, set_aside
+from daemon.store.faults import is_damage, translated
 from daemon.store.log_check import lost_log_bytes
-from daemon.store.operations import utc_now
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.schema import CATALOGUE, RUN, finish_file, is_empty, open_writing, remove_files, undo_half
 
 UNFINISHED = ("preparing", "running", "stopping")
+SEQ_GAP = 1_000_000_000
+"""Sequence numbers left out for each catalogue that was lost: more than any had given that no run file tells of."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def remake(catalogue: Path, why: StoreError) -> None:
     """Set a damaged catalogue, which nobody has open, aside and make it again from the runs. Raises `StoreError`."""
     aside = set_aside(catalogue, "corrupt")
     logger.error("the catalogue was damaged and is kept as %s; it is made again from the runs: %s", aside, why)
-    _rebuild(catalogue)
+    _rebuild(catalogue, aside)
 
 
 def _undo_half(path: Path) -> None:
@@ -152,9 +153,9 @@ def _with_extent(run: RunSummary, conn: sqlite3.Connection) -> RunSummary:
     return replace(run, frames=frames, ended_utc=ended)
 
 
-def _rebuild(catalogue: Path) -> None:
+def _rebuild(catalogue: Path, aside: Path | None = None) -> None:
     """A new catalogue of what the run files tell; calibration frames and the audit stay in the file set aside."""
-    found = [run for path in sorted((catalogue.parent / "runs").glob("*.db")) if (run := _of_file(path))]
+    found = _found(catalogue.parent / "runs")
     with translated(catalogue, "cannot make again"):
         db = open_writing(catalogue, CATALOGUE, create=True)
         try:
@@ -163,27 +164,82 @@ def _rebuild(catalogue: Path) -> None:
                 rows.replace_rows(db.conn, "runs", rows.RUN_FIELDS, fields)
                 for _, events in found:
                     rows.insert_catalogue_events(db.conn, events)
+                if aside is not None or found:
+                    rows.number_after(db.conn, _seq_before(rows.last_seq_given(db.conn), aside))
         finally:
             db.close()
 
 
+def _seq_before(in_runs: int, aside: Path | None) -> int:
+    """What lies above every number that was given: many are of events that only the lost catalogue had.
+
+    One that cannot be read may itself have begun above a gap: there is one for each that was set aside.
+    """
+    if aside is None:
+        return in_runs + SEQ_GAP
+    try:
+        with CatalogueReader(aside) as lost:
+            known = lost.last_seq()
+    except StoreError:
+        known = 0
+    lost_so_far = int(aside.name.rpartition("-")[2])
+    return max(in_runs, known) + lost_so_far * SEQ_GAP
+
+
+def _found(runs_dir: Path) -> list[tuple[RunSummary, list[Event]]]:
+    """Each run of which there is a file, with its events; the newest of its files, a whole one rather than not."""
+    asides = sorted((path for path in runs_dir.glob("*.db.damaged-*") if run_id_of_aside(path)), key=_changed_s)
+    found: dict[str, tuple[RunSummary, list[Event]]] = {}
+    for path in (*asides, *sorted(runs_dir.glob("*.db"))):
+        if (told := _of_file(path)) is not None:
+            found[told[0].run_id] = told
+    return list(found.values())
+
+
 def _of_file(path: Path) -> tuple[RunSummary, list[Event]] | None:
+    """What a run's file tells; of a damaged one at least that it is there. None for what is no run for this version."""
+    told: dict[str, Any] = {}
+    events: list[Event] = []
+    damage = "it was found damaged earlier" if run_id_of_aside(path) else ""
     try:
         with RunReader(path) as reader:
             told = reader.metadata()
-            return _summary(told, path), reader.events()
+            events = reader.events()
     except StoreError as error:
-        logger.error("%s is left out of the catalogue: %s", path, error)
-        return None
+        if not is_damage(error, path):
+            logger.error("%s is left out of the catalogue: %s", path, error)
+            return None
+        damage = error.detail
+    summary = _summary(told, path)
+    return (_damaged(summary, damage) if damage else summary), events
+
+
+def _damaged(run: RunSummary, why: str) -> RunSummary:
+    """A file that was set aside is not completed any more."""
+    run = replace(run, reason=StoreReason.CORRUPT.code, detail=why)
+    if run_id_of_aside(run.path) is None:
+        return run
+    state = run.state if run.state in FINISHED else "interrupted"
+    return replace(run, state=state, detail=f"{why}; the file is kept as {run.path.name}")
 
 
 def _summary(told: dict[str, Any], path: Path) -> RunSummary:
     fields = {name: told[name] for name in rows.RUN_FIELDS if told.get(name) is not None and name != "path"}
+    changed_utc = datetime.fromtimestamp(_changed_s(path), UTC).isoformat(timespec="milliseconds")
     defaults = {
+        "run_id": run_id_of_aside(path) or path.stem,
         "name": "",
-        "state": "done",
-        "started_utc": told.get("created_utc", utc_now()),
+        "state": "done" if told else "interrupted",
+        "started_utc": told.get("created_utc", changed_utc),
         "ended_utc": None,
         "recipe": {},
     }
     return RunSummary(**{**defaults, **fields, "path": path})
+
+
+def _changed_s(path: Path) -> float:
+    """Unix time of the file's last change; 0 when it went away."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

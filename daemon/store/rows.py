@@ -34,6 +34,7 @@ RUN_FIELDS = (
 KEEPING_FIELDS = ("exported_utc", "deleting_utc", "deleted_utc")
 FRONT_SERIES = ("t_s", "front_px", "front_sigma_px", "fraction")
 """Arrays of a front's row, kept as one of float64, (4, points)."""
+SEQ_BEFORE = "seq_before"  # key of `meta`
 CHUNK_FIELDS = ("chunk_id", "first_frame", "frames", "particles", "t0_s", "t1_s")
 
 
@@ -189,6 +190,18 @@ def insert_run_events(conn: sqlite3.Connection, events: list[Event]) -> None:
 def insert_catalogue_events(conn: sqlite3.Connection, events: list[Event]) -> None:
     """Events of any run or none, numbered already."""
     replace_rows(conn, "events", (*EVENT_COLUMNS, "run_id"), (event.as_dict() for event in events))
+
+
+def last_seq_given(conn: sqlite3.Connection) -> int:
+    """The highest sequence number that may have been given, also by a catalogue before this one; 0 when none was."""
+    events = "select max(seq) from events"
+    earlier = "select max(cast(value as integer)) from meta where key = ?"
+    return int(conn.execute(f"select max(ifnull(({events}), 0), ifnull(({earlier}), 0))", (SEQ_BEFORE,)).fetchone()[0])
+
+
+def number_after(conn: sqlite3.Connection, seq: int) -> None:
+    """Let the catalogue give sequence numbers above `seq` only."""
+    insert_proven(conn, "meta", ("key", "value"), [(SEQ_BEFORE, str(seq))])
 
 
 def event_of(row: dict[str, Any], run_id: str = "") -> Event:

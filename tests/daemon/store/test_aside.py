@@ -10,6 +10,7 @@ import pytest
 from daemon.errors import StoreError, StoreReason
 from daemon.store.aside import set_aside
 from daemon.store.reader import CatalogueReader, RunReader
+from daemon.store.recovery import SEQ_GAP
 from tests.daemon.store.helpers import WAIT_S, event, frames, open_run, summary
 
 
@@ -55,7 +56,7 @@ def test_a_catalogue_that_turns_out_damaged_is_made_again_while_a_run_goes_on(tm
         with pytest.raises(StoreError) as caught:
             writer.put_events([event(0.3)]).result(WAIT_S)
         assert caught.value.reason is StoreReason.CORRUPT
-        assert writer.put_events([event(0.4)]).result(WAIT_S)[0].seq == 3
+        assert writer.put_events([event(0.4)]).result(WAIT_S)[0].seq == 2 + SEQ_GAP + 1
         writer.put_chunk(*frames(0, 20)).result(WAIT_S)
     assert (tmp_path / "instrument.db.corrupt-1").read_bytes() == content
     with CatalogueReader(tmp_path / "instrument.db") as catalogue:

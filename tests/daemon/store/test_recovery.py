@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from daemon.errors import StoreError, StoreReason
+from daemon.store import rows
+from daemon.store.aside import set_aside
+from daemon.store.backup import back_up
 from daemon.store.reader import CatalogueReader, RunReader
-from daemon.store.recovery import recover
+from daemon.store.recovery import SEQ_GAP, recover, remake
 from daemon.store.schema import wal_path
 from tests.daemon.store.helpers import WAIT_S, copy_database, event, frames, open_run, running, summary
 
@@ -76,14 +80,101 @@ def test_a_damaged_catalogue_is_set_aside_and_made_again(cut, damage):
         assert [each.seq for each in catalogue.events()] == [1, 2, 3]
         assert catalogue.run("r1").recipe == {"name": "a name", "masks": {"min_area_px": 30}}
     with running(cut / "instrument.db") as writer:
-        assert writer.put_events([event(1.0)]).result(WAIT_S)[0].seq == 4
+        assert writer.put_events([event(1.0)]).result(WAIT_S)[0].seq == 3 + SEQ_GAP + 1
 
 
-def test_a_run_file_that_cannot_be_read_is_left_out_of_the_new_catalogue(cut):
+def lose(catalogue, first=0):
+    """Damage all of a catalogue that nobody has open, or what follows its byte `first`."""
+    content = catalogue.read_bytes()
+    catalogue.write_bytes(content[:first] + b"\xa5" * (len(content) - first))
+
+
+def between_runs(catalogue, count=2):
+    """Numbers of events that belong to no run."""
+    with running(catalogue) as writer:
+        return [each.seq for each in writer.put_events([event(9.0)] * count).result(WAIT_S)]
+
+
+def test_a_number_is_never_given_twice_however_often_the_catalogue_is_lost(tmp_path):
+    catalogue = tmp_path / "instrument.db"
+    with open_run(tmp_path) as (writer, _):
+        writer.put_events([event(0.1)] * 3).result(WAIT_S)
+        writer.update_run("r1", state="done").result(WAIT_S)
+    given = between_runs(catalogue)
+    assert given == [4, 5]
+    for first in (0, 8192, 0, 0):  # with 8192 the schema can be read, and nothing else
+        lose(catalogue, first)
+        recover(catalogue)
+        (now, last) = between_runs(catalogue)
+        assert now > given[-1] and last == now + 1
+        given += [now, last]
+    with CatalogueReader(catalogue) as reader:
+        assert [each.seq for each in reader.events()] == [1, 2, 3, *given[-2:]]
+        assert [each.seq for each in reader.events(after_seq=given[-3])] == given[-2:]
+        assert not reader.damaged_rows
+
+
+def test_numbers_go_on_above_what_a_damaged_catalogue_still_tells(tmp_path):
+    catalogue = tmp_path / "instrument.db"
+    with open_run(tmp_path) as (writer, _):
+        writer.update_run("r1", state="done").result(WAIT_S)
+    with closing(sqlite3.connect(catalogue)) as conn, conn:
+        rows.number_after(conn, 5 * SEQ_GAP)
+    assert between_runs(catalogue) == [5 * SEQ_GAP + 1, 5 * SEQ_GAP + 2]
+    remake(catalogue, StoreError(StoreReason.CORRUPT, "a page of the audit"))
+    assert between_runs(catalogue)[0] == 5 * SEQ_GAP + 2 + SEQ_GAP + 1
+
+
+def test_a_catalogue_that_lost_its_tables_gives_no_number_twice_either(cut):
+    wal_path(cut / "instrument.db").unlink()
+    (cut / "instrument.db").write_bytes(b"")
+    assert [run.run_id for run in recover(cut / "instrument.db")] == ["r2"]
+    assert between_runs(cut / "instrument.db")[0] == 3 + SEQ_GAP + 1
+
+
+def test_a_run_file_that_cannot_be_read_is_in_the_new_catalogue_as_a_damaged_run(cut):
     wal_path(cut / "instrument.db").unlink()
     (cut / "instrument.db").write_bytes(b"garbage " * 2000)
     (cut / "runs" / "r1.db").write_bytes(b"garbage " * 2000)
+    (cut / "runs" / "r3.db").touch()
     assert [run.run_id for run in recover(cut / "instrument.db")] == ["r2"]
+    with CatalogueReader(cut / "instrument.db") as catalogue:
+        assert {run.run_id: run.state for run in catalogue.runs()} == {"r1": "interrupted", "r2": "interrupted"}
+        run = catalogue.run("r1")
+    assert (run.path, run.reason) == (cut / "runs" / "r1.db", "store.corrupt")
+    assert "not an SQLite database" in run.detail
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"garbage " * 2000])
+def test_a_run_that_was_set_aside_is_in_the_new_catalogue(cut, damage):
+    """One that opens all the same tells of itself; what names it is the file's name."""
+    aside = set_aside(cut / "runs" / "r2.db")
+    if damage is not None:
+        wal_path(aside).unlink()
+        aside.write_bytes(damage)
+    older = aside.with_name("r1.db.damaged-1")
+    older.write_bytes(b"garbage " * 2000)
+    lose(cut / "instrument.db")
+    assert recover(cut / "instrument.db") == []  # nothing completes it
+    with CatalogueReader(cut / "instrument.db") as catalogue:
+        runs = {run.run_id: run for run in catalogue.runs()}
+        events = [each.seq for each in catalogue.events()]
+    assert (runs["r1"].path.name, runs["r1"].state) == ("r1.db", "done")
+    if damage == b"":
+        assert list(runs) == ["r1"]
+        return
+    run = runs["r2"]
+    assert (run.path, run.state, run.reason) == (aside, "interrupted", "store.corrupt")
+    assert run.detail.endswith("the file is kept as r2.db.damaged-1")
+    assert events == ([1, 2, 3] if damage is None else [1, 2])
+    assert run.started_utc.startswith("2026-01-02" if damage is None else "20")
+    copied = back_up(cut, folder(cut.parent / "backup"))
+    assert sorted(copied.whole_runs) == ["r1", "r2"] and not copied.damaged
+
+
+def folder(path):
+    path.mkdir()
+    return path
 
 
 def test_a_newer_catalogue_is_left_alone(cut):
