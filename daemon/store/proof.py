@@ -76,7 +76,7 @@ def as_stored(value: Any, declared: str) -> Any:
 def insert_proven(conn: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows, replacing those of the same key; values as of `columns`, each row with its CRC.
 
-    Rows are numbered here where the table's own key is not among `columns`.
+    Rows are numbered here where the table's own key is not among `columns`; `rowid` may be among them.
     """
     declared = columns_of(conn, table)
     plain = [name for name, kind in declared.items() if name in columns and kind != "BLOB"]
@@ -93,7 +93,7 @@ def insert_proven(conn: sqlite3.Connection, table: str, columns: Sequence[str], 
     names = ", ".join(f'"{name}"' for name in columns_and_crc)
     marks = ", ".join("?" * len(columns_and_crc))
     place = [columns.index(name) for name in plain]
-    kinds = [declared[name] for name in columns]
+    kinds = [declared.get(name, "INTEGER") for name in columns]  # `rowid` is no column of the table
 
     def proven() -> Iterable[list[Any]]:
         for row in rows:

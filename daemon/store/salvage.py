@@ -26,6 +26,7 @@ from daemon.store.schema import RUN, finish_file, open_writing, remove_files
 from daemon.store.sqlite import Database
 
 COMMIT_ROWS = 5000
+MAX_ROWID = 1 << 40  # no check sum vouches for it, and the tallies add them up
 PLACE = {"chunk_columns": ("chunk_id", "per", "column"), "metadata": ("key",), "ensemble": ("t_s",)}
 for _table in ("cycles", "fronts"):
     PLACE[_table] = ("particle_id", "cycle", "half")
@@ -119,13 +120,20 @@ class _Salvage:
         if known is not None and known >= rowid:
             return
         self._seen[table][place] = rowid
-        conn, names = self._db.conn, [name for name in row if name != CRC]
+        conn, values = self._db.conn, {name: value for name, value in row.items() if name != CRC}
+        if self._key[table] is None and 0 < rowid <= MAX_ROWID and not self._has(table, rowid):
+            values["rowid"] = rowid
         if table in RUN_TABLES:
-            insert_proven(conn, table, names, [[row[name] for name in names]])
+            insert_proven(conn, table, [*values], [[*values.values()]])
             return
-        columns = ", ".join(f'"{name}"' for name in names)
-        marks = ", ".join("?" * len(names))
-        conn.execute(f'insert or replace into "{table}" ({columns}) values ({marks})', [row[name] for name in names])
+        columns = ", ".join(f'"{name}"' for name in values)
+        marks = ", ".join("?" * len(values))
+        conn.execute(f'insert or replace into "{table}" ({columns}) values ({marks})', [*values.values()])
+
+    def _has(self, table: str, rowid: int) -> bool:
+        """Of two rows with different keys that claim one number, as a damaged one does, the first keeps it."""
+        found = self._db.conn.execute(f'select exists (select 1 from "{table}" where rowid = ?)', (rowid,))
+        return bool(found.fetchone()[0])
 
     def _by_sqlite(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.check import check_file
+from daemon.store.pages import rows_of_pages
 from daemon.store.reader import RunReader
 from daemon.store.salvage import salvage
 from daemon.store.schema import wal_path
-from tests.daemon.store.helpers import copy_database, without_proof
+from tests.daemon.store.helpers import WAIT_S, cell_row, copy_database, running, without_proof
 from tests.faults.state import RUN_CALLS, ask, make_state
 
 
@@ -59,6 +62,61 @@ def test_everything_behind_a_lost_header_and_schema(finished, tmp_path, pages):
     if pages == 1:
         same = {name for name in truth if found[name] == truth[name]}
         assert {"particles", "events", "echem", "dense", "axial", "clips' pixels"} <= same
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A finished run with many rows of tables without a number of their own, over several pages each."""
+    path = tmp_path / "a.db"
+    with running(None) as writer:
+        writer.create_run(path, {"run_id": "a", "state": "done"}, None).result(WAIT_S)
+        writer.put_cell_samples([cell_row(float(t)) for t in range(1000)])
+        writer.put_ensemble([{"t_s": float(t)} for t in range(1000)])
+        for t in range(200):
+            writer.put_fault("a.code", "a sentence that fills pages", float(t))
+        writer.close_run().result(WAIT_S)
+    return path
+
+
+def numbered(path, table):
+    with closing(sqlite3.connect(path)) as conn:
+        return conn.execute(f"select rowid, t_s from {table} order by rowid").fetchall()
+
+
+@pytest.mark.parametrize("first", [1, 8])
+def test_rows_found_in_pages_keep_their_order(recorded, tmp_path, first):
+    """Pages are looked through from the last: what goes by the order written would run backwards in time."""
+    tables = ("cell_samples", "ensemble", "faults")
+    truth = {table: numbered(recorded, table) for table in tables}
+    with closing(sqlite3.connect(recorded)) as conn:
+        roots = [conn.execute("select rootpage from sqlite_master where name = ?", (table,)) for table in tables]
+        pages = [root.fetchone()[0] for root in roots] if first > 1 else [1]
+    for page in pages:
+        overwrite(recorded, page)
+    report = salvage(recorded, tmp_path / "out.db")
+    assert report.from_pages > 100
+    assert {table: numbered(tmp_path / "out.db", table) for table in tables} == truth
+    with RunReader(tmp_path / "out.db") as reader:
+        times = [row["t_s"] for page in reader.iter_rows("cell_samples", page=300) for row in page]
+    assert times == [float(t) for t in range(1000)]
+    assert check_file(tmp_path / "out.db").is_sound
+
+
+@pytest.mark.parametrize("number", [2**62, -3, 900, 5])
+def test_a_damaged_number_of_a_row_with_a_key_costs_no_row(recorded, tmp_path, monkeypatch, number):
+    """No check sum vouches for the number of such a row: it may be absurd, or another row's."""
+
+    def damaged(path):
+        for rowid, values in rows_of_pages(path):
+            yield number if rowid == 7 else rowid, values
+
+    monkeypatch.setattr("daemon.store.salvage.rows_of_pages", damaged)
+    overwrite(recorded, 1)
+    salvage(recorded, tmp_path / "out.db")
+    found = numbered(tmp_path / "out.db", "ensemble")
+    assert sorted(t_s for _, t_s in found) == [float(t) for t in range(1000)]
+    assert sum(rowid == t_s + 1 for rowid, t_s in found) >= 998
+    assert check_file(tmp_path / "out.db").is_sound
 
 
 def test_an_unfinished_file_with_its_log_and_without(state, tmp_path):
