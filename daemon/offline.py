@@ -20,7 +20,15 @@ from daemon.config import Settings
 from daemon.engine.measures import NoiseModel
 from daemon.engine.pipeline import Pipeline, PipelineSettings
 from daemon.engine.transfer import Transfer, TransferSums
-from daemon.errors import InstrumentError, RecordingError, RecordingReason, StoreError, StoreReason
+from daemon.errors import (
+    InstrumentError,
+    RecordingError,
+    RecordingReason,
+    RunError,
+    RunReason,
+    StoreError,
+    StoreReason,
+)
 from daemon.photometry.noise import NoiseHints
 from daemon.photometry.science import ScienceSettings
 from daemon.photometry.transfer import inactive_pixels
@@ -79,10 +87,11 @@ def analyse(
     with open_recording(recording, facts) as source:
         partial = out.with_name(out.name + ".partial")
         partial.unlink(missing_ok=True)
-        writer = StoreWriter(None)
+        refused: list[StoreError] = []
+        writer = StoreWriter(None, on_fault=refused.append)
         writer.start()
         try:
-            summary = _Analysis(source, recipe, writer, partial).run(progress)
+            summary = _Analysis(source, recipe, writer, partial, refused).run(progress)
         except BaseException:
             writer.stop(5.0)
             for leftover in partial.parent.glob(partial.name + "*"):
@@ -108,8 +117,11 @@ def _split(overrides: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
 class _Analysis:
     """One recording's way through reference, masks, pipeline, science and store."""
 
-    def __init__(self, source: Recording, recipe: Recipe, writer: StoreWriter, path: Path) -> None:
+    def __init__(
+        self, source: Recording, recipe: Recipe, writer: StoreWriter, path: Path, refused: list[StoreError]
+    ) -> None:
         self._source, self._recipe, self._writer, self._path = source, recipe, writer, path
+        self._refused = refused
         self._cell_rows = cell_rows(source)
         self._cell_next = 0
 
@@ -127,6 +139,7 @@ class _Analysis:
                 t_s = float(source.t_s[start + k])
                 pipeline.add(frame, FrameStamp(int(source.block_id[start + k]), t_s, t_s))
             self._digest(recorder, pipeline)
+            self._check_stored()
             progress(start + len(frames), source.frames)
         pipeline.close_baseline()
         self._digest(recorder, pipeline)
@@ -139,8 +152,20 @@ class _Analysis:
             self._writer.put_drop(stage, reason, count, t_s)
             dropped[f"{stage}.{reason}"] += count
         self._writer.close_run().result(60.0)
+        self._check_stored()
         faults = [(fault.code, fault.detail) for fault in source.faults]
         return AnalysisSummary(recorder.frames, recorder.masks.count, 0.0, faults, dict(dropped), prepared.noise)
+
+    def _check_stored(self) -> None:
+        """Raises `StoreError` for frames or results that did not reach the file: a recording can be analysed again."""
+        stats = self._writer.stats()
+        if not (stats.lost_frames or stats.failed_operations):
+            return
+        if self._refused:
+            raise self._refused[-1]
+        if stats.lost_frames:
+            raise StoreError(StoreReason.OVERLOADED, f"the store took {stats.lost_frames} frames too late")
+        raise RunError(RunReason.INTERNAL, f"{stats.failed_operations} results could not be stored, see the log")
 
     def _reference(self) -> Reference:
         source, info = self._source, self._source.info

@@ -1,4 +1,4 @@
-"""What the full check says of damaged chunks."""
+"""What the full check says of damaged chunks, and of files that do not look like any."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from daemon.errors import StoreError, StoreReason
 from daemon.store.check import check_file
 from daemon.store.codec import checksum
 from daemon.store.rows import set_metadata
@@ -43,6 +44,27 @@ def test_a_flipped_bit_in_a_chunks_number_is_one_damaged_chunk(path, number):
     outcome = check_file(path)
     assert outcome.findings == ["1 chunks or columns of chunks do not match their check sums"]
     assert (outcome.damaged_rows, outcome.missing_rows) == (1, 0)
+
+
+@pytest.mark.parametrize("place", [3, 70])
+def test_a_file_whose_first_bytes_are_damaged_is_damaged(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    outcome = check_file(path)
+    assert outcome.finished and not outcome.is_sound
+    (finding,) = outcome.findings
+    assert "SQLite database" in finding
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_file_that_is_not_there_or_empty_is_refused(path, content):
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        check_file(path)
+    assert caught.value.reason is StoreReason.NOT_A_RUN
 
 
 def test_missing_chunks_of_a_file_without_tallies_are_counted(path):

@@ -80,6 +80,17 @@ def test_damage_is_told_with_its_file(layout):
     assert len(checker.told) == 3 and checker.told[1].endswith("r2.db: row 3 is bad (and 1 more)")
 
 
+def test_what_was_set_aside_is_not_found_damaged_again(layout):
+    """It would be set aside anew each time."""
+    path = layout.run_path("r2")
+    with running(layout.catalogue) as writer:
+        why = StoreError(StoreReason.CORRUPT, "page 7 is gone")
+        aside = writer.set_aside("r2", path, why).result(WAIT_S)
+    checker = Checker(findings=["row 3 is bad"])
+    assert checker.job(layout).run(never) == "2 of 2 files are damaged or cannot be read"
+    assert checker.checked == ["instrument", "r1"] and aside.exists()
+
+
 def test_a_run_deleted_meanwhile_is_passed_over(layout):
     checker = Checker()
     job = checker.job(layout)

@@ -60,6 +60,32 @@ def test_events_that_only_reached_the_catalogue_are_completed(cut):
         assert [(each.seq, each.event_id, each.t_s) for each in reader.events()] == [(3, 1, 0.3)]
 
 
+@pytest.mark.parametrize("place", [3, 70])
+def test_a_run_whose_first_bytes_are_damaged_is_set_aside(cut, place):
+    """It no longer looks like a database, or like one of ours."""
+    path = cut / "runs" / "r2.db"
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    wal_path(path).unlink(missing_ok=True)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    run = recover(cut / "instrument.db")[0]
+    aside = path.with_name("r2.db.damaged-1")
+    assert (run.state, run.reason, run.path) == ("interrupted", "store.corrupt", aside)
+    assert "SQLite database" in run.detail and run.detail.endswith(f"the file is kept as {aside.name}")
+    assert aside.read_bytes() == content and not path.exists()
+
+
+def test_a_run_whose_file_was_being_made_is_interrupted_and_stays(cut):
+    path = cut / "runs" / "r2.db"
+    wal_path(path).unlink()
+    path.write_bytes(b"")
+    run = recover(cut / "instrument.db")[0]
+    assert (run.state, run.reason, run.path) == ("interrupted", "store.not_a_run", path)
+    assert path.exists()
+
+
 def test_a_run_without_its_file_is_interrupted_too(cut):
     for name in ("r2.db", "r2.db-wal"):
         (cut / "runs" / name).unlink(missing_ok=True)
