@@ -149,7 +149,7 @@ class EngineHost:
             except InstrumentError:
                 return None
             fields = reply.fields
-            depth = self.info.pixel_format.bit_depth if self.info is not None else 16
+            depth = self.info.bit_depth if self.info is not None else 16
             preview = Preview(
                 reply.arrays["image"],
                 depth,

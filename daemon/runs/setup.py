@@ -94,7 +94,7 @@ class RunSetup:
         )
         pixel_size_nm = camera.pixel_size_nm if camera.pixel_size_nm is not None else info.pixel_size_nm
         return Reference(
-            taken.mean_dn, taken.variance_dn2, frames, info.pixel_format.bit_depth, hints, pixel_size_nm,
+            taken.mean_dn, taken.variance_dn2, frames, info.bit_depth, hints, pixel_size_nm,
             info.dark if info.dark is not None else dark, info.flat if info.flat is not None else flat, taken,
         )  # fmt: skip
 
@@ -209,7 +209,7 @@ class RunSetup:
         # an accelerated twin stamps its frames further apart than they come
         rate = cell.clock_rate if cell is not None and cell.clock_id and cell.clock_id == info.clock_id else 1.0
         return PipelineSettings(
-            bit_depth=info.pixel_format.bit_depth,
+            bit_depth=info.bit_depth,
             pixel_format=info.pixel_format.value,
             frame_rate_hz=info.frame_rate_hz / rate,
             baseline_s=baseline_seconds(active.recipe.baseline_s, None),

@@ -58,6 +58,13 @@ class CameraInfo:
     """Per-pixel relative gain, (H, W) float32, mean 1, when the source carries one."""
     notes: tuple[str, ...] = ()
     """What a reader of the measurements should know: settings that could not be made, limits in force. Sentences."""
+    significant_bits: int | None = None
+    """Of a pixel, where the source knows them to be other than its format's: full scale is 2**bits - 1 DN."""
+
+    @property
+    def bit_depth(self) -> int:
+        """Significant bits of a pixel."""
+        return self.pixel_format.bit_depth if self.significant_bits is None else self.significant_bits
 
 
 @dataclass(frozen=True)

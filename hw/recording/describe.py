@@ -77,6 +77,7 @@ def _camera_info(contents: Contents, bit_depth: int) -> CameraInfo:
         clock_id=clock_id(contents.path),
         dark=_finite(contents.dark, "dark", contents.faults),
         flat=_relative(contents.flat, contents.faults),
+        significant_bits=bit_depth,
     )
 
 

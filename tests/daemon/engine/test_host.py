@@ -273,6 +273,22 @@ async def test_a_missing_camera_is_told_with_its_own_reason(tmp_path):
         assert caught.value.reason is CameraReason.ENDED
 
 
+async def test_a_preview_is_as_deep_as_the_recording(tmp_path):
+    path = tmp_path / "r.h5"
+    await asyncio.to_thread(_record, path)
+    options = {"path": str(path), "loop": True, "overrides": {"bit_depth": 14}}
+    async with started(CameraSettings(driver="replay", options=options)) as host:
+        await host.camera(20.0)
+        assert (await until_shown(host)).bit_depth == 14
+
+
+async def until_shown(host):
+    async with asyncio.timeout(20.0):
+        while (preview := await host.preview()) is None:
+            await asyncio.sleep(0.01)
+    return preview
+
+
 def _record(path):
     options = TwinOptions(seed=3, particles=3, height_px=100, width_px=130, frame_rate_hz=30)
     write_recording(path.with_suffix(".part"), TwinInstrument(options), 12)

@@ -155,8 +155,8 @@ def test_maps_of_a_camera_travel_as_arrays():
     assert message.fields["flat"] is None and message.fields["pixel_format"] == "Mono12"
 
 
-def test_notes_of_a_camera_travel_to_the_host():
-    info = CameraInfo("m", "s", 3, 4, PixelFormat.MONO12, 10.0, notes=("gamma stays on",))
+def test_notes_and_depth_of_a_camera_travel_to_the_host():
+    info = CameraInfo("m", "s", 3, 4, PixelFormat.MONO16, 10.0, notes=("gamma stays on",), significant_bits=10)
     near, far = socket.socketpair()
     with near, far:
         send(near, module.camera_message(info))
@@ -165,7 +165,7 @@ def test_notes_of_a_camera_travel_to_the_host():
     host._camera_open, host.camera_opens, told = asyncio.Event(), 0, []
     host.on_camera = lambda *news: told.append(news)
     host._camera_news(message)
-    assert host.info == info and told == [("open", {})]
+    assert host.info == info and host.info.bit_depth == 10 and told == [("open", {})]
 
 
 def test_log_records_travel_and_never_wait():

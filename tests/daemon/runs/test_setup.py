@@ -13,6 +13,7 @@ from daemon.runs import setup as module
 from daemon.runs.active import ActiveRun
 from daemon.runs.prepare import prepare
 from daemon.store.reader import RunReader
+from hw.camera.contract import PixelFormat
 from hw.potentiostat.contract import HostLoss, PotentiostatInfo
 from tests.daemon.runs.rig import FakeEngine, rig, scene
 
@@ -135,6 +136,16 @@ async def test_the_order_fits_recipe_camera_and_clock(measured, engine):
     assert settings.frame_rate_hz == pytest.approx(100.0 / 60.0)  # frames lie this far apart on the twin's clock
     assert order["operator"].particles == active.prepared.masks.count == 8
     assert order["baseline"] is None and order["first_frame"] == 0
+
+
+async def test_the_depth_is_the_sources_and_not_that_of_what_holds_its_pixels(measured, engine):
+    one, active = measured
+    setup, info = one.runs._setup, replace(engine.info, pixel_format=PixelFormat.MONO16, significant_bits=10)
+    asked = await setup.reference(Recipe(reference_frames=2), info)
+    assert asked.bit_depth == 10
+    await setup.measure(active, info, active.prepared, asked)
+    settings = measure_order(engine.orders[-1])["settings"]
+    assert (settings.bit_depth, settings.pixel_format) == (10, "Mono16")
 
 
 async def test_the_file_says_what_it_was_made_with(measured):

@@ -60,6 +60,14 @@ def test_formats(tmp_path, camera, dtype, pixel_format):
     np.testing.assert_array_equal(as_frame(played(one, 3)[2][1], dtype), movie(dtype=dtype)[2])
 
 
+@pytest.mark.parametrize(
+    ("bits", "pixel_format"), [(10, PixelFormat.MONO16), (12, PixelFormat.MONO12), (14, PixelFormat.MONO16)]
+)
+def test_full_scale_is_the_recordings_own_whatever_holds_its_pixels(tmp_path, camera, bits, pixel_format):
+    info = camera(write_h5(tmp_path / "r.h5", movie(), attrs={"bit_depth": bits})).open()
+    assert (info.pixel_format, info.bit_depth) == (pixel_format, bits)
+
+
 def test_the_info_is_the_recordings(path, camera):
     info = camera(path, overrides={"exposure_us": 1500}).open()
     assert (info.height_px, info.width_px, info.pixel_size_nm, info.exposure_us) == (HEIGHT, WIDTH, 96.0, 1500)
