@@ -153,6 +153,7 @@ class EngineReason(Reason):
     DIED = ("engine.died", "It is restarted by itself; see the log for the cause if it repeats.")
     SILENT = ("engine.silent", "It is restarted by itself; see the log for the cause if it repeats.")
     GAVE_UP = ("engine.gave_up", "It failed too often; mend the cause in the log, then restart the service.")
+    BUSY = ("engine.busy", "Wait until the calibration that takes frames has ended, or cancel it; then try again.")
     PROTOCOL = ("engine.protocol", "Engine and daemon do not match; install one version of both.")
     PREPARE_DIED = ("engine.prepare_died", "Start the run again; the log has the cause. Signal 9 means: out of memory.")
     PREPARE_SLOW = (

@@ -13,9 +13,12 @@ from daemon.api import longwork, models
 from daemon.api.endpoint import Call, Endpoint, Query
 from daemon.api.instrument import cell_reply
 from daemon.api.operations import Job
+from daemon.errors import RunError, RunReason
 from daemon.recipe import ExperimentSpec, Positive, Strict
 
 log = logging.getLogger(__name__)
+
+REFUSAL_S = 0.1  # what keeps a calibration from beginning shows by then
 
 
 class CameraChange(Strict):
@@ -72,16 +75,22 @@ async def change_camera(call: Call) -> web.StreamResponse:
 
 
 async def calibrate(call: Call) -> web.Response:
-    """Average frames into a calibration for later runs; always an operation."""
+    """Average frames into a calibration for later runs; always an operation, unless it is refused at once."""
     kind, frames = call.path.kind, call.body.frames
 
     async def work(job: Job) -> dict[str, Any]:
+        run = call.parts.runs.current()
+        if run is not None:
+            raise RunError(RunReason.BUSY, f"run '{run.run_id}' is in progress, and its camera is not to be restarted")
         job.say(f"averaging {frames} frames")
         summary = await call.parts.engine.calibrate(kind, frames)
         await call.audit(f"calibration.{kind}", f"{frames} frames")
         return {"kind": kind, "frames": frames, "summary": summary}
 
     job, _ = await longwork.begin(call, f"calibration.{kind}", work)
+    await call.services.operations.wait(job, REFUSAL_S)
+    if job.failure is not None:
+        raise job.failure
     return longwork.accepted(job)
 
 
@@ -147,6 +156,7 @@ ENDPOINTS = (
         body_optional=True,
         answers_operation=True,
         always_operation=True,
+        statuses={409: "A run or another calibration is in progress."},
     ),
     Endpoint(
         "POST",

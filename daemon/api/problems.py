@@ -66,6 +66,7 @@ _BY_REASON: dict[Reason, int] = {
     CameraReason.BAD_SETTING: 422,
     CellReason.READ_ONLY: 409,
     CellReason.REFUSED: 422,
+    EngineReason.BUSY: 409,
     MaskReason.NO_PARTICLE: 404,
     MaskReason.NO_VERSION: 404,
     MaskReason.TOO_MANY_EDITS: 413,

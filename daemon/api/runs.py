@@ -89,7 +89,7 @@ ENDPOINTS = (
         body_optional=True,
         answers_operation=True,
         always_operation=True,
-        statuses={409: "A run is in progress already."},
+        statuses={409: "A run or a calibration is in progress already."},
     ),
     Endpoint("GET", "/runs", list_runs, "Runs, newest first.", query=RunsQuery, answer=models.RunList),
     Endpoint("GET", "/runs/{run_id}", get_run, "One run.", path_model=RunPath, answer=models.RunReply),

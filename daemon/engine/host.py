@@ -63,6 +63,8 @@ class EngineHost:
         self.restarts = 0
         self.camera_opens = 0
         """How often a camera was opened, by all engines."""
+        self.calibrating = False
+        """Whether frames are being taken for a calibration."""
         self.info: CameraInfo | None = None
         self.on_batch: Callable[[MeasureBatch], None] = lambda batch: None
         self.on_camera: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None
@@ -135,8 +137,16 @@ class EngineHost:
         return reply
 
     async def capture(self, frames: int, timeout_s: float) -> Transfer:
-        """Statistics of the next `frames` frames."""
-        reply = await self.request(Message("capture", {"frames": frames}), timeout_s)
+        """Statistics of the next `frames` frames. Refused with `RunReason.BUSY` while the engine measures a run, with
+        `EngineReason.BUSY` during another capture.
+        """
+        order = Message("capture", {"frames": frames})
+        try:
+            reply = await self.request(order, timeout_s)
+        except (asyncio.CancelledError, EngineError):
+            with contextlib.suppress(EngineError):
+                self._write(Message("abandon", {"request": order.fields["request"]}))  # else the next one is refused
+            raise
         return Transfer.from_arrays(reply.arrays)
 
     async def preview(self) -> Preview | None:
@@ -224,12 +234,18 @@ class EngineHost:
         }
 
     async def _send(self, message: Message) -> None:
-        if self._writer is None or self._writer.is_closing():
+        writer = self._write(message)
+        with contextlib.suppress(ConnectionError):  # the supervisor sees the end of the process
+            await writer.drain()
+
+    def _write(self, message: Message) -> asyncio.StreamWriter:
+        """Give a message to the link, which is returned; it may not have gone yet."""
+        writer = self._writer
+        if writer is None or writer.is_closing():
             raise EngineError(EngineReason.DIED, "the engine is not running")
         for buffer in message.encode():
-            self._writer.write(buffer)
-        with contextlib.suppress(ConnectionError):  # the supervisor sees the end of the process
-            await self._writer.drain()
+            writer.write(buffer)
+        return writer
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -353,8 +369,16 @@ class EngineHost:
                 await asyncio.gather(listener, return_exceptions=True)
 
     async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, float]:
-        """Average `frames` frames, hand them to `on_calibration`, return their summary."""
-        taken = await self.capture(frames, REQUEST_S + frames)
+        """Average `frames` frames, hand them to `on_calibration`, return their summary. Raises `EngineError` (BUSY)
+        during another calibration, and what `capture` does.
+        """
+        if self.calibrating:
+            raise EngineError(EngineReason.BUSY, "another calibration is being taken")
+        self.calibrating = True
+        try:
+            taken = await self.capture(frames, REQUEST_S + frames)
+        finally:
+            self.calibrating = False
         noise_dn = float(np.sqrt(np.nanmean(taken.variance_dn2))) if frames > 1 else float("nan")
         summary = {"frames": frames, "mean_dn": float(taken.mean_dn.mean()), "noise_dn": noise_dn}
         await self.on_calibration(kind, taken.mean_dn, summary)

@@ -117,6 +117,7 @@ class Worker(threading.Thread):
             "masks": self._on_masks,
             "finish": self._on_finish,
             "capture": self._on_capture,
+            "abandon": self._on_abandon,
             "preview": self._on_preview,
         }
 
@@ -279,12 +280,24 @@ class Worker(threading.Thread):
         self._reply(message)
 
     def _on_capture(self, message: Message) -> None:
+        """One capture at a time, and none during a run: each restarts the camera."""
+        if self._pipeline is not None:
+            raise RunError(RunReason.BUSY, "a run is being measured, and taking other frames restarts the camera")
+        if self._capture is not None:
+            raise EngineError(
+                EngineReason.BUSY, f"{self._capture[1].left} frames for another purpose are still to come"
+            )
         info = self._acquisition.info
         if info is None:
             raise EngineError(EngineReason.SILENT, "there is no camera to take frames from")
         self._stream = self._acquisition.rewind(REWIND_S)
         shape = (info.height_px, info.width_px)
         self._capture = (message.fields["request"], Capture(message.fields["frames"], shape))
+
+    def _on_abandon(self, message: Message) -> None:
+        """Nobody waits for this capture any more; it is not answered."""
+        if self._capture is not None and self._capture[0] == message.fields["request"]:
+            self._capture = None
 
     def _on_preview(self, message: Message) -> None:
         self._preview = message.fields["request"]

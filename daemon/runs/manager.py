@@ -20,7 +20,7 @@ from daemon.config import Settings
 from daemon.engine.host import EngineHost
 from daemon.engine.link import Message
 from daemon.engine.measures import MeasureBatch
-from daemon.errors import InstrumentError, RunError, RunReason, StoreError, StoreReason
+from daemon.errors import EngineError, EngineReason, InstrumentError, RunError, RunReason, StoreError, StoreReason
 from daemon.events import Event, EventKind
 from daemon.mask_edits import MaskChange, MaskVersion
 from daemon.parts import CellControl, RunState, RunSummary
@@ -102,11 +102,13 @@ class RunManager:
     # --- the Runs protocol ---------------------------------------------------------------------------------------
 
     async def start(self, recipe: Recipe) -> RunSummary:
-        """Begin a run; returns once it is in the catalogue. Raises `RunError`, `StoreError`."""
+        """Begin a run; returns once it is in the catalogue. Raises `RunError`, `StoreError`, `EngineError` (BUSY)."""
         if self._active is not None:
             raise RunError(RunReason.BUSY, f"run '{self._active.summary.run_id}' is in progress")
         if self._starting:
             raise RunError(RunReason.BUSY, "another run is being started")
+        if self._engine.calibrating:
+            raise EngineError(EngineReason.BUSY, "a calibration is being taken")
         self._starting = True
         self.begun += 1
         try:

@@ -21,7 +21,7 @@ from daemon.engine.pipeline import Pipeline
 from daemon.engine.process import camera_message
 from daemon.engine.transfer import TransferSums
 from daemon.engine.wire import batch_message, masks_order, measure_order
-from daemon.errors import CameraReason, RunReason
+from daemon.errors import CameraReason, EngineReason, RunReason
 from daemon.runs.prepare import _answer
 from hw.camera.contract import CameraInfo, FrameStamp, PixelFormat
 from tests.scenarios.schedule import SCHEDULE
@@ -319,7 +319,15 @@ class Engine:
         self._reply(message)
 
     def _on_capture(self, message: Message) -> None:
+        busy = RunReason.BUSY if self._pipeline is not None else EngineReason.BUSY
+        if self._pipeline is not None or self._capture is not None:
+            self._reply(message, code=busy.code, detail="the engine takes other frames", remedy=busy.remedy)
+            return
         self._capture = (message.fields["request"], message.fields["frames"])
+
+    def _on_abandon(self, message: Message) -> None:
+        if self._capture is not None and self._capture[0] == message.fields["request"]:
+            self._capture = None
 
     def _on_preview(self, message: Message) -> None:
         self._preview = message.fields["request"]

@@ -9,6 +9,7 @@ import pytest
 
 from daemon.api.app import SERVICES
 from daemon.api.endpoint import Call
+from daemon.errors import EngineError, EngineReason
 from tests.daemon.api.conftest import Served
 
 
@@ -36,6 +37,21 @@ async def test_a_second_run_is_refused(served: Served) -> None:
     await served.json("POST", "/runs", 202)
     problem = await served.json("POST", "/runs", 409)
     assert problem["code"] == "run.busy"
+
+
+async def test_no_calibration_during_a_run_or_another_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    await served.json("POST", "/runs", 202)
+    problem = await served.json("POST", "/calibrations/dark", 409)
+    assert problem["code"] == "run.busy" and "run-1" in problem["detail"]
+    await served.json("POST", "/runs/run-1/stop")
+
+    async def refuse(kind: str, frames: int) -> dict[str, float]:
+        raise EngineError(EngineReason.BUSY, "another calibration is being taken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(served.fakes.engine, "calibrate", refuse)
+        assert (await served.json("POST", "/calibrations/flat", 409))["code"] == "engine.busy"
+    await served.json("POST", "/calibrations/flat", 202)
 
 
 async def test_the_same_key_starts_one_run(served: Served) -> None:

@@ -14,7 +14,7 @@ from daemon.engine.host import EngineHost
 from daemon.engine.link import Message
 from daemon.engine.pipeline import PipelineSettings
 from daemon.engine.wire import measure_message
-from daemon.errors import EngineError, EngineReason
+from daemon.errors import EngineError, EngineReason, InstrumentError
 from daemon.photometry.noise import NoiseHints
 from daemon.recipe import MaskSettings
 from daemon.runs.prepare import Reference, prepare
@@ -104,6 +104,25 @@ async def test_a_life_with_the_simulated_camera():
     await host.stop()
     with pytest.raises(EngineError, match="not running"):
         await host.request(Message("finish"))
+
+
+async def test_one_calibration_at_a_time_and_one_that_is_cancelled_makes_room():
+    async with started() as host:
+        await host.camera(20.0)
+        first = asyncio.create_task(host.calibrate("dark", 10_000))
+        await until(lambda: host.calibrating)
+        for other in (host.calibrate("flat", 2), host.capture(2, 20.0)):
+            with pytest.raises(InstrumentError) as caught:
+                await other
+            assert caught.value.reason is EngineReason.BUSY
+        assert not first.done()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert not host.calibrating
+        with pytest.raises(EngineError) as caught:
+            await host.capture(10_000, 0.2)
+        assert caught.value.reason is EngineReason.SILENT
+        assert (await host.calibrate("flat", 2))["frames"] == 2
 
 
 async def test_a_killed_or_stopped_engine_is_replaced_within_its_budget(monkeypatch):

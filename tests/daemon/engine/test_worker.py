@@ -193,6 +193,45 @@ def test_a_capture_from_a_recording_that_is_too_short_is_refused(bench):
         assert "2 frames shorter" in reply.fields["detail"]
 
 
+def test_a_run_goes_on_without_a_restart_of_its_camera_when_frames_are_asked_for(bench, operator):
+    with bench({"steps": range(400), "interval_s": 0.002}) as b:
+        b.worker.start()
+        b.worker.order(measure(operator))
+        wait_until(lambda: b.worker.measured >= 3)
+        starts = b.script.starts
+        b.worker.order(Message("capture", {"request": 9, "frames": 2}))
+        refused = reply_to(b, 9).fields
+        assert refused["code"] == RunReason.BUSY.code and refused["detail"] and refused["remedy"]
+        batches = b.batches(40)
+        assert b.script.starts == starts
+        np.testing.assert_array_equal(np.diff(np.concatenate([batch.block_id for batch in batches])), 1)
+        b.worker.order(order("finish"))
+        b.worker.order(Message("capture", {"request": 10, "frames": 2}))
+        assert reply_to(b, 10).arrays["mean_dn"].shape == SHAPE
+
+
+def test_a_second_capture_is_refused_and_the_first_is_answered(bench):
+    with bench({"steps": range(40), "interval_s": 0.002}) as b:
+        b.worker.order(order("capture", frames=20))
+        b.worker.order(Message("capture", {"request": 9, "frames": 2}))
+        b.worker.start()
+        assert reply_to(b, 9).fields["code"] == EngineReason.BUSY.code
+        np.testing.assert_allclose(reply_to(b, REQUEST).arrays["mean_dn"], np.full(SHAPE, 9.5), rtol=1e-6)
+
+
+def test_a_capture_that_nobody_waits_for_makes_room(bench):
+    with bench({"steps": [10, 20]}) as b:
+        b.worker.order(order("capture", frames=5))
+        b.worker.order(Message("abandon", {"request": 8}))  # of another one
+        b.worker.order(Message("capture", {"request": 9, "frames": 2}))
+        b.worker.order(Message("abandon", {"request": REQUEST}))
+        b.worker.order(Message("capture", {"request": 10, "frames": 2}))
+        b.worker.start()
+        assert (reply_to(b, 10).arrays["mean_dn"] == 15.0).all()
+        assert reply_to(b, 9).fields["code"] == EngineReason.BUSY.code
+        assert not [message for message in b.sent if message.fields.get("request") == REQUEST]
+
+
 @pytest.mark.parametrize("kind", ["capture", "measure"])
 def test_without_a_camera_orders_are_refused_with_a_reason(bench, operator, monkeypatch, kind):
     monkeypatch.setattr(module, "REWIND_S", 0.05)

@@ -66,6 +66,7 @@ class FakeEngine:
         self.on_camera: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None
         self.on_restart: Callable[[], None] = lambda: None
         self.on_calibration: Any = None
+        self.calibrating = False
 
     async def camera(self, timeout_s: float) -> CameraInfo:
         if self.problem is not None:

@@ -14,6 +14,8 @@ from daemon.engine.host import EngineHost
 from daemon.errors import (
     CameraError,
     CameraReason,
+    EngineError,
+    EngineReason,
     ExperimentError,
     ExperimentReason,
     RunError,
@@ -446,6 +448,17 @@ async def test_failed_runs_within_a_second_are_all_listed(tmp_path, engine):
             await one.runs.start(STILL)
             await ended(one)
         assert len(await one.runs.list()) == 3
+
+
+async def test_no_run_begins_while_a_calibration_takes_frames(tmp_path, engine, prepared_here):
+    async with rig(tmp_path, engine) as one:
+        engine.calibrating = True
+        with pytest.raises(EngineError) as caught:
+            await one.runs.start(STILL)
+        assert caught.value.reason is EngineReason.BUSY
+        assert await one.runs.list() == [] and engine.captured == [] and one.runs.begun == 0
+        engine.calibrating = False
+        assert (await one.runs.start(STILL)).state == "preparing"
 
 
 async def test_a_calibration_is_kept_for_later_runs(tmp_path, engine):
