@@ -130,7 +130,7 @@ class EngineControl(Protocol):
     async def configure_camera(self, settings: dict[str, Any]) -> None:
         """Change `exposure_us` or `frame_rate_hz`. Raises `CameraError` or `EngineError`."""
 
-    async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, float]:
+    async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, Any]:
         """Average `frames` frames into a calibration that later runs use; returns its summary (mean_dn, ...)."""
 
 

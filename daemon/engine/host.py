@@ -71,7 +71,7 @@ class EngineHost:
         self.on_restart: Callable[[], None] = lambda: None
         self.on_fault: Callable[[str, str, str], None] = lambda code, detail, remedy: None
         self.on_progress: Callable[[str], None] = lambda text: None
-        self.on_calibration: Callable[[str, np.ndarray, dict[str, float]], Awaitable[None]] = _forget
+        self.on_calibration: Callable[[str, np.ndarray, dict[str, Any]], Awaitable[None]] = _forget
 
     @property
     def pid(self) -> int | None:
@@ -368,24 +368,28 @@ class EngineHost:
                 listener.cancel()  # what a dead engine still had to say belongs to no other
                 await asyncio.gather(listener, return_exceptions=True)
 
-    async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, float]:
-        """Average `frames` frames, hand them to `on_calibration`, return their summary. Raises `EngineError` (BUSY)
-        during another calibration, and what `capture` does.
+    async def calibrate(self, kind: Literal["dark", "flat"], frames: int) -> dict[str, Any]:
+        """Average `frames` frames, hand them to `on_calibration`, return their summary: also what of the camera decides
+        which runs they fit. Raises `EngineError` (BUSY) during another calibration, and what `camera` and `capture` do.
         """
         if self.calibrating:
             raise EngineError(EngineReason.BUSY, "another calibration is being taken")
         self.calibrating = True
         try:
+            info = await self.camera(REQUEST_S)
             taken = await self.capture(frames, REQUEST_S + frames)
         finally:
             self.calibrating = False
         noise_dn = float(np.sqrt(np.nanmean(taken.variance_dn2))) if frames > 1 else float("nan")
-        summary = {"frames": frames, "mean_dn": float(taken.mean_dn.mean()), "noise_dn": noise_dn}
+        summary = {
+            "frames": frames, "mean_dn": float(taken.mean_dn.mean()), "noise_dn": noise_dn,
+            "pixel_format": info.pixel_format.value, "bit_depth": info.bit_depth, "exposure_us": info.exposure_us,
+        }  # fmt: skip
         await self.on_calibration(kind, taken.mean_dn, summary)
         return summary
 
 
-async def _forget(kind: str, mean_dn: np.ndarray, summary: dict[str, float]) -> None:
+async def _forget(kind: str, mean_dn: np.ndarray, summary: dict[str, Any]) -> None:
     """Calibrations go nowhere until somebody asks for them."""
 
 

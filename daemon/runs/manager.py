@@ -433,7 +433,7 @@ class RunManager:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._publish_now, events)
 
-    async def _keep_calibration(self, kind: str, mean_dn: np.ndarray, summary: dict[str, float]) -> None:
+    async def _keep_calibration(self, kind: str, mean_dn: np.ndarray, summary: dict[str, Any]) -> None:
         await self._setup.stored(self._writer.put_instrument_calibration(kind, mean_dn, dict(summary)))
 
     def check_space(self) -> None:

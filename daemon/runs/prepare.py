@@ -42,6 +42,8 @@ class Reference:
     flat_map: np.ndarray | None = None
     transfer: Transfer | None = None
     """What the noise is estimated from, where it needs be; mean and variance above when absent."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the run should know of the maps; the preparing process is not told."""
 
     def statistics(self) -> Transfer:
         """`transfer`, or what mean and variance alone amount to."""

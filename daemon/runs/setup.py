@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -39,6 +40,7 @@ from daemon.photometry.science import ScienceSettings
 from daemon.recipe import Recipe
 from daemon.runs.active import ActiveRun
 from daemon.runs.baseline import baseline_seconds
+from daemon.runs.calibrations import calibrations_for
 from daemon.runs.metadata import run_metadata
 from daemon.runs.prepare import (
     Prepared,
@@ -51,10 +53,11 @@ from daemon.runs.prepare import (
 )
 from daemon.runs.recorder import Recorder
 from daemon.store.paths import StateLayout
-from daemon.store.reader import CatalogueReader
 from daemon.store.writer import StoreWriter
 from hw.camera.contract import CameraInfo
 from hw.potentiostat.contract import PotentiostatInfo
+
+log = logging.getLogger("runs")
 
 
 class RunSetup:
@@ -85,7 +88,9 @@ class RunSetup:
         frames = recipe.reference_frames
         timeout_s = self._settings.camera.start_timeout_s + 2.0 * frames / max(info.frame_rate_hz, 0.01)
         taken = await self._engine.capture(frames, timeout_s)
-        dark, flat = await asyncio.to_thread(self._calibrations, taken.mean_dn.shape)
+        maps = await asyncio.to_thread(calibrations_for, info, self._paths.catalogue)
+        for note in maps.notes:
+            log.warning("%s", note)
         camera = self._settings.camera
         hints = NoiseHints(
             camera.gain_e_per_dn if camera.gain_e_per_dn is not None else info.gain_e_per_dn,
@@ -95,18 +100,8 @@ class RunSetup:
         pixel_size_nm = camera.pixel_size_nm if camera.pixel_size_nm is not None else info.pixel_size_nm
         return Reference(
             taken.mean_dn, taken.variance_dn2, frames, info.bit_depth, hints, pixel_size_nm,
-            info.dark if info.dark is not None else dark, info.flat if info.flat is not None else flat, taken,
+            maps.dark, maps.flat, taken, maps.notes,
         )  # fmt: skip
-
-    def _calibrations(self, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Dark (DN) and flat (relative) frames of this camera's size, when they were taken."""
-        with CatalogueReader(self._paths.catalogue) as catalogue:
-            dark, flat = catalogue.instrument_calibration("dark"), catalogue.instrument_calibration("flat")
-        dark_map = dark[0] if dark is not None and dark[0].shape == shape else None
-        if flat is None or flat[0].shape != shape:
-            return dark_map, None
-        level = flat[0] - (dark_map if dark_map is not None else 0.0)
-        return dark_map, np.maximum(level / level.mean(), 0.05).astype(np.float32)
 
     async def prepare(self, reference: Reference, recipe: Recipe) -> Prepared:
         """Noise, particles and operator, found in a process of its own. Raises `RunError`, `EngineError`."""
@@ -129,6 +124,7 @@ class RunSetup:
             electrode=electrode,
             capacity_mah=capacity_mah,
             source=f"driver {self._settings.camera.driver}",
+            notes=list(reference.notes),
             dark_frame=reference.dark_map is not None,
             flat_frame=reference.flat_map is not None,
             clock_synchronised=synchronised,

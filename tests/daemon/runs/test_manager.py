@@ -464,6 +464,6 @@ async def test_no_run_begins_while_a_calibration_takes_frames(tmp_path, engine, 
 async def test_a_calibration_is_kept_for_later_runs(tmp_path, engine):
     async with rig(tmp_path, engine) as one:
         dark = np.full((engine.info.height_px, engine.info.width_px), 70, np.float32)
-        await engine.on_calibration("dark", dark, {"frames": 5})
+        await engine.on_calibration("dark", dark, {"frames": 5, "bit_depth": 12})
         asked = await one.runs._setup.reference(STILL, engine.info)
         np.testing.assert_array_equal(asked.dark_map, dark)

@@ -20,6 +20,8 @@ from tests.daemon.runs.rig import FakeEngine, rig, scene
 FAKE = "tests.daemon.engine.fake_engine"
 CELL = PotentiostatInfo("p", "1", 10, 2.5, 4.5, 10, HostLoss.CELL_OFF, 5.0, 0.7, clock_id="bench", clock_rate=60.0)
 
+TWELVE_BITS = {"pixel_format": "Mono12", "bit_depth": 12}
+
 
 @pytest.fixture(scope="module")
 def pictures():
@@ -47,13 +49,13 @@ async def test_calibrations_of_the_cameras_size_are_used_and_its_own_maps_win(tm
     shape = (engine.info.height_px, engine.info.width_px)
     async with rig(tmp_path, engine) as one:
         keep, setup = one.writer.put_instrument_calibration, one.runs._setup
-        await one.runs._setup.stored(keep("dark", np.full((4, 4), 9, np.float32), {}))
-        await one.runs._setup.stored(keep("flat", np.full((4, 4), 9, np.float32), {}))
+        await one.runs._setup.stored(keep("dark", np.full((4, 4), 9, np.float32), TWELVE_BITS))
+        await one.runs._setup.stored(keep("flat", np.full((4, 4), 9, np.float32), TWELVE_BITS))
         asked = await setup.reference(Recipe(reference_frames=1), engine.info)
         assert asked.dark_map is None and asked.flat_map is None  # of another camera
         uneven = np.linspace(1000, 3000, shape[0] * shape[1], dtype=np.float32).reshape(shape)
-        await one.runs._setup.stored(keep("dark", np.full(shape, 100, np.float32), {}))
-        await one.runs._setup.stored(keep("flat", uneven, {}))
+        await one.runs._setup.stored(keep("dark", np.full(shape, 100, np.float32), TWELVE_BITS))
+        await one.runs._setup.stored(keep("flat", uneven, TWELVE_BITS))
         asked = await setup.reference(Recipe(reference_frames=1), engine.info)
         np.testing.assert_allclose(asked.dark_map, 100)
         np.testing.assert_allclose(asked.flat_map, (uneven - 100) / (uneven - 100).mean(), rtol=1e-5)
@@ -88,7 +90,7 @@ async def test_a_dead_pixel_of_the_flat_frame_cannot_divide(tmp_path, engine):
     flat = np.full((engine.info.height_px, engine.info.width_px), 1000, np.float32)
     flat[3, 4] = 0
     async with rig(tmp_path, engine) as one:
-        await one.runs._setup.stored(one.writer.put_instrument_calibration("flat", flat, {}))
+        await one.runs._setup.stored(one.writer.put_instrument_calibration("flat", flat, TWELVE_BITS))
         asked = await one.runs._setup.reference(Recipe(reference_frames=1), engine.info)
     assert asked.flat_map[3, 4] == pytest.approx(0.05)
 
@@ -115,6 +117,8 @@ async def measured(tmp_path, engine):
     async with rig(tmp_path, engine, cell={"electrode": "anode"}) as one:
         one.cell_info = CELL
         setup, recipe = one.runs._setup, Recipe(reference_frames=10, baseline_s=0.1, masks=MaskSettings())
+        dark = np.full((engine.info.height_px, engine.info.width_px), 4, np.float32)
+        await setup.stored(one.writer.put_instrument_calibration("dark", dark, TWELVE_BITS | {"bit_depth": 8}))
         asked = await setup.reference(recipe, engine.info)
         prepared = await asyncio.to_thread(prepare, asked, recipe.masks)
         path = one.layout.run_path("r1")
@@ -159,6 +163,7 @@ async def test_the_file_says_what_it_was_made_with(measured):
     metadata, particles = await asyncio.to_thread(read)
     assert metadata["electrode"] == "anode" and metadata["capacity_mah"] == 0.7
     assert metadata["source"] == "driver twin" and metadata["started_utc"].startswith("2026-01-02")
+    assert metadata["dark_frame"] is False and "the dark frame is left out" in metadata["notes"][0]
     assert len(particles) == 8
     assert active.clock.same_clock
 
