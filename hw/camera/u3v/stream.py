@@ -146,7 +146,12 @@ class Stream:
         self._lent: dict[int, None] = {}
         self._waiting: deque[int] = deque()
         """Lent and not queued: the stream is off, or the kernel has no memory for more."""
+        self._refused: set[int] = set()
+        """The kernel had no memory for them: they end as cancelled, and say nothing of what flies."""
+        self._full = False
+        """The kernel's memory is used up: nothing more is queued until a frame's transfers that flew have ended."""
         self._stuck: set[int] = set()
+        """Their transfers did not end in time: the kernel may still write there, so they are never used again."""
         self.halt_first = True
         """Stall the endpoint before it is cleared: some cameras keep half a frame otherwise, some host controllers
         cannot."""
@@ -179,7 +184,7 @@ class Stream:
         self._layout, self._format = layout, image
         self.clear()
         self._queue = self._queue or BulkQueue(self._device, self._endpoint.address)
-        self._slots = {number: self._placed(self._slots[number].image, layout) for number in self._lent}
+        self._slots = {number: self._placed(self._slots[number].image, layout) for number in self._usable()}
         for number, slot in self._slots.items():
             self._prepare(number, slot)
         return layout
@@ -212,14 +217,15 @@ class Stream:
     def _take_back(self, timeout_s: float) -> None:
         if self._queue is not None:
             self._stuck |= self._queue.cancel(timeout_s)
-        self._waiting = deque(number for number in self._lent if number not in self._stuck)
+        self._refused, self._full = set(), False
+        self._waiting = deque(self._usable())
 
     def close(self) -> None:
         """Take every transfer back and end the queue, before the device is closed; slots stay lent. Never raises."""
         if self._queue is not None:
             self._stuck |= self._queue.stop()
             self._queue = None
-        self._waiting = deque(number for number in self._lent if number not in self._stuck)
+        self._waiting = deque(self._usable())
 
     def adopt(self, other: Stream) -> None:
         """Take over the slots lent to the stream of the same camera as it was before a reset."""
@@ -233,7 +239,9 @@ class Stream:
     # -- slots ------------------------------------------------------------
 
     def lend(self, number: int, slot: np.ndarray) -> None:
-        """A slot to fill."""
+        """A slot to fill; under a number whose transfers did not end, it is left alone."""
+        if number in self._stuck:
+            return
         known = self._slots.get(number)
         if known is None or known.image.ctypes.data != slot.ctypes.data or known.image.size != slot.size:
             self._slots[number] = place = self._placed(slot, self._layout)
@@ -244,9 +252,13 @@ class Stream:
 
     def reclaim(self) -> list[int]:
         """Numbers lent, but for those whose memory the kernel keeps; nothing is lent after."""
-        numbers = [number for number in self._lent if number not in self._stuck]
+        numbers = self._usable()
         self._lent, self._waiting = {}, deque()
         return numbers
+
+    def _usable(self) -> list[int]:
+        """Numbers lent whose memory is not the kernel's for good."""
+        return [number for number in self._lent if number not in self._stuck]
 
     @staticmethod
     def _placed(image: np.ndarray, layout: Layout | None) -> _Slot:
@@ -266,15 +278,15 @@ class Stream:
 
     def _fill(self) -> None:
         """Queue what waits, as far as the kernel's memory goes."""
-        while self._waiting and self._queue is not None:
+        while self._waiting and self._queue is not None and not self._full:
             number = self._waiting.popleft()
             try:
                 self._queue.submit(number)
             except UsbError as error:
-                if error.reason is not UsbReason.NO_MEMORY or len(self._queue.flying) < 2:
+                self._refused.add(number)  # it comes back cancelled
+                if error.reason is not UsbReason.NO_MEMORY or not self._queue.flying - self._refused - self._stuck:
                     raise
-                self.short_of_memory = True
-                return  # it comes back cancelled
+                self.short_of_memory = self._full = True
 
     # -- frames ------------------------------------------------------------
 
@@ -284,14 +296,29 @@ class Stream:
         deadline_s = time.monotonic() + timeout_s
         self._fill()
         while (done := self._queue.take(deadline_s - time.monotonic())) is not None:
-            frame = self._judged(done)
+            frame = self._ended(done)
             if frame is not None:
-                del self._lent[done.number]
-                self.counts["frame"] += 1
                 return frame
-            self._waiting.append(done.number)
             self._fill()
+            if time.monotonic() >= deadline_s:
+                break
         return None
+
+    def _ended(self, done: Done) -> Frame | None:
+        """The frame, which is lent no more, or None; the slot of any other waits again."""
+        if done.number in self._stuck:
+            return None
+        if done.number in self._refused:
+            self._refused.remove(done.number)
+        else:
+            self._full = False
+        frame = self._judged(done)
+        if frame is None:
+            self._waiting.append(done.number)
+            return None
+        del self._lent[done.number]
+        self.counts["frame"] += 1
+        return frame
 
     def _judged(self, done: Done) -> Frame | None:
         """The frame, or None when it is dropped. Its slot waits again before an error is raised."""
