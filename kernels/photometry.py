@@ -26,6 +26,7 @@ TERMS = len(DERIVATIVES)
 FLUX, SIGMA, LAYER, LAYER_SIGMA, AXIAL, CENTROID_Y, CENTROID_X = 0, 1, 2, 6, 10, 18, 19
 MEASURES = 20
 """Columns of a particle's measures: four layers from the surface inwards from LAYER and LAYER_SIGMA on."""
+LEAST_LIGHT = 0.01  # of the reference's: less is stray light, or an error of the dark level
 LEAST_BRIGHTNESS, MOST_BRIGHTNESS = 0.1, 10.0  # of the reference's: beyond, its Taylor series says nothing
 
 
@@ -193,8 +194,8 @@ def illumination(
     particle, whose (1, u, v) is ``basis[p]``.
 
     `sums` (3,) are counts times 1, u and v over inactive pixels, `dark` (3,) the same of the dark level, `unit`
-    electrons a count, `taylor` (3, TERMS) electrons that the `monomials` `moved` (TERMS,) add, `covariance` (3, 3). A
-    plane that lights nothing or is not finite says nothing: it is then 1.
+    electrons a count, `taylor` (3, TERMS) electrons that the `monomials` `moved` (TERMS,) add, `covariance` (3, 3). All
+    are NaN when a is below LEAST_LIGHT or the plane is not finite: such a frame shows nothing.
     """
     net = np.empty(3)
     for i in range(3):
@@ -203,8 +204,8 @@ def illumination(
             net[i] -= taylor[i, j] * moved[j]
     for i in range(3):
         plane[i] = covariance[i, 0] * net[0] + covariance[i, 1] * net[1] + covariance[i, 2] * net[2]
-    if not (plane[0] > 0.0 and np.isfinite(plane[0] + plane[1] + plane[2])):
-        plane[0], plane[1], plane[2] = 1.0, 0.0, 0.0
+    if not (plane[0] >= LEAST_LIGHT and np.isfinite(plane[0] + plane[1] + plane[2])):
+        plane[:] = np.nan
     for p in range(gain.size):
         gain[p] = basis[p, 0] * plane[0] + basis[p, 1] * plane[1] + basis[p, 2] * plane[2]
 

@@ -21,7 +21,7 @@ class FrameFlag(IntFlag):
     GAP_BEFORE = 1
     """Frames were lost between the previous one and this one."""
     DRIFT_UNKNOWN = 2
-    """Registration failed; the last good drift was used."""
+    """Registration failed: the frame does not show the reference's scene. Nothing was measured."""
     DRIFT_JUMP = 4
     """The scene moved by more than a pixel since the previous frame."""
     ILLUMINATION_STEP = 8
@@ -30,6 +30,8 @@ class FrameFlag(IntFlag):
     """All sampled pixels are equal: a dead or black camera, not a scene. Nothing was measured."""
     REPEATED = 64
     """Bit for bit the previous frame. Nothing was measured."""
+    DARK = 128
+    """No light falls on the inactive pixels: the lamp or a shutter. Nothing was measured."""
 
 
 class ParticleFlag(IntFlag):

@@ -14,6 +14,7 @@ from kernels.background import LEVEL, MEMORY, STATES, VARIANCE, follow_backgroun
 from kernels.functionals import plane_sums, weighted_sums
 from kernels.lanes import SPAN_PX
 from kernels.photometry import (
+    LEAST_LIGHT,
     MEASURES,
     SUMS,
     TERMS,
@@ -59,7 +60,12 @@ class Photometer:
         self._gain_variance = np.einsum("pi,ij,pj->p", basis, operator.plane_covariance, basis)
         self._flags = np.where(operator.ring_poor, int(ParticleFlag.BAD_RING), 0).astype(np.uint16)
         self._flags[operator.blended] |= np.uint16(ParticleFlag.BLENDED)
-        self._followed, self._frame_flags = self.inside, self._flags
+        self._frame_flags = self._flags
+
+    @property
+    def dark(self) -> bool:
+        """Whether the light was gone in the last frame looked at."""
+        return bool(np.isnan(self._plane[0]))
 
     def _first_background(self) -> np.ndarray:
         """What the reference says of each background."""
@@ -94,7 +100,6 @@ class Photometer:
         )  # fmt: skip
         if (base_y, base_x) != self._base:
             self._base, self.inside = (base_y, base_x), self._within_frame(base_y, base_x)
-            self._followed = self.inside & self._ring_good
             self._frame_flags = np.where(self.inside, self._flags, self._flags | np.uint16(ParticleFlag.EDGE))
             if collector.dark is None:
                 self._dark = Dark.under(operator, collector, base_y * self._shape[1] + base_x)
@@ -125,7 +130,10 @@ class Photometer:
 
     def measure(self, frame: np.ndarray, shift: Shift) -> tuple[np.ndarray, np.ndarray, float]:
         """Measures (P, MEASURES) float32 of a frame at its `shift`, in the columns of `kernels.photometry`, (P,) flags,
-        and the illumination relative to the reference.
+        and the illumination relative to the reference, NaN when there is none.
+
+        Measures are NaN, and backgrounds stay as they were, of a frame whose shift is not known, and of particles
+        that no light falls on.
         """
         operator = self._operator
         if (shift.base_y, shift.base_x) != self._base:
@@ -134,12 +142,13 @@ class Photometer:
         monomials(shift.rest_y, shift.rest_x, 0.0, self._moved)
         self._light(self._moved)
         monomials(shift.rest_y, shift.rest_x, shift.blur_px2, self._moved)
-        self._follow_rings()
+        shown = self.inside & (self._gain > LEAST_LIGHT) & shift.known
+        self._follow_rings(shown)
         measures = np.empty((operator.particles, MEASURES), np.float32)
         fluxes(
             self._sums, self._dark.sums, operator.weight_scale, operator.weight_sums, operator.taylor,
             operator.reference_flux, operator.reference_bend, operator.layer_noise, self._calibration, self._drift,
-            self._moved, self._gain, self._gain_variance, self._background, self.inside, measures,
+            self._moved, self._gain, self._gain_variance, self._background, shown, measures,
         )  # fmt: skip
         deblend(operator.blend_pointer, operator.blend_index, operator.blend_share, self._scratch, measures)
         flags = self._frame_flags.copy()
@@ -147,7 +156,8 @@ class Photometer:
             flags[self._collector.saturated] |= np.uint16(ParticleFlag.SATURATED)
         return measures, flags, float(self._plane[0])
 
-    def _follow_rings(self) -> None:
+    def _follow_rings(self, shown: np.ndarray) -> None:
+        """Take the rings of the particles `shown` (P,) bool into their backgrounds."""
         operator, collector = self._operator, self._collector
         weighted_sums(
             collector.rings, operator.ring_weights, self._ring_first, operator.ring_pointer, collector.block_px,
@@ -158,7 +168,7 @@ class Photometer:
             self._moved, self._gain, self._ring,
         )  # fmt: skip
         level, variance = self._ring
-        follow_background(level, variance, self._followed, BACKGROUND_FRAMES, self._background)
+        follow_background(level, variance, shown & self._ring_good, BACKGROUND_FRAMES, self._background)
         for particle, donors in self._donors:
             if len(donors):
                 self._background[particle, LEVEL] = self._background[donors, LEVEL].mean()

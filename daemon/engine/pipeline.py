@@ -23,6 +23,7 @@ from kernels.photometry import AXIAL_BINS, FLUX, LAYER, part
 CONSTANT, REPEATED, GAP_BEFORE = int(FrameFlag.CONSTANT), int(FrameFlag.REPEATED), int(FrameFlag.GAP_BEFORE)
 DRIFT_UNKNOWN, DRIFT_JUMP = int(FrameFlag.DRIFT_UNKNOWN), int(FrameFlag.DRIFT_JUMP)
 ILLUMINATION_STEP, FOCUS_JUMP = int(FrameFlag.ILLUMINATION_STEP), int(FrameFlag.FOCUS_JUMP)
+DARK = int(FrameFlag.DARK)
 SAMPLE_PIXELS = 401  # looked at to recognise constant and repeated frames: noise never repeats so many
 
 
@@ -97,6 +98,7 @@ class Pipeline:
         self._registration = Registration(operator, self._collector, self._photometer)
         self._illumination_watch = JumpWatch(0.003)
         self._focus_watch = JumpWatch(0.03)
+        self._dark = False
         self._detector = StepDetector(operator.particles, settings.frame_rate_hz, settings.false_alarms_per_day)
         self._clips = ClipKeeper(operator, self._collector, settings.frame_rate_hz)
         self._baseline = Baseline(settings.baseline_s, settings.baseline_min_frames, baseline)
@@ -138,6 +140,7 @@ class Pipeline:
         after._illumination_watch, after._focus_watch = self._illumination_watch, self._focus_watch
         for watch in (after._illumination_watch, after._focus_watch):
             watch.restart()
+        after._dark = self._dark
         after._last_sample, after._last_block = self._last_sample, self._last_block
         after._interrupted = self._interrupted
         return after
@@ -160,10 +163,13 @@ class Pipeline:
             drift, illumination, focus = (np.nan, np.nan), np.nan, np.nan
         else:
             measured, shift, illumination, focus = self._measure(frame)
-            drift = (shift.y_px, shift.x_px)
             flags |= self._judge(shift, illumination, focus, after_gap=bool(flags & GAP_BEFORE))
-            self._baseline.add(self.next_frame, t_s, measured[0])
-            self._clips.add(frame, self.next_frame, t_s, drift)
+            drift = (shift.y_px, shift.x_px)
+            if flags & (DARK | DRIFT_UNKNOWN):
+                drift = (np.nan, np.nan)
+            else:
+                self._baseline.add(self.next_frame, t_s, measured[0])
+                self._clips.add(frame, self.next_frame, t_s, drift)
         frame_row = (
             self.next_frame, stamp.block_id, t_s, stamp.host_t_s, *drift, self._registration.sigma_px, illumination,
             focus, flags,
@@ -228,7 +234,8 @@ class Pipeline:
         shift = self._registration.locate(frame)
         measures, flags, illumination = self._photometer.measure(frame, shift)
         psf = self.operator.psf_sigma_px
-        focus = psf / sqrt(max(psf**2 + shift.blur_px2, 0.1)) if self._registration.usable else np.nan
+        sharp = self._registration.usable and shift.known
+        focus = psf / sqrt(max(psf**2 + shift.blur_px2, 0.1)) if sharp else np.nan
         return (measures, flags), shift, illumination, float(focus)
 
     def _judge(self, shift: Shift, illumination: float, focus: float, *, after_gap: bool) -> int:
@@ -237,8 +244,12 @@ class Pipeline:
             flags |= DRIFT_UNKNOWN
         if shift.jumped:
             flags |= DRIFT_JUMP
-        if self._illumination_watch(illumination, after_gap=after_gap):
+        dark = self._photometer.dark
+        if dark:
+            flags |= DARK
+        if self._illumination_watch(illumination, after_gap=after_gap) or dark != self._dark:
             flags |= ILLUMINATION_STEP
+        self._dark = dark
         if self._focus_watch(focus, after_gap=after_gap):
             flags |= FOCUS_JUMP
         return flags

@@ -73,7 +73,7 @@ class Registration:
 
     def go_on_from(self, before: Registration) -> None:
         """Begin at the drift where another operator of the same reference left off."""
-        self._last = before._last
+        self._last = replace(before._last, known=True, jumped=False)
 
     @property
     def drift_px(self) -> tuple[float, float]:
@@ -81,10 +81,12 @@ class Registration:
         return self._last.y_px, self._last.x_px
 
     def locate(self, frame: np.ndarray) -> Shift:
-        """The shift of a frame that the collector opened."""
+        """The shift of a frame that the collector opened; not known when it does not show the reference's scene."""
         if not self.usable:
             return self._last
         shift, similarity = self._refine(frame, self._last.base_y, self._last.base_x)
+        if self._photometer.dark:
+            return self._lost()
         suspicious = not similarity > self._similarity - SIMILARITY_DROP if isfinite(self._similarity) else False
         if shift is None or suspicious:
             coarse_y, coarse_x = self._coarse(frame)
@@ -92,12 +94,15 @@ class Registration:
             if again is not None and (shift is None or likeness > similarity + SIMILARITY_DROP / 2):
                 shift, similarity = again, likeness
         if shift is None or not similarity > SIMILARITY_LEAST:
-            last = self._last
-            self._last = Shift(last.base_y, last.base_x, last.rest_y, last.rest_x, last.blur_px2, False, False)
-            return self._last
+            return self._lost()
         moved = max(abs(shift.y_px - self._last.y_px), abs(shift.x_px - self._last.x_px))
         self._similarity = similarity
         self._last = replace(shift, jumped=True) if moved > 1.0 else shift
+        return self._last
+
+    def _lost(self) -> Shift:
+        """The last shift, as one that is not known."""
+        self._last = replace(self._last, known=False, jumped=False)
         return self._last
 
     def _refine(self, frame: np.ndarray, y: int, x: int) -> tuple[Shift | None, float]:

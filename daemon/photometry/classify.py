@@ -37,7 +37,7 @@ BURST_EVENTS, BURST_PER_PARTICLE = 200, 4
 EVENTS_PER_FRAME = 2
 """What may follow for long: 200 events a second at 100 frames a second."""
 
-NOTHING = FrameFlag.CONSTANT | FrameFlag.REPEATED
+NOTHING = FrameFlag.CONSTANT | FrameFlag.REPEATED | FrameFlag.DARK
 FLAG_KINDS = {
     FrameFlag.DRIFT_JUMP: EventKind.DRIFT_JUMP,
     FrameFlag.ILLUMINATION_STEP: EventKind.ILLUMINATION_STEP,
@@ -118,14 +118,23 @@ class InstrumentEvents:
         return []  # the cell itself: a current that sets in moves all particles at once
 
     def _change(self, kind: EventKind, facts: FrameFacts) -> float:
-        calm = [past for past in list(self._frames)[-LEVEL_FRAMES:] if not past.flags & (JUMPS | NOTHING)]
         if kind is EventKind.DRIFT_JUMP:
-            known = [past for past in calm if np.isfinite(past.drift_y_px)]
-            if not known:
-                return float("nan")
-            return float(np.hypot(facts.drift_y_px - known[-1].drift_y_px, facts.drift_x_px - known[-1].drift_x_px))
+            return self._moved_px(facts)
+        if kind is EventKind.ILLUMINATION_STEP and facts.flags & FrameFlag.DARK:
+            return -1.0
+        if self._frames and self._frames[-1].flags & FrameFlag.DARK:
+            return float("nan")  # nothing that the light that is back could be relative to
+        restless = JUMPS | NOTHING | FrameFlag.DRIFT_UNKNOWN
+        calm = [past for past in list(self._frames)[-LEVEL_FRAMES:] if not past.flags & restless]
         name = "focus" if kind is EventKind.FOCUS_JUMP else "illumination"
         return _relative(getattr(facts, name), [getattr(past, name) for past in calm])
+
+    def _moved_px(self, facts: FrameFacts) -> float:
+        """Since the last calm frame whose drift is known, however long ago: the scene may have been out of sight."""
+        for past in reversed(self._frames):
+            if not past.flags & JUMPS and np.isfinite(past.drift_y_px):
+                return float(np.hypot(facts.drift_y_px - past.drift_y_px, facts.drift_x_px - past.drift_x_px))
+        return float("nan")
 
     def _say(
         self,

@@ -25,7 +25,7 @@ PARTICLE_FLAGS = {
 }
 FRAME_FLAGS = {
     1: "after a gap", 2: "drift unknown", 4: "drift jump", 8: "illumination step", 16: "focus jump",
-    32: "constant image", 64: "repeated image",
+    32: "constant image", 64: "repeated image", 128: "no light",
 }  # fmt: skip
 WHY_NOT = {
     "none": "no window of charge yet, no record of the cell, dead, or ends no farther apart than noise",

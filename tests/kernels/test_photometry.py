@@ -258,13 +258,21 @@ def test_illumination_equals_naive(seed, particles):
     np.testing.assert_allclose(gain, basis @ want, rtol=1e-6)
 
 
-@pytest.mark.parametrize("sums", [(-1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (np.nan, 0.0, 0.0), (1.0, np.inf, 0.0)])
+@pytest.mark.parametrize(
+    "sums", [(-1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0099, 0.0, 0.0), (np.nan, 0.0, 0.0), (1.0, np.inf, 0.0)]
+)
 def test_light_that_is_none_says_nothing(sums):
     plane, gain = np.zeros(3), np.zeros(2)
     still, basis = np.zeros(ph.TERMS, np.float32), np.array([[1.0, 0.5, -0.5], [1.0, -1.0, 1.0]])
     ph.illumination(np.array(sums), np.zeros(3), 1.0, np.zeros((3, ph.TERMS)), still, np.eye(3), basis, plane, gain)
-    assert plane.tolist() == [1.0, 0.0, 0.0]
-    assert gain.tolist() == [1.0, 1.0]
+    assert np.isnan(plane).all() and np.isnan(gain).all()
+
+
+def test_a_hundredth_of_the_references_light_is_light():
+    plane, gain, none = np.zeros(3), np.zeros(1), np.zeros((3, ph.TERMS))
+    sums, still = np.array([ph.LEAST_LIGHT, 0.0, 0.0]), np.zeros(ph.TERMS, np.float32)
+    ph.illumination(sums, np.zeros(3), 1.0, none, still, np.eye(3), np.array([[1.0, 0.5, 0.5]]), plane, gain)
+    assert plane.tolist() == [0.01, 0.0, 0.0] and gain.tolist() == [0.01]
 
 
 @pytest.mark.parametrize(("frames", "particles"), [(0, 3), (2, 0), (3, 4)])

@@ -84,6 +84,18 @@ def test_drift_moves_neither_flux_nor_centroid(scene, operator):
     assert np.abs(np.mean([m[4] for m in moved], axis=0) - centroid).max() < 0.02
 
 
+def test_an_unlit_part_of_the_frame_is_nan_and_its_backgrounds_stay(scene, operator):
+    rig = Rig(scene, operator)
+    rig.measure(scene.frame())
+    before = rig.photometer._background.copy()
+    shade = np.clip(1.2 - np.arange(scene.width) / 150.0, 0.0, 1.0)
+    measures, shift, _ = rig.measure(scene.expose(scene.mean_e() * shade))
+    unlit = ~(rig.photometer._gain > 0.01)
+    assert unlit.any() and not unlit.all() and shift.known
+    assert np.isnan(measures[0][unlit]).all() and np.isfinite(measures[0][~unlit]).all()
+    np.testing.assert_array_equal(rig.photometer._background[unlit], before[unlit])
+
+
 def test_saturated_pixels_flag_only_their_particle(scene, operator):
     dn = scene.frame()
     y, x = round(scene.y_px[0]), round(scene.x_px[0])

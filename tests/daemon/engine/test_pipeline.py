@@ -215,6 +215,68 @@ def test_another_scene_is_not_mistaken_for_drift(scene, operator, still):
     (batch,) = measured(Pipeline(operator, SETTINGS), [still[0], other.frame(), still[1]])
     assert batch.flags[1] & FrameFlag.DRIFT_UNKNOWN
     assert not batch.flags[2] & FrameFlag.DRIFT_UNKNOWN
+    assert np.isnan([batch.drift_y_px[1], batch.drift_x_px[1], batch.focus[1]]).all()
+    assert np.isfinite(batch.drift_y_px[[0, 2]]).all()
+
+
+def noise_frames(scene, mean_dn, count):
+    """What a camera shows whose light is gone: `mean_dn`, and its read noise."""
+    rng = np.random.default_rng(3)
+    size = (count, scene.height, scene.width)
+    return list(np.rint(rng.normal(mean_dn, 2.0, size)).astype(np.uint16))
+
+
+def other_frames(scene, count):
+    other = PoissonScene(seed=77, height=scene.height, width=scene.width, particles=12)
+    return [other.frame() for _ in range(count)]
+
+
+BETWEEN = {
+    "darkness": lambda scene: noise_frames(scene, scene.dark_dn, 12),
+    "below the dark level": lambda scene: noise_frames(scene, scene.dark_dn - 1.0, 12),
+    "stray light": lambda scene: noise_frames(scene, scene.dark_dn + 0.8, 12),
+    "even light": lambda scene: noise_frames(scene, 800.0, 12),
+    "another scene": lambda scene: other_frames(scene, 12),
+}
+
+
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_frames_that_do_not_show_the_scene_are_not_measured_and_leave_no_trace(scene, operator, still, kind):
+    shown = [*range(30), *range(42, 72)]
+    between = BETWEEN[kind](scene)
+    (batch,) = measured(Pipeline(operator, SETTINGS), [*still[:30], *between, *still[30:]])
+    unseen = slice(30, 42)
+    for name in ("flux_e", "flux_sigma_e", "layer_flux_e", "axial_flux_e", "centroid_y_px", "drift_y_px", "focus"):
+        assert np.isnan(getattr(batch, name)[unseen]).all(), name
+    assert not batch.detections
+    (alone,) = measured(Pipeline(operator, SETTINGS), still, [stamp(n) for n in shown])
+    for name in ("flux_e", "flux_sigma_e", "layer_flux_e", "drift_y_px", "illumination"):
+        np.testing.assert_array_equal(getattr(batch, name)[shown], getattr(alone, name))
+
+
+@pytest.mark.parametrize("kind", ["darkness", "below the dark level", "stray light"])
+def test_light_that_goes_and_comes_back_is_flagged_as_a_step_each_time(scene, operator, still, kind):
+    (batch,) = measured(Pipeline(operator, SETTINGS), [*still[:30], *BETWEEN[kind](scene), *still[30:40]])
+    dark = (batch.flags & FrameFlag.DARK) != 0
+    assert np.flatnonzero(dark).tolist() == list(range(30, 42))
+    assert np.flatnonzero(batch.flags & FrameFlag.ILLUMINATION_STEP).tolist() == [30, 42]
+    assert np.isnan(batch.illumination[dark]).all() and np.isfinite(batch.illumination[~dark]).all()
+
+
+def test_a_baseline_is_measured_in_frames_that_show_the_scene(scene, operator, still):
+    hidden = [*BETWEEN["darkness"](scene), *BETWEEN["even light"](scene)]
+    (batch,) = measured(Pipeline(operator, SETTINGS), [*hidden, *still[:30]])
+    within = slice(len(hidden), batch.baseline_end_frame)
+    assert batch.baseline_end_frame == len(hidden) + SETTINGS.baseline_min_frames
+    np.testing.assert_allclose(batch.baseline_flux_e, batch.flux_e[within].mean(axis=0, dtype=float), rtol=1e-6)
+
+
+def test_darkness_is_told_from_light_without_anything_to_register(scene, operator, still):
+    pipeline = Pipeline(operator, SETTINGS)
+    pipeline._registration.usable = False
+    (batch,) = measured(pipeline, [*still[:5], *BETWEEN["darkness"](scene)[:5], *still[5:10]])
+    assert np.isnan(batch.flux_e[5:10]).all() and np.isfinite(np.delete(batch.flux_e, range(5, 10), 0)).all()
+    assert not batch.flags[:5].any() and (batch.flags[5:10] & FrameFlag.DARK).all()
 
 
 def test_dark_and_flat_maps_replace_the_scalar_calibration(scene, operator, still):

@@ -78,3 +78,14 @@ def test_a_scene_beyond_the_margin_is_unknown_and_keeps_the_last_shift(scene, op
     _, shift, _ = rig.measure(np.full((scene.height, scene.width), 800, np.uint16))
     assert not shift.known
     assert (shift.y_px, shift.x_px) == pytest.approx((1.0, 1.0), abs=0.02)
+
+
+def test_a_lost_drift_is_taken_over_as_the_last_good_one(scene, operator):
+    before, after = Rig(scene, operator), Rig(scene, operator)
+    before.measure(scene.frame((1.0, 1.0)))
+    before.measure(np.full((scene.height, scene.width), 800, np.uint16))
+    after.registration.go_on_from(before.registration)
+    after.registration.usable = False  # nothing that could find it again
+    measured, shift, _ = after.measure(scene.frame((1.0, 1.0)))
+    assert shift.known and np.isfinite(measured[0]).all()
+    assert (shift.y_px, shift.x_px) == pytest.approx((1.0, 1.0), abs=0.02)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,31 @@ def test_flags_become_events_with_their_size(flag: FrameFlag, change: dict, kind
     assert event.magnitude == pytest.approx(magnitude)
     assert event.t_s == event.detected_t_s == pytest.approx(0.2)
     assert event.detected_host_t_s == pytest.approx(50.2)
+
+
+def test_light_that_is_gone_is_a_step_by_all_of_it_and_its_return_one_of_unknown_size() -> None:
+    step, dark = int(FrameFlag.ILLUMINATION_STEP), int(FrameFlag.DARK)
+    frames = [facts(k) for k in range(20)]
+    frames += [facts(k, illumination=np.nan, flags=dark | (step if k == 20 else 0)) for k in range(20, 27)]
+    frames += [facts(k, flags=step if k == 27 else 0) for k in range(27, 40)]
+    gone, back = watch([replace(each, t_s=each.frame * 1.0) for each in frames])
+    assert gone.kind is back.kind is EventKind.ILLUMINATION_STEP
+    assert gone.magnitude == -1.0 and np.isnan(back.magnitude)
+
+
+def test_a_jump_out_of_sight_has_the_size_of_the_whole_way() -> None:
+    unknown = {"drift_y_px": np.nan, "drift_x_px": np.nan, "illumination": 2.8, "flags": int(FrameFlag.DRIFT_UNKNOWN)}
+    frames = [facts(k) for k in range(20)] + [facts(k, **unknown) for k in range(20, 90)]
+    frames.append(facts(90, drift_y_px=3.0, drift_x_px=4.0, flags=int(FrameFlag.DRIFT_JUMP)))
+    (event,) = watch(frames)
+    assert event.magnitude == 5.0
+
+
+def test_light_is_compared_with_frames_that_showed_the_scene() -> None:
+    unknown = {"illumination": 2.8, "flags": int(FrameFlag.DRIFT_UNKNOWN)}
+    frames = [facts(k) for k in range(12)] + [facts(k, **unknown) for k in range(12, 20)]
+    (event,) = watch([*frames, facts(20, illumination=1.1, flags=int(FrameFlag.ILLUMINATION_STEP))])
+    assert event.magnitude == pytest.approx(0.1)
 
 
 def test_a_second_jump_later_is_told_again() -> None:
