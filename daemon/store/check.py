@@ -18,6 +18,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.store.axial import is_sound
 from daemon.store.codec import checksum, matches
 from daemon.store.faults import translated
+from daemon.store.held import held_bytes
 from daemon.store.log_check import lost_log_bytes
 from daemon.store.proof import (
     BLOBS,
@@ -119,10 +120,11 @@ def _check(path: Path, outcome: CheckOutcome, stop: Callable[[], bool]) -> None:
 
 def kind_of(path: Path) -> FileKind:
     """By the application id, in the header or in a log that was not moved yet; a run file where neither says."""
-    with translated(path, "cannot read"), path.open("rb") as file:
-        application_id = int.from_bytes(file.read(100)[68:72], "big")
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as conn:
-        application_id = conn.execute("PRAGMA application_id").fetchone()[0] or application_id
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    with translated(path, "cannot read"), closing(sqlite3.connect(uri, uri=True)) as conn:
+        application_id = int.from_bytes(held_bytes(path, 4, 68), "big")
+        with suppress(sqlite3.Error):
+            application_id = conn.execute("PRAGMA application_id").fetchone()[0] or application_id
     return CATALOGUE if application_id == CATALOGUE.application_id else RUN
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from daemon.store.faults import translated
+from daemon.store.held import held_bytes
 
 HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoints, two salts, two check sums
 FRAME = struct.Struct(">6I")  # page, pages of the database after a commit (0: none), two salts, two check sums
@@ -37,7 +38,8 @@ def lost_log_bytes(path: Path) -> int:
 
 
 def unseen_log_bytes(path: Path) -> int:
-    """The same as far as the headers of frames tell, for a log that a connection has open and another may write.
+    """The same as far as the headers of frames tell, for a log that a connection of this process has open and another
+    may write.
 
     Reads the log's index, which SQLite keeps beside it, so it costs next to nothing.
     """
@@ -47,8 +49,7 @@ def unseen_log_bytes(path: Path) -> int:
         with translated(log, "cannot read"):
             if not log.exists() or (size := log.stat().st_size) <= HEADER.size + FRAME.size or not index.exists():
                 return 0
-            with index.open("rb") as file:
-                head = file.read(INDEX.size)
+            head = held_bytes(index, INDEX.size)
             with log.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
                 seen = _unseen(content, size, head)
         if not seen:

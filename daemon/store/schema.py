@@ -20,6 +20,7 @@ from typing import Any
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import primary_code, translated
+from daemon.store.held import held_bytes
 from daemon.store.proof import CATALOGUE_TABLES, PACKED_TABLES, RUN_TABLES, add_proof, columns_of
 from daemon.store.sqlite import Database, Migrations
 from daemon.tables import HEALTH, RATES
@@ -284,10 +285,10 @@ def open_reading(path: Path, kind: FileKind) -> Database:
     """A read-only connection that can neither write nor checkpoint. Raises `StoreError`."""
     if not path.exists():
         raise StoreError(StoreReason.NOT_A_RUN, f"there is no {kind.name} at {path}")
-    _check_log_is_read(path)
     with translated(path, f"cannot read {kind.name}"):
         db = _connect(path, "ro")
         try:
+            _check_log_is_read(path)
             try:
                 fresh = _check_kind(db, path, kind)
             except sqlite3.OperationalError as error:
@@ -406,13 +407,10 @@ def _set_for_writing(db: Database) -> None:
 
 
 def _check_log_is_read(path: Path) -> None:
-    """A damaged header must not make SQLite pass over the log. Raises `StoreError` (CORRUPT)."""
-    with translated(path, "cannot read"):
-        with path.open("rb") as file:
-            header = file.read(20)
-        log = wal_path(path)
-        if len(header) == 20 and header[18:] != b"\2\2" and log.exists() and log.stat().st_size > 0:
-            raise StoreError(StoreReason.CORRUPT, f"{path} has a log that its header does not know of")
+    """A damaged header must not make SQLite pass over the log of a file that is open. Raises `StoreError` (CORRUPT)."""
+    modes, log = held_bytes(path, 2, 18), wal_path(path)
+    if len(modes) == 2 and modes != b"\2\2" and log.exists() and log.stat().st_size > 0:
+        raise StoreError(StoreReason.CORRUPT, f"{path} has a log that its header does not know of")
 
 
 def _check_kind(db: Database, path: Path, kind: FileKind) -> bool:

@@ -1,4 +1,4 @@
-"""A real, small file system for the tests of the store."""
+"""For the tests of the store: a real, small file system; and nothing opens what only SQLite may."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ import shutil
 import subprocess
 
 import pytest
+
+from tests.locks import OpenedBeside
+
+OPENED = OpenedBeside()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_opened_beside():
+    """Fails a test in which product code opens a file of which this process has locks (`daemon/store/held.py`)."""
+    OPENED.found.clear()
+    OPENED.watching = True
+    yield
+    OPENED.watching = False
+    if OPENED.found:
+        pytest.fail(f"closing these dropped SQLite's locks on them: {', '.join(OPENED.found)}", pytrace=False)
 
 
 @pytest.fixture
