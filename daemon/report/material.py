@@ -189,5 +189,6 @@ def padded(values: np.ndarray, particles: int) -> np.ndarray:
 
 
 def _sha256(path: Path) -> str:
+    """While no reader is open: closing the file drops the locks of this process on it (`daemon/store/held.py`)."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

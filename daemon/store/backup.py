@@ -60,7 +60,8 @@ def back_up(
     deadline_s: float = 21600.0,
     spare_mb: int = 0,
 ) -> BackupReport:
-    """Bring the backup in the folder `target` up to date. Blocking; reads the store only.
+    """Bring the backup in the folder `target` up to date. Blocking; reads the store only, in a process that has no
+    connection to it (see `copy_store_file`).
 
     The folder must exist (where a share is not mounted there is none) and be empty or hold an earlier backup. `gentle`
     leaves half the time to others; `spare_mb` stay free when it is on the store's own disk. Raises `StoreError`:

@@ -35,9 +35,10 @@ def copy_store_file(source: Path, target: Path, kind: FileKind, advance: Advance
     """Copy a database to `target`, which must not exist: byte by byte when nobody writes it, else by SQLite's backup.
 
     Bytes, so that a damaged file stays what it is and its check sums go on telling. With `gentle` half the time is
-    rest, so that a run beside it keeps its disk. The copy is synced and read back. Raises `StoreError`: BACKUP_FULL,
-    BACKUP_FAILED, BACKUP_DAMAGED when it reads back otherwise, CORRUPT when an online copy meets damage; and whatever
-    `advance` raises. Nothing is left at `target` then.
+    rest, so that a run beside it keeps its disk. The copy is synced and read back. For a process that has no connection
+    to `source`: it would lose its locks (`daemon/store/held.py`). Raises `StoreError`: BACKUP_FULL, BACKUP_FAILED,
+    BACKUP_DAMAGED when it reads back otherwise, CORRUPT when an online copy meets damage; and whatever `advance`
+    raises. Nothing is left at `target` then.
     """
     rest = _rest if gentle else _no_rest
     try:

@@ -3,7 +3,8 @@
 The locks of a database and of its `-shm` are POSIX locks: closing any descriptor of such a file drops all that this
 process has on it (https://www.sqlite.org/howtocorrupt.html, section 2.2). A program from outside would then take the
 log for left behind, and remove it. So where a connection may be open nobody opens these files; SQLite does, and this
-reads through what it has open. SQLite locks nothing in a `-wal`: that may be opened.
+reads through what it has open. SQLite locks nothing in a `-wal`: that may be opened. Why so:
+`docs/decisions/0044-no-descriptor-beside-sqlite.md`.
 """
 
 from __future__ import annotations

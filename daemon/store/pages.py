@@ -25,7 +25,8 @@ Value = int | float | str | bytes | None
 def rows_of_pages(path: Path) -> Iterator[tuple[int, list[Value]]]:
     """Rowid and values of everything that looks like a row: newest pages of the log first, then those of the file.
 
-    Raises `StoreError` when a file cannot be read.
+    For a process that has no connection to it: that would lose its locks (`daemon/store/held.py`). Raises `StoreError`
+    when a file cannot be read.
     """
     for pages in (_Pages.of_log(Path(f"{path}-wal"), path), _Pages.of_file(path)):
         if pages is not None:
