@@ -68,6 +68,10 @@ class CameraReason(Reason):
         "The camera breaks its protocol; update its firmware, or make a bundle and report it.",
     )
     FAULT = ("camera.fault", "Transfers fail; try another cable and port, then make a bundle and report it.")
+    CHANGED = (
+        "camera.changed",
+        "Connect the run's own camera, or start a new run; name `pixel_format` and size in `camera.options`.",
+    )
     BAD_SETTING = ("camera.bad_setting", "Choose a value inside the camera's range.")
     ENDED = ("camera.ended", "The recording has no more frames; start the replay again or choose another.")
 

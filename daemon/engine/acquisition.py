@@ -10,7 +10,7 @@ from typing import Any
 
 from daemon.engine.ring import SCRATCH, FrameRing
 from hw.camera import DRIVERS
-from hw.camera.contract import Camera, CameraInfo, FrameStamp
+from hw.camera.contract import Camera, CameraIdentity, CameraInfo, FrameStamp
 from hw.drivers import build_driver
 from hw.errors import CameraError, CameraReason, InstrumentError
 
@@ -53,6 +53,9 @@ class Acquisition(threading.Thread):
         self._settings_done = threading.Event()
         self.info: CameraInfo | None = None
         self.ring: FrameRing | None = None
+        self._expected: CameraIdentity | None = None
+        self._admission = threading.Lock()
+        """What is expected, and what is there: changed one at a time."""
         self.captured = 0
         self.dropped: Counter[str] = Counter()
         self.last_host_t_s = float("nan")
@@ -81,6 +84,16 @@ class Acquisition(threading.Thread):
             self._rewind.clear()
             raise CameraError(CameraReason.STALLED, f"the camera did not start within {timeout_s:g} s")
         return self.stream
+
+    def expect(self, camera: CameraIdentity | None) -> None:
+        """Refuse every other camera from now on: a run measures this one. None: take any. Any thread's call.
+
+        Raises `CameraError` (CHANGED) when the one that was opened last is another.
+        """
+        with self._admission:
+            if camera is not None and self.info is not None:
+                _same(camera, self.info.identity)
+            self._expected = camera
 
     def configure(self, settings: dict[str, Any], timeout_s: float) -> None:
         """Apply camera settings from another thread. Raises `CameraError`."""
@@ -120,13 +133,10 @@ class Acquisition(threading.Thread):
         try:
             camera = build_driver(DRIVERS, self._driver, self._options)
             self._counts = (self._counts[0], getattr(camera, "counts", {}))
-            self.info = camera.open()
-            size = self.info.pixel_format.payload_bytes(self.info.height_px, self.info.width_px)
-            if self.ring is None or self.ring.slot(0).size != size:
-                self.ring = FrameRing(self._ring_frames, size)
+            ring = self._admit(camera.open())
             self._start(camera)
             self._report("open", {})
-            self._stream(camera, self.ring)
+            self._stream(camera, ring)
         except InstrumentError as error:
             return error
         finally:
@@ -135,6 +145,19 @@ class Acquisition(threading.Thread):
                 self._reclaim(camera)
                 self._counts = (Counter(self.remedies), {})
         return None
+
+    def _admit(self, info: CameraInfo) -> FrameRing:
+        """The ring for the frames of a camera that was opened. Raises `CameraError` (CHANGED)."""
+        with self._admission:
+            if self._expected is not None:
+                _same(self._expected, info.identity)
+            self.info, ring = info, self.ring
+            if ring is None or ring.camera != info.identity:
+                if ring is not None and (left := ring.abandon()):
+                    self.dropped["camera.changed"] += left
+                size = info.pixel_format.payload_bytes(info.height_px, info.width_px)
+                self.ring = ring = FrameRing(self._ring_frames, size, info.identity)
+            return ring
 
     def _lend(self, camera: Camera, ring: FrameRing) -> None:
         """As many slots as the camera wants; the scratch slot when it would have none."""
@@ -207,3 +230,9 @@ class Acquisition(threading.Thread):
         except CameraError as error:
             self._settings_error = error
         self._settings_done.set()
+
+
+def _same(expected: CameraIdentity, found: CameraIdentity) -> None:
+    """Raises `CameraError` (CHANGED)."""
+    if differences := expected.differences(found):
+        raise CameraError(CameraReason.CHANGED, f"another camera or format than the run began with: {differences}")

@@ -75,14 +75,19 @@ class Collector:
     def open(self, frame: np.ndarray) -> np.ndarray:
         """The frame as the other methods take it: flat, and unpacked where no kernel reads its format.
 
-        `frame` is (H, W) uint8 or uint16 pixels, or the flat uint8 payload of `pixel_format`.
+        `frame` is (H, W) uint8 or uint16 pixels, or the flat uint8 payload of `pixel_format`. Raises `ValueError` for
+        one of another size.
         """
         flat, pixels = frame.reshape(-1), self._shape[0] * self._shape[1]
         if flat.dtype != np.uint8 or flat.size == pixels:
             return flat
         if flat.size == 2 * pixels:
             return flat.view(np.uint16)
-        return flat if self._format == PixelFormat.MONO12P else self._unpacked(flat)
+        if self._format != PixelFormat.MONO12P:
+            return self._unpacked(flat)
+        if flat.size != (needed := self._format.payload_bytes(*self._shape)):
+            raise ValueError(f"a frame has {flat.size} bytes, {self._shape} pixels of Mono12p take {needed}")
+        return flat
 
     def _unpacked(self, payload: np.ndarray) -> np.ndarray:
         if self._frame.shape != self._shape:

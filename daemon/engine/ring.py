@@ -8,14 +8,14 @@ from collections import deque
 
 import numpy as np
 
-from hw.camera.contract import FrameStamp
+from hw.camera.contract import CameraIdentity, FrameStamp
 
 HOT = 4  # slots in use at once without a backlog: one being filled, one being read, and some to spare
 SCRATCH = -1  # number of the slot for frames that find no other
 
 
 class FrameRing:
-    """`slots` frames of `payload_bytes`. One producer, one consumer.
+    """`slots` frames of `payload_bytes`, all of one `camera`. One producer, one consumer.
 
     The slot released last is leased first: memory that was never needed is never touched, and what a backlog needed is
     given back by `settle`.
@@ -24,7 +24,8 @@ class FrameRing:
     What it receives then goes to one slot more, `SCRATCH`, which nobody reads.
     """
 
-    def __init__(self, slots: int, payload_bytes: int) -> None:
+    def __init__(self, slots: int, payload_bytes: int, camera: CameraIdentity | None = None) -> None:
+        self.camera = camera
         self._stride = -(-payload_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, so that a slot can go back
         self._slots = slots
         self._memory = mmap.mmap(-1, (slots + 1) * self._stride, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -71,6 +72,13 @@ class FrameRing:
             if not self._filled:
                 self._condition.wait(timeout_s)
             return self._filled.popleft() if self._filled else None
+
+    def abandon(self) -> int:
+        """No frame that waits will be taken any more; how many those are."""
+        with self._condition:
+            left = len(self._filled)
+            self._filled.clear()
+        return left
 
     def settle(self, lent: int = 1) -> None:
         """After a backlog is worked off, give its memory back to the system. The producer's call.

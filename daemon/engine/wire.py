@@ -11,6 +11,7 @@ from daemon.engine.link import Message
 from daemon.engine.measures import Clip, Detection, MeasureBatch
 from daemon.engine.operator import Operator
 from daemon.engine.pipeline import PipelineSettings
+from hw.camera.contract import CameraIdentity, PixelFormat
 
 BATCH_SCALARS = ("camera_t0_s", "mask_version", "baseline_end_frame")
 BATCH_LISTS = ("detections", "clips")
@@ -52,8 +53,11 @@ def measure_message(
     last_stamp: tuple[float, float] | None = None,
     rewind: bool = True,
     mask_version: int = 1,
+    camera: CameraIdentity | None = None,
 ) -> Message:
-    """The order to measure a run; `rewind` false goes on from the next frame, after a restart."""
+    """The order to measure a run; `rewind` false goes on from the next frame, after a restart. `camera`: the only one
+    whose frames may be measured; None: any.
+    """
     plain: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in OPTIONAL_MAPS}
     arrays = _operator_arrays(operator)
     for name in OPTIONAL_MAPS:
@@ -63,7 +67,7 @@ def measure_message(
         arrays["baseline.flux"], arrays["baseline.layers"] = baseline
     order = {
         "settings": plain, "first_frame": first_frame, "first_t_s": first_t_s, "last_stamp": last_stamp,
-        "rewind": rewind, "mask_version": mask_version,
+        "rewind": rewind, "mask_version": mask_version, "camera": None if camera is None else asdict(camera),
     }  # fmt: skip
     return Message("measure", order, arrays)
 
@@ -83,6 +87,12 @@ def measure_order(message: Message) -> dict[str, Any]:
         "last_stamp": tuple(last_stamp) if last_stamp is not None else None,
         "mask_version": message.fields["mask_version"],
     }
+
+
+def measured_camera(message: Message) -> CameraIdentity | None:
+    """The `camera` of `measure_message`."""
+    told = message.fields["camera"]
+    return None if told is None else CameraIdentity(**{**told, "pixel_format": PixelFormat(told["pixel_format"])})
 
 
 def masks_message(operator: Operator, kept: np.ndarray, mask_version: int) -> Message:

@@ -15,7 +15,7 @@ from daemon.engine.acquisition import Acquisition
 from daemon.engine.link import Message
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.transfer import TransferSums
-from daemon.engine.wire import batch_message, masks_order, measure_order
+from daemon.engine.wire import batch_message, masks_order, measure_order, measured_camera
 from daemon.errors import (
     CameraError,
     CameraReason,
@@ -26,7 +26,7 @@ from daemon.errors import (
     RunReason,
 )
 from daemon.service.memory import release_free_memory
-from hw.camera.contract import FrameStamp
+from hw.camera.contract import CameraIdentity, FrameStamp
 from kernels.unpack import unpack
 
 HEARTBEAT_S = 0.25
@@ -179,7 +179,7 @@ class Worker(threading.Thread):
         started = time.monotonic()
         try:
             if stream >= self._stream:
-                self._use(ring.slot(number), stamp)
+                self._use(ring.slot(number), stamp, ring.camera)
             else:
                 self.idle += 1  # taken before the camera was started for what is wanted now
         finally:
@@ -209,20 +209,19 @@ class Worker(threading.Thread):
             "cpu_s": time.process_time(),
         }
 
-    def _unpacked(self, payload: np.ndarray) -> np.ndarray:
+    def _unpacked(self, payload: np.ndarray, camera: CameraIdentity | None) -> np.ndarray:
         """(H, W) uint16 pixels, valid until the next call: what is shown and averaged; a run reads payloads itself."""
-        info = self._acquisition.info
-        assert info is not None  # frames come from an open camera
-        if self._frame.shape != (info.height_px, info.width_px):
-            self._frame = np.empty((info.height_px, info.width_px), np.uint16)
-        unpack(payload, info.pixel_format.value, self._frame)
+        assert camera is not None  # the acquisition's rings name theirs
+        if self._frame.shape != (camera.height_px, camera.width_px):
+            self._frame = np.empty((camera.height_px, camera.width_px), np.uint16)
+        unpack(payload, camera.pixel_format.value, self._frame)
         return self._frame
 
-    def _use(self, payload: np.ndarray, stamp: FrameStamp) -> None:
+    def _use(self, payload: np.ndarray, stamp: FrameStamp, camera: CameraIdentity | None) -> None:
         if self._preview is not None:
-            self._send_preview(self._preview, self._unpacked(payload), stamp)
+            self._send_preview(self._preview, self._unpacked(payload, camera), stamp)
             self._preview = None
-        if self._capture is not None and self._capture[1].add(self._unpacked(payload)):
+        if self._capture is not None and self._capture[1].add(self._unpacked(payload, camera)):
             request, capture = self._capture
             self._capture = None
             self._outbox.put(Message("reply", {"request": request}, capture.result()))
@@ -257,6 +256,7 @@ class Worker(threading.Thread):
                 self._refuse(message.fields["request"], error)
 
     def _on_measure(self, message: Message) -> None:
+        self._acquisition.expect(measured_camera(message))
         pipeline = Pipeline(**measure_order(message))
         release_free_memory()
         if message.fields["rewind"]:  # last: no frame of the run is lost while its pipeline is being built
@@ -277,6 +277,7 @@ class Worker(threading.Thread):
             self._pipeline.close_baseline()
         self._send_batch()
         self._pipeline = None
+        self._acquisition.expect(None)
         self._reply(message)
 
     def _on_capture(self, message: Message) -> None:

@@ -20,6 +20,7 @@ from daemon.recipe import Recipe
 from daemon.runs.prepare import Prepared, Reference
 from daemon.runs.recorder import Recorder
 from daemon.store.writer import StoreWriter
+from hw.camera.contract import CameraIdentity
 
 QUEUE_ITEMS = 512  # batches and cell rows: 25 s at 20 batches a second
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class ActiveRun:
         self.prepared: Prepared | None = None
         self.recorder: Recorder | None = None
         self.clock: ClockRelation | None = None
+        self.camera: CameraIdentity | None = None
+        """The one that the run measures, once it does."""
         self.camera_t0_s = float("nan")
         self.reference: Reference | None = None
         """What the masks were found in, and are compiled from again when they are edited."""

@@ -20,7 +20,17 @@ from daemon.config import Settings
 from daemon.engine.host import EngineHost
 from daemon.engine.link import Message
 from daemon.engine.measures import MeasureBatch
-from daemon.errors import EngineError, EngineReason, InstrumentError, RunError, RunReason, StoreError, StoreReason
+from daemon.errors import (
+    CameraError,
+    CameraReason,
+    EngineError,
+    EngineReason,
+    InstrumentError,
+    RunError,
+    RunReason,
+    StoreError,
+    StoreReason,
+)
 from daemon.events import Event, EventKind
 from daemon.mask_edits import MaskChange, MaskVersion
 from daemon.parts import CellControl, RunState, RunSummary
@@ -305,6 +315,8 @@ class RunManager:
                 detail = str(fields.get("detail", ""))
                 self.record(Event(EventKind.CAMERA_LOST, NAN, NAN, magnitude=silence_s, detail=detail))
             self._camera_away = True
+            if fields.get("reason") == CameraReason.CHANGED.code:  # nothing it sends compares with what was measured
+                self.fail(CameraError(CameraReason.CHANGED, str(fields["detail"])))
         elif kind == "ended" and self._active is not None and self._active.running.is_set():
             self._active.end(Ending())
         elif kind == "open":

@@ -21,6 +21,8 @@ from daemon.engine.measures import MaskSet, kept_columns
 from daemon.engine.pipeline import PipelineSettings
 from daemon.engine.wire import masks_message, measure_message
 from daemon.errors import (
+    CameraError,
+    CameraReason,
     EngineError,
     EngineReason,
     InstrumentError,
@@ -38,7 +40,7 @@ from daemon.photometry.clock import ClockRelation
 from daemon.photometry.noise import NoiseHints
 from daemon.photometry.science import ScienceSettings
 from daemon.recipe import Recipe
-from daemon.runs.active import ActiveRun
+from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.baseline import baseline_seconds
 from daemon.runs.calibrations import calibrations_for
 from daemon.runs.metadata import run_metadata
@@ -145,10 +147,14 @@ class RunSetup:
         settings = self._pipeline_settings(active, info, reference)
         nothing = np.empty((0, 0), np.float32)  # the noise is known now, its evidence need not stay in memory
         active.reference = replace(reference, variance_dn2=nothing)
-        await self._engine.request(measure_message(prepared.operator, settings), self._settings.camera.start_timeout_s)
+        active.camera = info.identity
+        order = measure_message(prepared.operator, settings, camera=active.camera)
+        await self._engine.request(order, self._settings.camera.start_timeout_s)
 
     async def resume(self, active: ActiveRun) -> None:
-        """Give a restarted engine the run it lost: same masks, same F0, frames numbered on."""
+        """Give a restarted engine the run it lost: same masks, same F0, frames numbered on. With another camera
+        than it began with the run ends instead. Raises `CameraError`, `EngineError`.
+        """
         recorder, prepared, reference = active.recorder, active.prepared, active.reference
         if recorder is None or prepared is None or reference is None:
             return
@@ -163,8 +169,14 @@ class RunSetup:
             last_stamp=(recorder.last_t_s, recorder.last_host_t_s) if recorder.frames else None,
             rewind=False,
             mask_version=prepared.masks.version,
+            camera=active.camera,
         )
-        await self._engine.request(message, self._settings.camera.start_timeout_s)
+        try:
+            await self._engine.request(message, self._settings.camera.start_timeout_s)
+        except CameraError as error:
+            if error.reason is not CameraReason.CHANGED:
+                raise
+            active.end(Ending(error.code, error.detail))
 
     async def edit(
         self, active: ActiveRun, before: Prepared, edits: list[MaskEdit]

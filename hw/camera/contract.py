@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -33,6 +33,21 @@ class PixelFormat(StrEnum):
         """Bytes of one frame in this format; packed formats have no padding between lines."""
         bits = {"Mono8": 8, "Mono10p": 10, "Mono12": 16, "Mono12p": 12, "Mono16": 16}[self.value]
         return (height_px * width_px * bits + 7) // 8
+
+
+@dataclass(frozen=True)
+class CameraIdentity:
+    """Which camera, and how its frames lie in memory: measures of a run are of one only."""
+
+    serial: str
+    height_px: int
+    width_px: int
+    pixel_format: PixelFormat
+
+    def differences(self, other: CameraIdentity) -> str:
+        """What of `other` is another, e.g. ``pixel_format Mono8, was Mono12``; empty when nothing is."""
+        pairs = ((field.name, getattr(other, field.name), getattr(self, field.name)) for field in fields(self))
+        return ", ".join(f"{name} {there}, was {here}" for name, there, here in pairs if there != here)
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,11 @@ class CameraInfo:
     def bit_depth(self) -> int:
         """Significant bits of a pixel."""
         return self.pixel_format.bit_depth if self.significant_bits is None else self.significant_bits
+
+    @property
+    def identity(self) -> CameraIdentity:
+        """What must stay as it is while a run measures."""
+        return CameraIdentity(self.serial, self.height_px, self.width_px, self.pixel_format)
 
 
 @dataclass(frozen=True)

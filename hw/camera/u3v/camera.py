@@ -340,7 +340,7 @@ class U3vCamera(Camera):
 
     def _reset(self) -> None:
         """Reset its port, wait for it to come back, set it up anew."""
-        link = self._opened()
+        link, before = self._opened(), self._info
         self._running = False
         self._ids.interrupted()
         link.stream.close()
@@ -360,6 +360,9 @@ class U3vCamera(Camera):
                     raise
                 self.counts[f"reset: {error.reason.code}"] += 1
                 time.sleep(LOOK_S)
+        assert before is not None and self._info is not None
+        if differences := before.identity.differences(self._info.identity):  # its frames would not fit into the slots
+            raise CameraError(CameraReason.CHANGED, f"the camera came back from a reset with {differences}")
         self._prepare()
         self._begin()
 

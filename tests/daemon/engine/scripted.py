@@ -39,6 +39,8 @@ class Life:
     start_error: CameraError | None = None
     ends: bool = False
     shape: tuple[int, int] = (HEIGHT, WIDTH)
+    serial: str = "1"
+    pixel_format: PixelFormat = PixelFormat.MONO8
     interval_s: float = 0.0
     queue_frames: int = 1
 
@@ -74,8 +76,8 @@ class ScriptedCamera(Camera):
         self.queue_frames = self._life.queue_frames
         if self._life.open_error is not None:
             raise self._life.open_error
-        height, width = self._life.shape
-        return CameraInfo("scripted", "1", height, width, PixelFormat.MONO8, 100.0)
+        life = self._life
+        return CameraInfo("scripted", life.serial, *life.shape, life.pixel_format, 100.0)
 
     def start(self) -> None:
         if self._life.start_error is not None:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from daemon.engine import acquisition as module
-from hw.camera.contract import Camera
+from hw.camera.contract import Camera, CameraIdentity, PixelFormat
 from hw.drivers import DriverReason
 from hw.errors import CameraError, CameraReason
-from tests.daemon.engine.scripted import Life, Running, Script, ScriptedCamera, wait_until
+from tests.daemon.engine.scripted import HEIGHT, WIDTH, Life, Running, Script, ScriptedCamera, wait_until
 
 FAULTS = [reason for reason in CameraReason if reason is not CameraReason.ENDED]
 
@@ -165,6 +165,55 @@ def test_a_camera_of_another_size_gets_a_ring_of_its_own(play):
         wait_until(lambda: running.acquisition.ring.depth)
         assert running.acquisition.ring.slot(0).size == 320
         assert running.acquisition.info.height_px == 16
+
+
+SAME_BYTES = {"shape": (WIDTH, HEIGHT)}
+OTHERS = [
+    (SAME_BYTES, "height_px 10, was 8, width_px 8, was 10"),
+    ({"shape": (16, 20)}, "height_px 16, was 8, width_px 20, was 10"),
+    ({"pixel_format": PixelFormat.MONO16}, "pixel_format Mono16, was Mono8"),
+    ({"serial": "2"}, "serial 2, was 1"),
+]
+
+
+@pytest.mark.parametrize(("other", "told"), OTHERS)
+def test_a_run_waits_for_its_own_camera_and_is_given_no_frame_of_another(play, other, told):
+    play(Life([0, 1, CameraError(CameraReason.UNPLUGGED, "out")]), Life(range(50, 60), **other), Life([7, 8]))
+    one = Running()
+    one.acquisition.expect(CameraIdentity("1", HEIGHT, WIDTH, PixelFormat.MONO8))
+    with one as running:
+        assert [block for block, _, _ in running.take(4)] == [0, 1, 7, 8]
+        assert running.acquisition.captured == 4 and not running.acquisition.dropped
+        assert running.acquisition.info.identity == CameraIdentity("1", HEIGHT, WIDTH, PixelFormat.MONO8)
+    assert running.reasons() == ["camera.unplugged", "camera.changed"]
+    assert running.reports[2][1]["detail"].endswith(told) and running.kinds()[-1] == "open"
+
+
+def test_a_run_that_expects_another_camera_than_the_open_one_is_refused(play):
+    play(Life(range(2)))
+    with Running() as running:
+        running.take(2)
+        with pytest.raises(CameraError, match="pixel_format Mono8, was Mono12p") as caught:
+            running.acquisition.expect(CameraIdentity("1", HEIGHT, WIDTH, PixelFormat.MONO12P))
+        assert caught.value.reason is CameraReason.CHANGED
+
+
+@pytest.mark.parametrize(("other", "told"), OTHERS)
+def test_frames_that_wait_when_another_camera_comes_are_dropped_and_counted(play, other, told):
+    play(Life([1, 2, 3, CameraError(CameraReason.UNPLUGGED, "swapped")]), Life([4, 5], **other))
+    with Running() as running:
+        wait_until(lambda: running.acquisition.captured == 5)
+        wait_until(lambda: running.acquisition.ring.depth == 2)
+        assert running.acquisition.dropped == {"camera.changed": 3}
+        assert [block for block, _, _ in running.take(2)] == [4, 5]
+
+
+def test_frames_that_wait_when_the_same_camera_comes_back_are_kept(play):
+    play(Life([1, 2, 3, CameraError(CameraReason.UNPLUGGED, "out")]), Life([4, 5]))
+    with Running() as running:
+        wait_until(lambda: running.acquisition.captured == 5)
+        assert [block for block, _, _ in running.take(5)] == [1, 2, 3, 4, 5]
+        assert not running.acquisition.dropped
 
 
 def test_rewind_starts_the_frames_anew_under_a_new_number(play):

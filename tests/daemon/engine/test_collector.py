@@ -54,6 +54,15 @@ def _electrons(collector, offset=0):
 
 
 @pytest.mark.parametrize("pixel_format", list(PixelFormat))
+@pytest.mark.parametrize("missing", [1, -1, 50])
+def test_a_payload_of_another_size_is_refused_whatever_its_format(pixel_format, missing):
+    collector = Collector(_operator([40]), pixel_format, pixel_format.bit_depth)
+    payload = np.zeros(pixel_format.payload_bytes(HEIGHT, WIDTH) - missing, np.uint8)
+    with pytest.raises(ValueError, match=f"{payload.size} bytes"):
+        collector.open(payload)
+
+
+@pytest.mark.parametrize("pixel_format", list(PixelFormat))
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, offset=st.integers(-40, 40))
 def test_payloads_and_pixels_of_every_format_give_the_same_values(pixel_format, seed, offset):

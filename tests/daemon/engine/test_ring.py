@@ -45,6 +45,14 @@ def test_an_unfilled_lease_goes_back():
     assert ring.lease() == number
 
 
+def test_frames_of_an_abandoned_ring_are_counted_and_not_taken():
+    ring = FrameRing(3, 1)
+    for n in range(2):
+        ring.commit(ring.lease(), _stamp(n))
+    assert ring.abandon() == 2 and ring.depth == 0
+    assert ring.take(0.01) is None and ring.abandon() == 0
+
+
 def test_take_times_out_on_an_empty_ring():
     assert FrameRing(1, 1).take(0.01) is None
 

@@ -19,13 +19,16 @@ from daemon.engine.wire import (
     masks_order,
     measure_message,
     measure_order,
+    measured_camera,
 )
+from hw.camera.contract import CameraIdentity, PixelFormat
 from tests.measuring import operator_of
 from tests.scenes import PoissonScene
 
 PER_FRAME = BATCH_ARRAYS[: BATCH_ARRAYS.index("flux_e")]
 LAYERED = ("layer_flux_e", "layer_sigma_e")
 INTEGERS = {"frame": "i8", "block_id": "i8", "flags": "u4", "particle_flags": "u2"}
+CAMERA = CameraIdentity("s-1", 160, 200, PixelFormat.MONO12P)
 NUMBERS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0])
 
 
@@ -98,8 +101,10 @@ def test_the_order_to_measure_carries_everything_a_pipeline_takes(operator):
             last_stamp=(1.5, 77.0),
             rewind=False,
             mask_version=3,
+            camera=CAMERA,
         )
     )
+    assert measured_camera(order) == CAMERA
     assert (order.kind, order.fields["rewind"]) == ("measure", False)
     got = measure_order(order)
     assert (got["first_frame"], got["first_t_s"], got["last_stamp"]) == (17, 4.25, (1.5, 77.0))
@@ -115,7 +120,9 @@ def test_the_order_to_measure_carries_everything_a_pipeline_takes(operator):
 
 
 def test_what_is_not_given_stays_absent(operator):
-    order = measure_order(crossed(measure_message(operator, PipelineSettings(12, 100.0, 1.0))))
+    message = crossed(measure_message(operator, PipelineSettings(12, 100.0, 1.0)))
+    order = measure_order(message)
+    assert measured_camera(message) is None
     assert order["baseline"] is None and order["first_t_s"] is order["last_stamp"] is None and order["first_frame"] == 0
     assert order["settings"].dark_map is None and order["settings"].flat_map is None
 

@@ -12,6 +12,7 @@ from daemon.engine.wire import batch_from, masks_message, measure_message
 from daemon.engine.worker import Capture, Outbox, Worker
 from daemon.errors import CameraReason, EngineError, EngineReason, MaskReason, RunReason
 from daemon.photometry.compile import compile_operator
+from hw.camera.contract import CameraIdentity, PixelFormat
 from hw.errors import CameraError
 from tests.daemon.engine.scripted import Life, Running, Script, wait_until
 
@@ -142,6 +143,38 @@ def test_the_end_of_a_run_settles_its_baseline_and_frames_are_idle_again(bench, 
         wait_until(lambda: b.worker.idle > idle + 3)
         assert b.worker.measured == measured
         assert sum(len(batch_from(m)) for m in b.listen() if m.kind == "batch") == measured
+
+
+CAMERA = CameraIdentity("1", *SHAPE, PixelFormat.MONO8)
+
+
+@pytest.mark.parametrize("other", [{"shape": SHAPE[::-1]}, {"shape": (100, 120)}, {"pixel_format": PixelFormat.MONO12}])
+def test_a_run_measures_no_frame_of_another_camera_which_is_free_once_it_ended(bench, operator, other):
+    gone = CameraError(CameraReason.UNPLUGGED, "out")
+    with bench({"steps": range(5), "again": [*range(10), gone]}, {"steps": range(7), **other}) as b:
+        b.captured(5)
+        b.worker.order(measure(operator, camera=CAMERA))
+        b.worker.start()
+        b.batches(10)
+        wait_until(lambda: "camera.changed" in b.running.reasons())
+        assert b.worker.is_alive() and b.running.acquisition.captured == 15
+        b.worker.order(order("finish"))
+        b.captured(22)
+        wait_until(lambda: b.running.acquisition.ring.depth == 0 and b.worker.idle == 12)
+        assert b.worker.is_alive() and b.worker.measured == 10
+
+
+@pytest.mark.parametrize("rewind", [True, False])
+def test_an_order_to_measure_another_camera_than_the_open_one_is_refused(bench, operator, rewind):
+    with bench({"steps": range(7), "pixel_format": PixelFormat.MONO16}) as b:
+        b.captured(7)
+        b.worker.order(measure(operator, camera=CAMERA, rewind=rewind))
+        b.worker.start()
+        refused = b.first("reply").fields
+        assert (refused["request"], refused["code"]) == (REQUEST, "camera.changed")
+        assert refused["detail"].endswith("pixel_format Mono16, was Mono8") and refused["remedy"]
+        wait_until(lambda: b.worker.idle == 7)
+        assert b.worker.measured == 0
 
 
 def test_finishing_nothing_is_answered(bench):

@@ -311,6 +311,21 @@ async def test_a_full_disk_ends_the_run_while_it_can_still_be_ended(tmp_path, en
         assert (done.reason, done.detail) == ("store.disk_full", "no space left")
 
 
+async def test_a_run_ends_with_its_cell_off_when_another_camera_comes_back(tmp_path, engine, prepared_here):
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(CYCLING)
+        await one.runs.wait_running(run.run_id)
+        engine.show(10)
+        engine.on_camera("lost", {"reason": "camera.unplugged", "detail": "pulled", "remedy": "plug it in"})
+        assert one.runs.current() is not None
+        told = {"reason": CameraReason.CHANGED.code, "detail": "pixel_format Mono8, was Mono12", "remedy": "do"}
+        engine.on_camera("lost", told)
+        done = await ended(one)
+        assert (done.reason, done.detail, done.frames) == ("camera.changed", told["detail"], 10)
+        assert one.cell.told[-1] == "off: camera.changed"
+        engine.on_camera("lost", told)  # without a run it is nobody's end
+
+
 async def test_a_run_whose_end_the_disk_refused_is_told_as_ended(tmp_path, engine, prepared_here, monkeypatch):
     def refuse(*_, **__):
         refused = Future()

@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.engine.wire import measure_order
-from daemon.errors import EngineError, EngineReason, RunError, RunReason
+from daemon.engine.wire import measure_order, measured_camera
+from daemon.errors import CameraError, CameraReason, EngineError, EngineReason, RunError, RunReason
 from daemon.parts import RunSummary
 from daemon.photometry.noise import NoiseHints
 from daemon.recipe import MaskSettings, Recipe
 from daemon.runs import setup as module
-from daemon.runs.active import ActiveRun
+from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.prepare import prepare
 from daemon.store.reader import RunReader
 from hw.camera.contract import PixelFormat
@@ -181,6 +181,35 @@ async def test_a_restarted_engine_goes_on_where_the_run_was(measured, engine):
     assert order["first_frame"] == 20 and order["first_t_s"] == 50.0
     assert order["last_stamp"] == (pytest.approx(0.19), active.recorder.last_host_t_s)
     np.testing.assert_array_equal(order["baseline"][0], active.recorder.baseline[0])
+    begun, resumed = (measured_camera(message) for message in (engine.orders[-2], engine.orders[-1]))
+    assert begun == resumed == engine.info.identity
+
+
+async def test_a_restarted_engine_that_found_another_camera_ends_the_run(measured, engine, monkeypatch):
+    one, active = measured
+    begun = engine.info.identity
+    engine.info = replace(engine.info, pixel_format=PixelFormat.MONO8)
+
+    async def refuse(message, timeout_s):
+        assert measured_camera(message) == begun
+        raise CameraError(CameraReason.CHANGED, "pixel_format Mono8, was Mono12")
+
+    monkeypatch.setattr(engine, "request", refuse)
+    await one.runs._setup.resume(active)
+    async with asyncio.timeout(5.0):
+        assert await active.ended() == Ending("camera.changed", "pixel_format Mono8, was Mono12")
+
+
+async def test_a_restarted_engine_that_fails_otherwise_does_not_end_the_run(measured, engine, monkeypatch):
+    one, active = measured
+
+    async def refuse(message, timeout_s):
+        raise CameraError(CameraReason.STALLED, "gone again")
+
+    monkeypatch.setattr(engine, "request", refuse)
+    with pytest.raises(CameraError):
+        await one.runs._setup.resume(active)
+    assert not active._ending.done()
 
 
 async def test_a_run_that_was_not_created_is_not_resumed(tmp_path, engine):

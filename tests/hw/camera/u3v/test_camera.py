@@ -7,7 +7,7 @@ import hw.camera
 from hw.drivers import build_driver
 from hw.errors import CameraError, CameraReason
 from tests.hw.camera.contract_tests import CameraContract
-from tests.hw.camera.u3v.fake import AUTO, EXPOSURE, GAMMA, LOCKED, RATE, SIRM, FakeCamera, installed
+from tests.hw.camera.u3v.fake import AUTO, EXPOSURE, FORMAT, GAMMA, LOCKED, RATE, SIRM, FakeCamera, installed
 
 
 @pytest.fixture
@@ -132,6 +132,21 @@ def test_a_silent_camera_is_cleared_then_restarted_then_reset(fake, build, monke
     assert after[-1][0].block_id > before[-1][0].block_id + 2  # the time that passed is reckoned with
     assert np.frombuffer(fake.memory[EXPOSURE : EXPOSURE + 8])[0] == 3000.0  # set again after the reset
     camera.stop()
+    assert sorted(camera.reclaim()) == [0, 1, 2, 3]
+
+
+def test_a_reset_that_changes_the_format_is_an_error_and_no_frame_follows(fake, build, monkeypatch):
+    monkeypatch.setattr("hw.camera.u3v.camera.SILENT_S", 0.05)
+    monkeypatch.setattr("hw.camera.u3v.camera.FIRST_S", 0.05)
+    fake.put(FORMAT, 0x010C0047)  # no option names it: a reset brings back the Mono8 of its power-up
+    camera = build()
+    info, memory = started(camera)
+    assert info.pixel_format == "Mono12p" and len(frames(camera, memory, 3)) == 3
+    fake.faults.append("mute until reset")
+    with pytest.raises(CameraError, match="pixel_format Mono8, was Mono12p") as caught:
+        frames(camera, memory, 3, timeout_s=8.0)
+    assert caught.value.reason is CameraReason.CHANGED and fake.counts["reset"] == 1
+    camera.close()
     assert sorted(camera.reclaim()) == [0, 1, 2, 3]
 
 
