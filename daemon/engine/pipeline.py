@@ -24,6 +24,7 @@ CONSTANT, REPEATED, GAP_BEFORE = int(FrameFlag.CONSTANT), int(FrameFlag.REPEATED
 DRIFT_UNKNOWN, DRIFT_JUMP = int(FrameFlag.DRIFT_UNKNOWN), int(FrameFlag.DRIFT_JUMP)
 ILLUMINATION_STEP, FOCUS_JUMP = int(FrameFlag.ILLUMINATION_STEP), int(FrameFlag.FOCUS_JUMP)
 DARK = int(FrameFlag.DARK)
+CLOCK_TOLERANCE_S = 5.0  # a host that is held up stamps frames late; an engine that late is ended as silent
 SAMPLE_PIXELS = 401  # looked at to recognise constant and repeated frames: noise never repeats so many
 
 
@@ -42,6 +43,8 @@ class PipelineSettings:
     """(H, W) float32 relative gain."""
     pixel_format: str = "Mono16"
     """Of packed payloads; arrays of pixels tell by their dtype."""
+    clock_rate: float | None = None
+    """Seconds of the camera's clock in one of the host's; None: it cannot be told."""
 
 
 class JumpWatch:
@@ -210,12 +213,19 @@ class Pipeline:
         if self._t0_s is None:
             self._t0_s = stamp.device_t_s
         t_s = stamp.device_t_s - self._t0_s
-        if self._last_stamp is not None and t_s <= self._last_stamp[0]:
+        if self._last_stamp is not None:
             last_t_s, last_host_t_s = self._last_stamp
-            t_s = last_t_s + max(stamp.host_t_s - last_host_t_s, 1e-6)
-            self._t0_s = stamp.device_t_s - t_s
+            step_s, host_step_s = t_s - last_t_s, stamp.host_t_s - last_host_t_s
+            if step_s <= 0.0 or self._leaps(step_s, host_step_s):
+                t_s = last_t_s + max(host_step_s * (self._settings.clock_rate or 1.0), 1e-6)
+                self._t0_s = stamp.device_t_s - t_s
         self._last_stamp = (t_s, stamp.host_t_s)
         return t_s
+
+    def _leaps(self, step_s: float, host_step_s: float) -> bool:
+        """Whether the camera's clock is not the one of the frame before: it began anew, or is another camera's."""
+        rate = self._settings.clock_rate
+        return rate is not None and abs(step_s / rate - host_step_s) > CLOCK_TOLERANCE_S
 
     def _look(self, frame: np.ndarray) -> int:
         """Recognise data that only looks like data."""

@@ -224,6 +224,7 @@ class RunSetup:
             false_alarms_per_day=self._settings.engine.step_false_alarms_per_day,
             dark_map=reference.dark_map,
             flat_map=reference.flat_map,
+            clock_rate=info.clock_rate,
         )
 
 

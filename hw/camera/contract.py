@@ -67,6 +67,8 @@ class CameraInfo:
     pixel_size_nm: float | None = None
     clock_id: str = ""
     """Cameras and potentiostats with equal, non-empty `clock_id` stamp with the same clock."""
+    clock_rate: float | None = None
+    """Seconds of the camera's clock in one of the host's; None where frames come at a pace of their own."""
     dark: np.ndarray | None = None
     """Per-pixel dark level in DN, (H, W) float32, when the source carries one; replaces `dark_dn`."""
     flat: np.ndarray | None = None

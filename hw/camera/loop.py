@@ -109,6 +109,7 @@ class LoopCamera(Camera):
             dark_dn=microscope.dark_dn,
             pixel_size_nm=settings.pixel_size_nm,
             clock_id=f"loop-{settings.seed}-{os.getpid()}-{time.monotonic_ns():x}",
+            clock_rate=1.0,
         )
 
     # -- the loop ------------------------------------------------------------

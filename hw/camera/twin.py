@@ -100,6 +100,7 @@ class TwinCamera(Camera):
             dark_dn=microscope.dark_dn,
             pixel_size_nm=sample.pixel_size_nm,
             clock_id=world.clock_id,
+            clock_rate=self._state().speed,
             flat=microscope.field / microscope.field.mean() if settings.publish_flat else None,
         )
 

@@ -123,6 +123,7 @@ class U3vCamera(Camera):
             dark_dn=settings.dark_dn,
             pixel_size_nm=settings.pixel_size_nm,
             clock_id=f"u3v-{link.identity.guid or about.serial}",
+            clock_rate=1.0,
             notes=tuple(notes),
         )
 

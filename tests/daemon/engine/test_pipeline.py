@@ -132,6 +132,57 @@ def test_a_camera_clock_that_begins_anew_is_spliced_on_by_the_hosts(operator, st
     assert second.camera_t0_s == pytest.approx(0.5 - 2.02)  # cell rows of the same clock are dated by it
 
 
+def run_time(operator, still, device, host, rate, **resumed):
+    pipeline = Pipeline(operator, replace(SETTINGS, clock_rate=rate), **resumed)
+    stamps = [FrameStamp(n, *pair) for n, pair in enumerate(zip(device, host, strict=True))]
+    (batch,) = measured(pipeline, still[: len(stamps)], stamps)
+    return batch.t_s, batch.camera_t0_s
+
+
+@pytest.mark.parametrize("rate", [1.0, 60.0])
+@pytest.mark.parametrize(
+    "back_s, what",
+    [
+        (12.0, "power-cycled for ten minutes, 7 s further than it was when it went"),
+        (259_200.0, "a spare one, three days in service"),
+        (0.5, "begun anew"),
+    ],
+)
+def test_a_clock_that_leaps_is_spliced_on_by_the_hosts(operator, still, rate, back_s, what):
+    host = np.array([7.0, 7.01, 7.02, 607.02, 607.03, 607.04])
+    device = rate * np.array([4.98, 4.99, 5.0, back_s, back_s + 0.01, back_s + 0.02])
+    t_s, t0_s = run_time(operator, still, device, host, rate)
+    np.testing.assert_allclose(t_s, rate * (host - 7.0), atol=1e-6)
+    assert t0_s == pytest.approx(rate * (back_s - 600.02))
+
+
+def test_a_clock_that_leaps_while_the_engine_restarts_is_spliced_on_too(operator, still):
+    resumed = {"first_frame": 30, "first_t_s": 500.0, "last_stamp": (0.29, 9.29)}
+    t_s, _ = run_time(operator, still, [9000.0, 9000.01], [11.29, 11.30], 1.0, **resumed)
+    np.testing.assert_allclose(t_s, [2.29, 2.30], atol=1e-9)
+    t_s, _ = run_time(operator, still, [502.29, 502.30], [11.31, 11.32], 1.0, **resumed)
+    np.testing.assert_allclose(t_s, [2.29, 2.30], atol=1e-9)  # the camera's own
+
+
+@pytest.mark.parametrize("held_up_s", [0.5, 4.9])
+@pytest.mark.parametrize("rate", [1.0, 60.0])
+def test_a_host_that_is_held_up_moves_no_time(operator, still, rate, held_up_s):
+    device = np.arange(10) * 0.01
+    host = 7.0 + np.where((device > 0.025) & (device < 0.075), 0.07 + held_up_s, device)
+    host[8:] += held_up_s
+    device[8:] += held_up_s  # what no buffer held is lost
+    t_s, t0_s = run_time(operator, still, 50.0 + rate * device, host, rate)
+    np.testing.assert_allclose(t_s, rate * device, atol=1e-6)
+    assert t0_s == 50.0
+
+
+def test_frames_at_a_pace_of_their_own_keep_their_times(operator, still):
+    device = [0.0, 60.0, 120.0, 4000.0]
+    t_s, t0_s = run_time(operator, still, device, [7.0, 7.01, 7.02, 7.03], None)
+    np.testing.assert_allclose(t_s, device)
+    assert t0_s == 0.0
+
+
 def test_run_time_rises_strictly_whatever_the_clocks_do(operator, still):
     stamps = [FrameStamp(n, 5.0, 3.0) for n in range(4)]
     (batch,) = measured(Pipeline(operator, SETTINGS), still[:4], stamps)

@@ -138,6 +138,10 @@ async def test_the_order_fits_recipe_camera_and_clock(measured, engine):
     settings = order["settings"]
     assert (settings.bit_depth, settings.baseline_s) == (12, 0.1)
     assert settings.frame_rate_hz == pytest.approx(100.0 / 60.0)  # frames lie this far apart on the twin's clock
+    assert settings.clock_rate is engine.info.clock_rate is None
+    engine.info = replace(engine.info, clock_rate=60.0)
+    await measured[0].runs._setup.resume(active)
+    assert measure_order(engine.orders[-1])["settings"].clock_rate == 60.0
     assert order["operator"].particles == active.prepared.masks.count == 8
     assert order["baseline"] is None and order["first_frame"] == 0
 

@@ -35,7 +35,7 @@ class CameraContract:
     def test_open_describes_the_camera(self, opened):
         _, info, _ = opened
         assert info.model and info.height_px > 0 and info.width_px > 0 and info.frame_rate_hz > 0
-        for value in (info.exposure_us, info.gain_e_per_dn, info.pixel_size_nm):
+        for value in (info.exposure_us, info.gain_e_per_dn, info.pixel_size_nm, info.clock_rate):
             assert value is None or value > 0
         for value in (info.read_noise_e, info.dark_dn):
             assert value is None or value >= 0
@@ -60,6 +60,14 @@ class CameraContract:
             assert (np.diff([s.device_t_s for s in stamps]) > 0).all()
             assert (np.diff([s.host_t_s for s in stamps]) >= 0).all()
             assert abs(stamps[-1].host_t_s - time.monotonic()) < 5
+
+    def test_its_clock_runs_as_it_says(self, opened):
+        camera, info, slot = opened
+        stamps = self.frames(camera, slot, 4)
+        camera.stop()
+        if info.clock_rate is not None:
+            device_s, host_s = (stamps[-1].device_t_s - stamps[0].device_t_s, stamps[-1].host_t_s - stamps[0].host_t_s)
+            assert abs(device_s / info.clock_rate - host_s) < 5
 
     def test_a_wait_ends_in_time(self, opened):
         camera, _, slot = opened

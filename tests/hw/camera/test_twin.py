@@ -183,6 +183,7 @@ def test_clock_and_time_are_the_potentiostats(opened, cell):
     potentiostat, world = cell
     camera, slot = opened(build(world=world, timestamp_jitter_us=0.0))
     assert camera._info().clock_id == potentiostat.info.clock_id != ""
+    assert camera._info().clock_rate == potentiostat.info.clock_rate == 60.0
     camera.start()
     stamp = next_frames(camera, slot, 5)[-1]
     sample = potentiostat.read(0.5)[-1]

@@ -63,7 +63,7 @@ def test_pictures_end_in_the_slots_whole(fake, build):
     camera = build()
     info, memory = started(camera)
     assert (info.model, info.serial, info.width_px, info.height_px) == ("Maker Fake", "F001", 64, 48)
-    assert info.clock_id == "u3v-ABCD00000001" and info.frame_rate_hz == 200.0
+    assert info.clock_id == "u3v-ABCD00000001" and info.frame_rate_hz == 200.0 and info.clock_rate == 1.0
     for stamp, picture in frames(camera, memory, 10):
         np.testing.assert_array_equal(picture, fake.image(stamp.block_id))
 
