@@ -51,6 +51,10 @@ class ActiveRun:
         self.camera: CameraIdentity | None = None
         """The one that the run measures, once it does."""
         self.camera_t0_s = float("nan")
+        self.last_frame = -1
+        """Number of the newest frame that the engine measured, digested or not; -1 before the first."""
+        self.last_stamp: tuple[float, float] | None = None
+        """Its run time and its host time."""
         self.reference: Reference | None = None
         """What the masks were found in, and are compiled from again when they are edited."""
         self.dropped_frames = 0
@@ -79,6 +83,8 @@ class ActiveRun:
 
     def add_batch(self, batch: MeasureBatch) -> None:
         """Queue measures for the science thread."""
+        self.last_frame = int(batch.frame[-1])
+        self.last_stamp = (float(batch.t_s[-1]), float(batch.host_t_s[-1]))
         if self.clock is not None and self.camera_t0_s != batch.camera_t0_s:
             self.camera_t0_s = batch.camera_t0_s
             self.clock.start(batch.camera_t0_s)

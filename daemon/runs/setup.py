@@ -153,20 +153,22 @@ class RunSetup:
 
     async def resume(self, active: ActiveRun) -> None:
         """Give a restarted engine the run it lost: same masks, same F0, frames numbered on. With another camera
-        than it began with the run ends instead. Raises `CameraError`, `EngineError`.
+        than it began with the run ends instead. Raises `CameraError`, `EngineError`, `RunError` once it has ended.
         """
         recorder, prepared, reference = active.recorder, active.prepared, active.reference
         if recorder is None or prepared is None or reference is None:
             return
         info = await self._engine.camera(self._settings.camera.start_timeout_s)
+        if recorder.baseline is None and active.waiting_frames:  # F0 may be among what the science has still to see
+            await active.behind(lambda _: None)
         t0_s = active.camera_t0_s
         message = measure_message(
             prepared.operator,
             self._pipeline_settings(active, info, reference),
             baseline=_baseline_of(prepared.masks, recorder.baseline),
-            first_frame=recorder.last_frame + 1,
+            first_frame=active.last_frame + 1,
             first_t_s=t0_s if np.isfinite(t0_s) else None,
-            last_stamp=(recorder.last_t_s, recorder.last_host_t_s) if recorder.frames else None,
+            last_stamp=active.last_stamp,
             rewind=False,
             mask_version=prepared.masks.version,
             camera=active.camera,

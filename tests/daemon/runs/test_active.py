@@ -104,7 +104,9 @@ async def test_rows_without_a_clock_are_not_kept(active):
 async def test_a_full_queue_drops_frames_counts_them_and_holds_cell_rows_back(active, monkeypatch):
     for n in range(module.QUEUE_ITEMS):
         active.add_batch(replace(batch(n, 1), camera_t0_s=0.0))
+    assert active.last_frame < 900
     active.add_batch(replace(batch(900, 7), camera_t0_s=0.0))
+    assert active.last_frame == 906 and active.last_stamp is not None  # numbers of dropped frames are taken too
     assert active.dropped_frames == 7
     assert active._writer.drops == [("science", "full", 7, 9.0)]
     active.add_rows([row(1.0)])

@@ -189,6 +189,37 @@ async def test_a_restarted_engine_goes_on_where_the_run_was(measured, engine):
     assert begun == resumed == engine.info.identity
 
 
+async def test_frames_that_wait_for_the_science_keep_their_numbers_when_the_engine_restarts(measured, engine):
+    one, active = measured
+    one.engine.on_batch = active.add_batch
+    for _ in range(4):
+        engine.show(20)
+    digest = asyncio.create_task(active.digest())
+    await active.behind(lambda _: None)
+    engine.show(20)  # its science has not seen these
+    last = engine.pipeline._last_stamp
+    await one.runs._setup.resume(active)
+    order = measure_order(engine.orders[-1])
+    assert active.recorder.last_frame == 79
+    assert (order["first_frame"], order["last_stamp"], order["first_t_s"]) == (100, last, 50.0)
+    engine.show(5)
+    await active.drain()
+    await digest
+    assert (active.recorder.frames, active.recorder.last_frame) == (105, 104)
+
+
+async def test_an_f0_that_waits_for_the_science_is_not_measured_again(measured, engine):
+    one, active = measured
+    one.engine.on_batch = active.add_batch
+    engine.show(20)
+    digest = asyncio.create_task(active.digest())
+    await one.runs._setup.resume(active)
+    order = measure_order(engine.orders[-1])
+    assert order["first_frame"] == 20 and np.isfinite(order["baseline"][0]).all()
+    await active.drain()
+    await digest
+
+
 async def test_a_restarted_engine_that_found_another_camera_ends_the_run(measured, engine, monkeypatch):
     one, active = measured
     begun = engine.info.identity
