@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from daemon.engine.ring import SCRATCH, FrameRing
@@ -25,6 +27,8 @@ REMEDIES = ("clear", "restart", "reset")
 class Acquisition(threading.Thread):
     """Owns the camera. `report(kind, fields)` is told of every change of the camera's state, from this thread.
 
+    `settings` are those that an earlier engine was asked for: they hold for every camera that is opened.
+
     After a fault it tries again for ever, at growing intervals, and says so each time. After the end of a recording it
     waits to be rewound.
     """
@@ -36,6 +40,7 @@ class Acquisition(threading.Thread):
         ring_frames: int,
         frame_deadline_s: float,
         report: Callable[[str, dict[str, Any]], None],
+        settings: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name="camera")
         self._driver, self._options = driver, options
@@ -47,6 +52,8 @@ class Acquisition(threading.Thread):
         self._rewound = threading.Event()
         self.stream = 0
         """How often the camera was started; frames in the ring carry it."""
+        self._asked = dict(settings or {})
+        """What the camera was set to while it ran."""
         self._settings: dict[str, Any] = {}
         self._settings_lock = threading.Lock()
         self._settings_error: CameraError | None = None
@@ -95,8 +102,14 @@ class Acquisition(threading.Thread):
                 _same(camera, self.info.identity)
             self._expected = camera
 
-    def configure(self, settings: dict[str, Any], timeout_s: float) -> None:
-        """Apply camera settings from another thread. Raises `CameraError`."""
+    def configure(self, settings: dict[str, Any], timeout_s: float) -> CameraInfo:
+        """Apply camera settings from another thread; they hold for cameras that are opened later, too. What the camera
+        says of itself then. Raises `CameraError`.
+        """
+        rate_hz = settings.get("frame_rate_hz", math.inf)
+        if isinstance(rate_hz, int | float) and 0 < rate_hz * self._deadline_s < 1:  # it would be lost again and again
+            detail = f"frame_rate_hz = {rate_hz:g}: frames must not be further apart than {self._deadline_s:g} s"
+            raise CameraError(CameraReason.BAD_SETTING, f"{detail} (camera.frame_deadline_s)")
         with self._settings_lock:
             self._settings_done.clear()
             self._settings_error = None
@@ -106,6 +119,8 @@ class Acquisition(threading.Thread):
                 raise CameraError(CameraReason.STALLED, "the camera did not take the setting in time")
             if self._settings_error is not None:
                 raise self._settings_error
+            assert self.info is not None  # it was open to be set
+            return self.info
 
     def run(self) -> None:
         """Open, stream, and begin again after a fault, until asked to quit."""
@@ -133,7 +148,7 @@ class Acquisition(threading.Thread):
         try:
             camera = build_driver(DRIVERS, self._driver, self._options)
             self._counts = (self._counts[0], getattr(camera, "counts", {}))
-            ring = self._admit(camera.open())
+            ring = self._admit(self._as_asked(camera, camera.open()))
             self._start(camera)
             self._report("open", {})
             self._stream(camera, ring)
@@ -145,6 +160,18 @@ class Acquisition(threading.Thread):
                 self._reclaim(camera)
                 self._counts = (Counter(self.remedies), {})
         return None
+
+    def _as_asked(self, camera: Camera, info: CameraInfo) -> CameraInfo:
+        """An opened camera set to what was asked for; what it refuses is noted, and not asked for again."""
+        if not self._asked:
+            return info
+        try:
+            return camera.configure(self._asked)
+        except CameraError as error:
+            if error.reason is not CameraReason.BAD_SETTING:
+                raise
+            self._asked = {}
+            return replace(info, notes=(*info.notes, f"settings made while it ran hold no more: {error.detail}"))
 
     def _admit(self, info: CameraInfo) -> FrameRing:
         """The ring for the frames of a camera that was opened. Raises `CameraError` (CHANGED)."""
@@ -226,7 +253,8 @@ class Acquisition(threading.Thread):
             return
         settings, self._settings = self._settings, {}
         try:
-            camera.configure(settings)
+            self.info = camera.configure(settings)
+            self._asked |= settings
         except CameraError as error:
             self._settings_error = error
         self._settings_done.set()

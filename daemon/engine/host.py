@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,8 @@ class EngineHost:
 
     def __init__(self, camera: CameraSettings, engine: EngineSettings) -> None:
         self._camera, self._engine = camera, engine
+        self._camera_settings: dict[str, Any] = {}
+        """What of the camera was changed since, which a restarted engine must be told."""
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -172,8 +175,11 @@ class EngineHost:
             return preview
 
     async def configure_camera(self, settings: dict[str, Any]) -> None:
-        """Change camera settings while it streams."""
-        await self.request(Message("configure", {"settings": settings}), 2 * REQUEST_S)
+        """Change camera settings while it streams; they hold for cameras and engines that come after, too."""
+        reply = await self.request(Message("configure", {"settings": settings}), 2 * REQUEST_S)
+        self._camera_settings |= settings
+        if self.info is not None:
+            self.info = replace(self.info, **reply.fields["camera"])
 
     def status(self) -> PartStatus:
         """The engine's line of the status."""
@@ -227,6 +233,7 @@ class EngineHost:
         return {
             "driver": self._camera.driver,
             "options": self._camera.options,
+            "camera_settings": self._camera_settings,
             "frame_deadline_s": self._camera.frame_deadline_s,
             "ring_frames": self._engine.ring_frames,
             "batch_s": self._engine.batch_s,

@@ -117,8 +117,9 @@ def _build(settings: dict[str, Any], outbox: Outbox) -> tuple[Acquisition, Worke
             outbox.put(Message(f"camera_{kind}", fields))
 
     acquisition = Acquisition(
-        settings["driver"], settings["options"], settings["ring_frames"], settings["frame_deadline_s"], report
-    )
+        settings["driver"], settings["options"], settings["ring_frames"], settings["frame_deadline_s"], report,
+        settings["camera_settings"],
+    )  # fmt: skip
     worker = Worker(acquisition, outbox, settings["batch_s"])
     return acquisition, worker
 
@@ -142,7 +143,8 @@ def _obey(link: socket.socket, acquisition: Acquisition, worker: Worker, outbox:
 def _configure(message: Message, acquisition: Acquisition, outbox: Outbox) -> None:
     reply: dict[str, Any] = {"request": message.fields["request"]}
     try:
-        acquisition.configure(message.fields["settings"], CONFIGURE_S)
+        info = acquisition.configure(message.fields["settings"], CONFIGURE_S)
+        reply["camera"] = {"exposure_us": info.exposure_us, "frame_rate_hz": info.frame_rate_hz}
     except CameraError as error:
         reply |= {"code": error.code, "detail": error.detail, "remedy": error.remedy}
     outbox.put(Message("reply", reply))

@@ -161,9 +161,11 @@ class Camera(ABC):
     def close(self) -> None:
         """Release the device; idempotent, never raises."""
 
-    def configure(self, settings: dict[str, Any]) -> None:
-        """Apply `exposure_us` or `frame_rate_hz` while open. Raises `CameraError` (BAD_SETTING) by default."""
+    def configure(self, settings: dict[str, Any]) -> CameraInfo:
+        """Apply `exposure_us` or `frame_rate_hz` while open; the description with what the camera made of them.
+
+        Raises `CameraError` (BAD_SETTING) by default.
+        """
         from hw.errors import CameraError, CameraReason
 
-        if settings:
-            raise CameraError(CameraReason.BAD_SETTING, f"this camera cannot change {', '.join(settings)}")
+        raise CameraError(CameraReason.BAD_SETTING, f"this camera cannot change {', '.join(settings)}")

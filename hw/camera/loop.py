@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -67,6 +68,7 @@ class LoopCamera(Camera):
         self._settings = settings
         self._frame_rate_hz = settings.frame_rate_hz
         self._frames: np.ndarray | None = None
+        self._opened: CameraInfo | None = None
         self._shutter: Shutter | None = None
         self._running = False
 
@@ -83,7 +85,8 @@ class LoopCamera(Camera):
         self._frames = self._render(microscope, payload)
         self._shutter = Shutter(self._frame_rate_hz, settings.buffer_mb, payload)
         self._exposure_s = microscope.exposure_us * 1e-6
-        return self._info(microscope)
+        self._opened = self._info(microscope)
+        return self._opened
 
     def _microscope(self) -> Microscope:
         given = self._settings.model_dump()
@@ -193,7 +196,7 @@ class LoopCamera(Camera):
         self._frames = self._shutter = None
         self._dimmed = []
 
-    def configure(self, settings: dict[str, Any]) -> None:
+    def configure(self, settings: dict[str, Any]) -> CameraInfo:
         """`frame_rate_hz`, slow enough for the exposure; block ids go on. What was rendered cannot be exposed anew."""
         if self._shutter is None:
             raise CameraError(CameraReason.UNPLUGGED, "the simulated camera is not open")
@@ -206,6 +209,8 @@ class LoopCamera(Camera):
             detail = f"frame_rate_hz = {rate_hz!r} is outside of 0.01 to {highest_hz:g}"
             raise CameraError(CameraReason.BAD_SETTING, detail)
         self._shutter.frame_rate_hz = self._frame_rate_hz = float(rate_hz)
+        assert self._opened is not None
+        return replace(self._opened, frame_rate_hz=self._frame_rate_hz)
 
 
 def stepped(steps: int, particles: int) -> list[int]:

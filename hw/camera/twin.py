@@ -137,7 +137,7 @@ class TwinCamera(Camera):
         if world is not None:
             world.close()
 
-    def configure(self, settings: dict[str, Any]) -> None:
+    def configure(self, settings: dict[str, Any]) -> CameraInfo:
         """`exposure_us` (10 to 100 000, shorter than a frame) and `frame_rate_hz` (up to 1000); block ids go on."""
         self._require_open()
         assert self._microscope is not None
@@ -153,6 +153,7 @@ class TwinCamera(Camera):
         self._microscope.exposure_us = exposure_us
         assert self._shutter is not None
         self._shutter.frame_rate_hz = self._frame_rate_hz = rate_hz
+        return self._info()
 
     # -- the world ------------------------------------------------------------
 

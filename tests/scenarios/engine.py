@@ -333,4 +333,7 @@ class Engine:
         self._preview = message.fields["request"]
 
     def _on_configure(self, message: Message) -> None:
-        self._reply(message)
+        settings = message.fields["settings"]
+        self._reply(
+            message, camera={"exposure_us": settings["exposure_us"], "frame_rate_hz": self.optics.frame_rate_hz}
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,7 +370,7 @@ class U3vCamera(Camera):
 
     # -- settings ------------------------------------------------------------
 
-    def configure(self, settings: dict[str, Any]) -> None:
+    def configure(self, settings: dict[str, Any]) -> CameraInfo:
         """`exposure_us` and `frame_rate_hz`, within what the camera states; it goes on streaming."""
         link = self._opened()
         unknown = set(settings) - {"exposure_us", "frame_rate_hz"}
@@ -378,11 +379,20 @@ class U3vCamera(Camera):
         try:
             self._configure(settings)
             self._asked |= settings
-            self._exposure_s = (options.exposure(link.nodes) or 0.0) * 1e-6
+            self._info = info = self._read_back(link)
         except UsbError as error:
             raise camera_error(error) from error
+        self._exposure_s = (info.exposure_us or 0.0) * 1e-6
         if self._started:
-            self._ids.frame_rate_hz = options.frame_rate(link.nodes) or self._ids.frame_rate_hz
+            self._ids.frame_rate_hz = info.frame_rate_hz
+        return info
+
+    def _read_back(self, link: Link) -> CameraInfo:
+        """The description with what holds now of what `configure` may change."""
+        info = self._info
+        assert info is not None
+        rate_hz = None if self._settings.trigger_source else options.frame_rate(link.nodes)
+        return replace(info, exposure_us=options.exposure(link.nodes), frame_rate_hz=rate_hz or info.frame_rate_hz)
 
     def _configure(self, settings: dict[str, Any]) -> None:
         nodes = self._opened().nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,8 @@ class ScriptedCamera(Camera):
         if self._life.open_error is not None:
             raise self._life.open_error
         life = self._life
-        return CameraInfo("scripted", life.serial, *life.shape, life.pixel_format, 100.0)
+        self._info = CameraInfo("scripted", life.serial, *life.shape, life.pixel_format, 100.0)
+        return self._info
 
     def start(self) -> None:
         if self._life.start_error is not None:
@@ -107,19 +108,21 @@ class ScriptedCamera(Camera):
     def close(self) -> None:
         self._script.closes += 1
 
-    def configure(self, settings: dict[str, Any]) -> None:
+    def configure(self, settings: dict[str, Any]) -> CameraInfo:
         if self._script.refuse is not None:
             raise self._script.refuse
-        self._script.settings.append(settings)
+        self._script.settings.append(dict(settings))
+        self._info = replace(self._info, **settings)
+        return self._info
 
 
 class Running:
     """An acquisition over a script, with everything it reported; a context manager that ends it."""
 
-    def __init__(self, ring_frames: int = 16, deadline_s: float = 5.0) -> None:
+    def __init__(self, ring_frames: int = 16, deadline_s: float = 5.0, settings: dict[str, Any] | None = None) -> None:
         self.reports: list[tuple[str, dict[str, Any]]] = []
         self.acquisition = Acquisition(
-            "scripted", {}, ring_frames, deadline_s, lambda kind, fields: self.reports.append((kind, fields))
+            "scripted", {}, ring_frames, deadline_s, lambda kind, fields: self.reports.append((kind, fields)), settings
         )
 
     def __enter__(self) -> Running:

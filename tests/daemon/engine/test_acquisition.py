@@ -253,8 +253,56 @@ def test_settings_are_applied_by_the_cameras_own_thread(play):
     script = play(Life())
     with Running() as running:
         wait_until(lambda: script.starts)
-        running.acquisition.configure({"exposure_us": 5.0}, 5.0)
+        info = running.acquisition.configure({"exposure_us": 5.0}, 5.0)
+        assert info is running.acquisition.info and (info.exposure_us, info.frame_rate_hz) == (5.0, 100.0)
     assert script.settings == [{"exposure_us": 5.0}]
+
+
+def test_settings_hold_for_every_camera_that_is_opened_later(play):
+    pulled = CameraError(CameraReason.UNPLUGGED, "out")
+    script = play(Life(range(2), again=[pulled]), Life([2, pulled]), Life([3]))
+    with Running(settings={"exposure_us": 9.0, "frame_rate_hz": 30.0}) as running:
+        running.take(2)
+        running.acquisition.configure({"exposure_us": 5.0}, 5.0)
+        running.acquisition.rewind(5.0)
+        running.take(2)
+        assert running.acquisition.info.exposure_us == 5.0 and running.acquisition.info.frame_rate_hz == 30.0
+    both = {"exposure_us": 5.0, "frame_rate_hz": 30.0}
+    assert script.settings == [{"exposure_us": 9.0, "frame_rate_hz": 30.0}, {"exposure_us": 5.0}, both, both]
+
+
+def test_settings_that_a_later_camera_refuses_are_noted_and_given_up(play):
+    script = play(Life([0, CameraError(CameraReason.UNPLUGGED, "out")]), Life([1]))
+    script.refuse = CameraError(CameraReason.BAD_SETTING, "exposure_us = 5 is outside of 10 to 100")
+    with Running(settings={"exposure_us": 5.0}) as running:
+        running.take(1)
+        assert running.acquisition.info.notes == (
+            "settings made while it ran hold no more: exposure_us = 5 is outside of 10 to 100",
+        )
+        running.take(1)
+        assert running.acquisition.info.notes == ()  # it was told once
+    assert running.kinds() == ["open", "lost", "open"]
+
+
+def test_a_camera_that_is_lost_while_it_is_set_is_lost(play, monkeypatch):
+    script = play(Life([0]), Life([1]))
+    script.refuse = CameraError(CameraReason.UNPLUGGED, "out")
+    with Running(settings={"exposure_us": 5.0}) as running:
+        wait_until(running.reasons)
+        script.refuse = None
+        running.take(1)
+    assert set(running.reasons()) == {"camera.unplugged"} and script.settings == [{"exposure_us": 5.0}]
+
+
+def test_frames_further_apart_than_the_deadline_are_refused(play):
+    script = play(Life())
+    with Running(deadline_s=5.0) as running:
+        wait_until(lambda: script.starts)
+        with pytest.raises(CameraError, match="further apart than 5 s") as caught:
+            running.acquisition.configure({"frame_rate_hz": 0.19}, 5.0)
+        assert caught.value.reason is CameraReason.BAD_SETTING
+        running.acquisition.configure({"frame_rate_hz": 0.2}, 5.0)
+    assert script.settings == [{"frame_rate_hz": 0.2}]
 
 
 def test_a_refused_setting_is_the_askers_error_and_the_camera_goes_on(play):

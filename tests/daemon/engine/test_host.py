@@ -70,11 +70,14 @@ async def test_a_life_with_the_simulated_camera():
         assert preview.image.shape == (200, 260) and preview.bit_depth == 12 and preview.frame == -1
         assert await host.preview() is preview  # young enough to be shown again
         await host.configure_camera({"exposure_us": 1000.0})
+        assert host.info.exposure_us == host.camera_status().values["exposure_us"] == 1000.0
+        assert host.info.frame_rate_hz == 40.0
         darker = await host.capture(5, 20.0)
         assert darker.mean_dn.mean() < 0.8 * mean.mean()
         with pytest.raises(CameraError) as caught:
             await host.configure_camera({"exposure_us": -1.0})
         assert caught.value.reason is CameraReason.BAD_SETTING and "exposure_us" in caught.value.detail
+        assert host.info.exposure_us == 1000.0
         kept = []
 
         async def keep(*calibration):
@@ -132,6 +135,7 @@ async def test_a_killed_or_stopped_engine_is_replaced_within_its_budget(monkeypa
     async with started(max_restarts=2, silence_s=2.1) as host:
         await host.camera(20.0)
         restarts, lost = [], []
+        await host.configure_camera({"exposure_us": 700.0, "frame_rate_hz": 25.0})
         host.on_restart = lambda: restarts.append(host.pid)
         host.on_camera = lambda kind, fields: lost.append(kind)
         first = host.pid
@@ -145,6 +149,7 @@ async def test_a_killed_or_stopped_engine_is_replaced_within_its_budget(monkeypa
         assert host.pid != first and host.restarts == 1
         await host.camera(20.0)
         assert lost == ["open"]
+        assert (host.info.exposure_us, host.info.frame_rate_hz) == (700.0, 25.0)
         captured = host.book.totals().captured
         second = host.pid
         os.kill(second, signal.SIGSTOP)

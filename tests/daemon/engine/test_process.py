@@ -19,7 +19,8 @@ from hw.errors import CameraError
 from tests.daemon.engine.scripted import Life, Script
 
 OPENING = {
-    "driver": "twin", "options": {}, "frame_deadline_s": 5.0, "ring_frames": 8, "batch_s": 0.02, "link_batches": 16,
+    "driver": "twin", "options": {}, "camera_settings": {}, "frame_deadline_s": 5.0,
+    "ring_frames": 8, "batch_s": 0.02, "link_batches": 16,
 }  # fmt: skip
 
 
@@ -112,12 +113,18 @@ def test_settings_are_answered_with_success_or_the_cameras_reason(engine):
         one.send("open", **OPENING)
         one.first("camera_open")
         one.send("configure", request=1, settings={"exposure_us": 4.0})
-        assert one.first("reply").fields == {"request": 1}
+        assert one.first("reply").fields == {"request": 1, "camera": {"exposure_us": 4.0, "frame_rate_hz": 100.0}}
         one.script.refuse = CameraError(CameraReason.BAD_SETTING, "exposure_us = 4")
         one.send("configure", request=2, settings={"exposure_us": 4.0})
         refused = one.first("reply").fields
         assert (refused["request"], refused["code"], refused["detail"]) == (2, "camera.bad_setting", "exposure_us = 4")
     assert one.script.settings == [{"exposure_us": 4.0}]
+
+
+def test_settings_of_an_earlier_engine_hold_from_the_start(engine):
+    with engine(Life()) as one:
+        one.send("open", **OPENING | {"camera_settings": {"exposure_us": 4.0}})
+        assert one.first("camera_open").fields["exposure_us"] == 4.0
 
 
 @pytest.mark.parametrize("opening", [None, "preview"])

@@ -135,7 +135,7 @@ def test_an_exposure_that_was_rendered_cannot_be_changed():
     camera.open()
     with pytest.raises(CameraError, match="exposure_us"):
         camera.configure({"exposure_us": 1000.0})
-    camera.configure({"frame_rate_hz": 50})
+    assert camera.configure({"frame_rate_hz": 50}).frame_rate_hz == 50.0
     with pytest.raises(CameraError, match="frame_rate_hz"):
         camera.configure({"frame_rate_hz": 501})  # longer than a frame
     camera.close()

@@ -155,7 +155,7 @@ def test_exposure_scales_the_light(opened):
     camera.start()
     light = []
     for exposure_us in (2000.0, 1000.0):
-        camera.configure({"exposure_us": exposure_us})
+        assert camera.configure({"exposure_us": exposure_us}).exposure_us == exposure_us
         next_frames(camera, slot, 1)
         light.append(slot.view(np.uint16).mean() - 64)
     assert light[1] / light[0] == pytest.approx(0.5, rel=0.01)
@@ -165,7 +165,7 @@ def test_a_new_rate_holds_from_the_next_frame(opened):
     camera, slot = opened(lone(timestamp_jitter_us=0.0))
     camera.start()
     before = next_frames(camera, slot, 2)
-    camera.configure({"frame_rate_hz": 25.0})
+    assert camera.configure({"frame_rate_hz": 25.0}).frame_rate_hz == 25.0
     after = next_frames(camera, slot, 3)
     assert after[0].block_id > before[-1].block_id
     assert after[-1].device_t_s - after[-2].device_t_s == pytest.approx(0.04, abs=1e-6)

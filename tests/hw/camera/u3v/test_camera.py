@@ -239,7 +239,8 @@ def test_settings_hold_while_streaming_and_move_the_stamps(fake, build):
     camera = build(frame_rate_hz=100.0, exposure_us=1000.0)
     _, memory = started(camera)
     frames(camera, memory, 2)
-    camera.configure({"exposure_us": 8000.0, "frame_rate_hz": 50})
+    info = camera.configure({"exposure_us": 8000.0, "frame_rate_hz": 50})
+    assert (info.exposure_us, info.frame_rate_hz) == (8000.0, 50.0) and info.serial == "F001"
     assert np.frombuffer(fake.memory[RATE : RATE + 8])[0] == 50.0
     stamp, _ = frames(camera, memory, 2)[-1]
     now_s = time.monotonic()
