@@ -87,7 +87,7 @@ async def test_a_life_with_the_simulated_camera():
         summary = await host.calibrate("dark", 4)
         assert kept[0][0] == "dark" and kept[0][1].shape == (200, 260)
         camera = {name: summary[name] for name in ("pixel_format", "bit_depth", "exposure_us")}
-        assert camera == {"pixel_format": "Mono12", "bit_depth": 12, "exposure_us": info.exposure_us}
+        assert camera == {"pixel_format": "Mono12", "bit_depth": 12, "exposure_us": 1000.0}
         assert summary["frames"] == 4 and summary["mean_dn"] == pytest.approx(kept[0][1].mean()) and summary["noise_dn"]
 
         batches = []
