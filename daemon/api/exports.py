@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import Field, field_validator
@@ -19,7 +19,9 @@ from daemon.api.runs import RunPath
 from daemon.errors import ApiError, ApiReason
 from daemon.parts import FINISHED
 from daemon.report.child import report_in_child
+from daemon.store.aside import is_set_aside
 from daemon.store.export_child import export_in_child
+from daemon.store.reading import damage_headers
 from daemon.tables import EXPORT_TABLES
 
 
@@ -66,11 +68,11 @@ async def export(call: Call) -> web.StreamResponse:
     min_free_mb = call.parts.settings.store.min_free_mb
 
     async def fetched() -> None:
-        if run.state in FINISHED:
+        now = await call.parts.runs.get(run.run_id)  # it may have turned out damaged since
+        if run.state in FINISHED and not is_set_aside(now.path):
             await call.work(call.parts.keeping.mark_exported, [run.run_id], f"export for {call.actor.name}")
 
-    def make(job: Job, path: Path) -> None:
-        job.on_fetched = fetched if query.whole else None
+    def make(job: Job, path: Path) -> dict[str, Any]:
         options = {
             "format": query.format,
             "particles": list(query.particles) or None,
@@ -84,11 +86,22 @@ async def export(call: Call) -> web.StreamResponse:
             job.advance(share)
 
         with _child():
-            export_in_child(run.path, path, options, progress)
+            left_out = export_in_child(run.path, path, options, progress)
+        _tell(job, left_out)
+        # what was left out may still be salvaged from the run's file, which must not seem to be elsewhere
+        job.on_fetched = fetched if query.whole and not any(left_out.values()) else None
+        return left_out
 
     key = sha256(f"{call.request.path}?{query.model_dump_json()}".encode()).hexdigest()
     name = f"{run.run_id}-{query.format}.zip"
     return await longwork.archive(call, "run.export", make, name=name, media_type=accept.ZIP, key=key)
+
+
+def _tell(job: Job, left_out: dict[str, Any]) -> None:
+    chunks, rows = left_out["corrupt_chunks"], left_out["damaged_rows"]
+    job.file_headers = damage_headers(rows) | ({"X-Damaged-Chunks": str(chunks)} if chunks else {})
+    if chunks or rows:
+        job.say(f"left out, because they are damaged: {chunks} chunks of frames, {sum(rows.values())} rows")
 
 
 async def report(call: Call) -> web.StreamResponse:

@@ -94,29 +94,30 @@ def reply(job: Job) -> dict[str, Any]:
 
 
 async def archive(
-    call: Call, kind: str, make: Callable[[Job, Path], None], *, name: str, media_type: str, key: str
+    call: Call, kind: str, make: Callable[[Job, Path], dict[str, Any] | None], *, name: str, media_type: str, key: str
 ) -> web.StreamResponse:
     """Answer with a file that `make` writes in a thread: at once, or through an operation that names its URL.
 
     Repeating the same request joins the work that is under way and fetches the file once it is there. `make` gets a
     path in a directory of its own, on the file system of the state directory (a large archive does not fit in memory,
-    and /tmp may be memory).
+    and /tmp may be memory); what it returns is told in the operation's result.
     """
     if call.head_only:
         return web.Response(content_type=media_type)
     settings = call.parts.settings.store
 
-    def in_directory(job: Job) -> None:
+    def in_directory(job: Job) -> dict[str, Any]:
         check_space(settings.state_dir, settings.min_free_mb)
         parent = settings.state_dir / FOLDER
         parent.mkdir(exist_ok=True)
         job.file = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)) / name
-        make(job, job.file)
+        return make(job, job.file) or {}
 
     async def work(job: Job) -> dict[str, Any]:
-        await in_thread(job, call.services.slow_workers, partial(in_directory, job))
+        told = await in_thread(job, call.services.slow_workers, partial(in_directory, job))
         size = await call.work(lambda: job.file.stat().st_size if job.file else 0)
-        return {"file_url": f"{url_of(job)}/file", "name": name, "media_type": media_type, "size_bytes": size}
+        made = {"file_url": f"{url_of(job)}/file", "name": name, "media_type": media_type, "size_bytes": size}
+        return made | told
 
     job, _ = await begin(call, kind, work, key)
     if not await call.services.operations.wait(job):
@@ -137,7 +138,7 @@ async def send_file(call: Call, job: Job) -> web.StreamResponse:
         "Content-Type": job.result["media_type"],
         "Content-Disposition": f'attachment; filename="{job.result["name"]}"',
     }
-    return _WholeFile(job, headers)
+    return _WholeFile(job, headers | job.file_headers)
 
 
 class _WholeFile(web.FileResponse):

@@ -49,6 +49,8 @@ class Job:
     failure: InstrumentError | None = None
     file: Path | None = None
     """What it made, in a directory of its own that is removed with the job."""
+    file_headers: dict[str, str] = field(default_factory=dict)
+    """Sent with the file, beyond its type and name."""
     on_fetched: Callable[[], Awaitable[None]] | None = None
     """Awaited when somebody has fetched the file as a whole."""
     task: asyncio.Task[None] | None = None

@@ -28,6 +28,17 @@ ROWS_PER_GROUP = 250_000  # 15 MB of traces in memory, and a row group that Parq
 logger = logging.getLogger(__name__)
 
 
+class Exported(dict[str, Path]):
+    """Table name -> file, and what these lack because it is damaged."""
+
+    def __init__(self, files: dict[str, Path], corrupt_chunks: int = 0, damaged_rows: dict[str, int] | None = None):
+        super().__init__(files)
+        self.corrupt_chunks = corrupt_chunks
+        """Chunks of frames that were left out as a whole."""
+        self.damaged_rows = damaged_rows or {}
+        """Rows that were left out or are missing, by table; only tables that lack some."""
+
+
 def export_run(
     run_path: Path,
     out_dir: Path,
@@ -38,13 +49,13 @@ def export_run(
     to_s: float | None = None,
     tables: Collection[str] | None = None,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, Path]:
-    """Write the named tables (all by default), one file each, into `out_dir`; returns table name -> file.
+) -> Exported:
+    """Write the named tables (all by default), one file each, into `out_dir`.
 
     A file appears whole or not at all, replacing one of the same name. `particles` are ids; `from_s` and `to_s` are
     inclusive. What is not known is NaN in Parquet and Arrow floats, null in other columns, empty in CSV. Damaged chunks
-    and rows are left out, with a warning. Memory does not grow with the run. `progress` is called with 0 to 1. Blocks;
-    raises `StoreError`.
+    and rows are left out, counted and warned of. Memory does not grow with the run. `progress` is called with 0 to 1.
+    Blocks; raises `StoreError`.
     """
     names = _checked_tables(tables)
     selection = Selection(None if particles is None else frozenset(particles), from_s, to_s)
@@ -59,7 +70,8 @@ def export_run(
             logger.warning("%d damaged chunks of %s were left out", reader.corrupt_chunks, run_path)
         if reader.damaged_rows:
             logger.warning("damaged rows of %s were left out: %s", run_path, reader.damage)
-        return written
+        damaged_rows = {table: count for table, count in reader.damage.items() if count}
+        return Exported(written, reader.corrupt_chunks, damaged_rows)
 
 
 def _checked_tables(tables: Collection[str] | None) -> list[str]:

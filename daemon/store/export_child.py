@@ -18,15 +18,20 @@ from daemon.service.in_child import run_in_child, serve
 from daemon.service.priority import FRAMES_FIRST
 from daemon.store.faults import file_error
 
+LEFT_OUT = "left-out.json"
+"""In an archive that lacks something."""
+
 TABLES_SHARE = 0.9  # the rest of the time goes into the archive
 
 
-def export_in_child(run: Path, out: Path, options: dict[str, Any], progress: Callable[[float], None]) -> None:
+def export_in_child(run: Path, out: Path, options: dict[str, Any], progress: Callable[[float], None]) -> dict[str, Any]:
     """Write the tables of `run` into the zip `out`, by way of a directory beside it.
 
-    `options` are further arguments of `export_run`. Raises `StoreError` as that does, else as `run_in_child`.
+    `options` are further arguments of `export_run`. Returns what the archive lacks because it is damaged:
+    `corrupt_chunks` and `damaged_rows` (by table) of `Exported`; then it also holds them, as `LEFT_OUT`. Raises
+    `StoreError` as `export_run` does, else as `run_in_child`.
     """
-    run_in_child("daemon.store.export_child", [str(run), str(out), json.dumps(options)], progress)
+    return run_in_child("daemon.store.export_child", [str(run), str(out), json.dumps(options)], progress)
 
 
 def main(arguments: list[str]) -> int:
@@ -37,11 +42,23 @@ def main(arguments: list[str]) -> int:
         from daemon.store.export import export_run
 
         tables = Path(out).parent / "tables"
-        export_run(Path(run), tables, **json.loads(options), progress=lambda share: tell(TABLES_SHARE * share))
+        written = export_run(
+            Path(run), tables, **json.loads(options), progress=lambda share: tell(TABLES_SHARE * share)
+        )
+        left_out = {"corrupt_chunks": written.corrupt_chunks, "damaged_rows": written.damaged_rows}
+        if any(left_out.values()):
+            _write(tables / LEFT_OUT, json.dumps({"run": Path(run).name} | left_out, indent=2) + "\n")
         zip_directory(tables, Path(out), lambda share: tell(TABLES_SHARE + (1 - TABLES_SHARE) * share))
-        return {}
+        return left_out
 
     return serve(work, FRAMES_FIRST)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise file_error(error, path, "cannot write") from error
 
 
 def zip_directory(directory: Path, out: Path, progress: Callable[[float], None]) -> None:

@@ -36,6 +36,12 @@ def understood(path: Path, table: str) -> Iterator[None]:
         raise StoreError(StoreReason.CORRUPT, f"a row of '{table}' in {path} makes no sense: {error}") from error
 
 
+def damage_headers(damage: dict[str, int]) -> dict[str, str]:
+    """For an answer over HTTP, of damaged rows by table: `X-Damaged-Rows` with `table=count, ...`, nothing without."""
+    counts = ", ".join(f"{table}={count}" for table, count in damage.items() if count)
+    return {"X-Damaged-Rows": counts} if counts else {}
+
+
 class Reader:
     """A read-only connection, opened on first use, for one thread at a time.
 
@@ -74,9 +80,8 @@ class Reader:
 
     @property
     def damage_headers(self) -> dict[str, str]:
-        """For an answer over HTTP: `X-Damaged-Rows` with `table=count, ...`, nothing without damage."""
-        counts = ", ".join(f"{table}={count}" for table, count in self.damage.items() if count)
-        return {"X-Damaged-Rows": counts} if counts else {}
+        """`damage_headers` of what was read so far."""
+        return damage_headers(self.damage)
 
     def open(self) -> Self:
         """Open now rather than on first use. Raises `StoreError`."""

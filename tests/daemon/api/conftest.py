@@ -43,7 +43,7 @@ class Served:
         """The operation once it is over."""
         import asyncio
 
-        for _ in range(200):
+        for _ in range(1500):  # a process of its own takes seconds to begin on a busy machine
             found = await self.json("GET", operation["url"])
             if found["state"] not in ("pending", "running"):
                 return found

@@ -15,6 +15,7 @@ from daemon.errors import RunError, RunReason, StoreError, StoreReason
 from daemon.parts import RunSummary
 from tests.daemon.api.conftest import Serve, Served
 from tests.daemon.api.fakes import ADMIN, OPERATE, TOKENS
+from tests.daemon.store.helpers import copy_database, damaged_copy
 
 WHOLE = {"format": "csv"}
 
@@ -122,6 +123,30 @@ async def test_what_may_not_be_deleted(served: Served, reason: RunReason, status
 async def test_everything_of_a_finished_run_fetched_whole_counts_as_exported(finished: Served) -> None:
     assert await fetched(finished, **WHOLE)
     assert await exported(finished, 1) == [["r1"]]
+
+
+async def test_an_export_that_lacks_what_is_damaged_does_not_count(
+    finished: Served, run_file: RunSummary, tmp_path: Path
+) -> None:
+    path = await asyncio.to_thread(damaged_copy, run_file.path, tmp_path / "r1.db")
+    finished.fakes.runs.runs["r1"] = replace(run_file, state="done", path=path)
+    assert await fetched(finished, **WHOLE)
+    assert await exported(finished, 0) == []
+    [operation] = (await finished.json("GET", "/operations"))["operations"]
+    assert (operation["result"]["corrupt_chunks"], operation["result"]["damaged_rows"]) == (1, {})
+    assert operation["log"] == ["left out, because they are damaged: 1 chunks of frames, 0 rows"]
+    async with finished.ask("GET", operation["result"]["file_url"]) as response:
+        assert response.headers["X-Damaged-Chunks"] == "1" and "X-Damaged-Rows" not in response.headers
+
+
+async def test_nothing_that_was_set_aside_counts_as_exported(
+    finished: Served, run_file: RunSummary, tmp_path: Path
+) -> None:
+    path = tmp_path / "r1.db.damaged-2"
+    await asyncio.to_thread(copy_database, run_file.path, path)
+    finished.fakes.runs.runs["r1"] = replace(run_file, state="interrupted", path=path)
+    assert await fetched(finished, **WHOLE)
+    assert await exported(finished, 0) == []
 
 
 @pytest.mark.parametrize("selection", [{"tables": "events"}, {"particles": "11"}, {"from": "0"}, {"to": "100"}])

@@ -1,6 +1,7 @@
 """What `analyse` and `export` hand on and how they report; the analysis itself is tested with `daemon.offline`."""
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import daemon.store.export
 from daemon.engine.measures import NoiseModel
 from daemon.errors import RecordingError, RecordingReason, StoreError, StoreReason
+from tests.daemon.report.synthetic_run import SyntheticRun
+from tests.daemon.store.helpers import damaged_copy
 
 
 @dataclass
@@ -155,6 +158,14 @@ def test_export_takes_everything_by_default(run, exported, tmp_path):
     done = run("export", "r.db", "--out", tmp_path, "--json")
     assert json.loads(done.stdout) == {"traces": str(tmp_path / "traces.csv")}
     assert exported[0][2] == {"format": "parquet", "particles": None, "from_s": None, "to_s": None, "tables": None}
+
+
+def test_export_tells_what_it_left_out(tmp_path):
+    damaged = damaged_copy(SyntheticRun(particles=4, frames=300).write(tmp_path / "whole.db"), tmp_path / "r.db")
+    command = [sys.executable, "-m", "daemon.ctl", "export", damaged, "--out", tmp_path / "out", "--table", "frames"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / 'out' / 'frames.parquet'}\n"
+    assert done.stderr == f"1 damaged chunks of {damaged} were left out\n"
 
 
 def test_export_of_something_else(run, tmp_path):

@@ -105,6 +105,14 @@ def copy_database(source: Path, target: Path) -> None:
     Path(f"{target}-shm").unlink(missing_ok=True)
 
 
+def damaged_copy(source: Path, target: Path) -> Path:
+    """A closed run's file in which the times of the second chunk do not match their check sum."""
+    copy_database(source, target)
+    with closing(sqlite3.connect(target)) as conn, conn:
+        conn.execute("update chunk_columns set crc32 = crc32 + 1 where chunk_id = 2 and \"column\" = 't_s'")
+    return target
+
+
 def prove(path: Path, table: str) -> None:
     """Let rows that were changed by hand pass for what the writer wrote."""
     with closing(sqlite3.connect(path)) as conn, conn:

@@ -19,7 +19,16 @@ from daemon.store import export
 from daemon.store.export import export_run
 from daemon.store.reader import RunReader
 from daemon.tables import EXPORT_TABLES
-from tests.daemon.store.helpers import PARTICLES, WAIT_S, cell_row, event, frames, open_run, particle_rows
+from tests.daemon.store.helpers import (
+    PARTICLES,
+    WAIT_S,
+    cell_row,
+    damaged_copy,
+    event,
+    frames,
+    open_run,
+    particle_rows,
+)
 
 FRAMES = 60
 
@@ -164,14 +173,22 @@ def test_an_empty_run_gives_empty_tables(tmp_path):
 
 
 def test_damaged_chunks_are_left_out_with_a_warning(run_path, tmp_path, caplog):
-    target = tmp_path / "damaged.db"
-    target.write_bytes(run_path.read_bytes())
-    with sqlite3.connect(target) as conn:
-        conn.execute("update chunk_columns set crc32 = crc32 + 1 where chunk_id = 2 and \"column\" = 't_s'")
-    conn.close()
+    target = damaged_copy(run_path, tmp_path / "damaged.db")
     table = load(export_run(target, tmp_path, tables=["traces"])["traces"])
     assert sorted(set(table["frame"].to_pylist())) == [*range(20), *range(40, 60)]
     assert "1 damaged chunks" in caplog.text
+
+
+def test_what_is_left_out_is_counted(run_path, tmp_path):
+    whole = export_run(run_path, tmp_path / "whole")
+    assert (whole.corrupt_chunks, whole.damaged_rows) == (0, {})
+    target = damaged_copy(run_path, tmp_path / "damaged.db")
+    with sqlite3.connect(target) as conn:
+        conn.execute("update cycles set swing = 0.2 where particle_id = 12")
+    conn.close()
+    written = export_run(target, tmp_path / "out")
+    assert (written.corrupt_chunks, written.damaged_rows) == (1, {"cycles": 1})
+    assert len(load(written["cycles"])) == 2 and len(load(written["frames"])) == FRAMES - 20
 
 
 def test_progress_rises_to_one(run_path, tmp_path):

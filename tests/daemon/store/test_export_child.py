@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import zipfile
 
 import pytest
@@ -9,6 +10,7 @@ from daemon.errors import StoreError, StoreReason
 from daemon.store.export import export_run
 from daemon.store.export_child import export_in_child, zip_directory
 from tests.daemon.report.synthetic_run import SyntheticRun
+from tests.daemon.store.helpers import damaged_copy
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
@@ -17,12 +19,22 @@ def test_the_zip_holds_what_an_export_writes(tmp_path, file_format):
     options = {"format": file_format, "tables": ["traces", "particles"], "particles": [1, 2], "from_s": 0.5}
     written = export_run(run, tmp_path / "here", **options)
     (tmp_path / "zip").mkdir()
-    export_in_child(run, tmp_path / "zip" / "r.zip", options, shares.append)
+    left_out = export_in_child(run, tmp_path / "zip" / "r.zip", options, shares.append)
+    assert left_out == {"corrupt_chunks": 0, "damaged_rows": {}}
     with zipfile.ZipFile(tmp_path / "zip" / "r.zip") as archive:
         inside = {name: archive.read(name) for name in archive.namelist()}
     assert inside == {path.name: path.read_bytes() for path in written.values()} and len(inside) == 2
     assert [path.name for path in (tmp_path / "zip").iterdir()] == ["r.zip"]
     assert shares == sorted(shares)
+
+
+def test_an_archive_that_lacks_something_says_so(tmp_path):
+    run = damaged_copy(SyntheticRun(particles=4, frames=300).write(tmp_path / "whole.db"), tmp_path / "r.db")
+    left_out = export_in_child(run, tmp_path / "r.zip", {"tables": ["frames"]}, lambda share: None)
+    assert left_out == {"corrupt_chunks": 1, "damaged_rows": {}}
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert sorted(archive.namelist()) == ["frames.parquet", "left-out.json"]
+        assert json.loads(archive.read("left-out.json")) == {"run": "r.db"} | left_out
 
 
 def test_its_refusal_is_ours(tmp_path):
