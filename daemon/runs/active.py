@@ -39,7 +39,8 @@ class Ending:
 class ActiveRun:
     """Batches and cell rows meet here, in the order they came, and are digested by one thread.
 
-    Bound: `QUEUE_ITEMS`. Policy at the bound: batches are dropped and counted in frames, cell rows are held back.
+    Bound: `QUEUE_ITEMS`. Policy at the bound: batches are dropped and counted in frames, cell rows are held back,
+    events are refused.
     """
 
     def __init__(self, summary: RunSummary, recipe: Recipe, writer: StoreWriter) -> None:
@@ -65,6 +66,8 @@ class ActiveRun:
         self._writer = writer
         self._queue: asyncio.Queue[Callable[[Recorder], None] | None] = asyncio.Queue(QUEUE_ITEMS)
         self._held: deque[CellRow] = deque(maxlen=HELD_ROWS)
+        self._events: deque[Event] = deque()  # those in the queue
+        self._ends = False
         self._thread = ThreadPoolExecutor(1, "science")
 
     @property
@@ -115,9 +118,21 @@ class ActiveRun:
         if not ready or self._offer(lambda recorder: recorder.add_cell(ready)):
             self._held.clear()
 
-    def add_events(self, events: list[Event]) -> None:
-        """Queue the instrument's own events."""
-        self._offer(lambda recorder: recorder.record(events))
+    def add_event(self, event: Event) -> bool:
+        """Queue one of the instrument's own events; False when nobody would digest it: the caller has to store it."""
+        if self._ends or not self._offer(self._digest_event):
+            return False
+        self._events.append(event)
+        return True
+
+    def _digest_event(self, recorder: Recorder) -> None:
+        recorder.record([self._events.popleft()])
+
+    def left_events(self) -> list[Event]:
+        """Events that a science which has ended did not digest, given out once."""
+        left = list(self._events)
+        self._events.clear()
+        return left
 
     async def behind(self, work: Callable[[Recorder], T]) -> T:
         """Call `work` in the science thread behind everything that waits for it. Raises `RunError` (NOT_RUNNING)."""
@@ -159,12 +174,16 @@ class ActiveRun:
 
     async def digest(self) -> None:
         """Work the queue off until `drain` closes it."""
-        while (work := await self._queue.get()) is not None:
-            if self.recorder is not None:
-                await self.in_thread(work, self.recorder)
+        try:
+            while (work := await self._queue.get()) is not None:
+                if self.recorder is not None:
+                    await self.in_thread(work, self.recorder)
+        finally:
+            self._ends = True
 
     async def drain(self) -> None:
-        """Let `digest` end after what is queued."""
+        """Let `digest` end after what is queued; from now on events are refused."""
+        self._ends = True
         await self._queue.put(None)
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -255,12 +255,16 @@ class RunManager:
         active = self._active
         if active is not None and active.recorder is not None:
             t_s = active.t_s
-            dated = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
-            active.add_events([dated])
-            return None
+            event = event if np.isfinite(event.t_s) else replace(event, t_s=t_s, detected_t_s=t_s)
+            if active.add_event(event):
+                return None
+        return self._put_events([event])
+
+    def _put_events(self, events: Events) -> Future[Any]:
+        """Store and publish, not by way of the science."""
         if self._loop is None:  # not open yet, and the cell was found on
             self._loop = asyncio.get_running_loop()
-        future = _taken(self._writer.put_events, [event])
+        future = _taken(self._writer.put_events, events)
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
         return future
 
@@ -401,6 +405,8 @@ class RunManager:
         await asyncio.gather(digest, return_exceptions=True)
         if left := active.waiting_frames:
             _taken(self._writer.put_drop, "science", "no_run", left, _or_zero(active.t_s))
+        if events := active.left_events():
+            self._put_events(events)
         recorded = self._update(
             active,
             state=state,

@@ -67,7 +67,7 @@ async def digested(active):
 async def test_everything_is_digested_in_the_order_it_came(active):
     active.add_batch(replace(batch(0, 10), camera_t0_s=100.0))
     active.add_rows([row(100.05)])
-    active.add_events([Event(EventKind.CAMERA_LOST, 0.1, 0.1)])
+    assert active.add_event(Event(EventKind.CAMERA_LOST, 0.1, 0.1))
     active.add_batch(replace(batch(10, 5), camera_t0_s=100.0))
     assert active.depth == 4
     assert np.isnan(active.t_s)
@@ -119,6 +119,31 @@ async def test_a_full_queue_drops_frames_counts_them_and_holds_cell_rows_back(ac
     await digest
     assert active.recorder.got[-1] == ("cell", [1.0, 2.0])
     assert active.recorder.frames == module.QUEUE_ITEMS
+
+
+async def test_events_are_refused_by_a_full_queue(active):
+    for n in range(module.QUEUE_ITEMS):
+        active.add_batch(replace(batch(n, 1), camera_t0_s=0.0))
+    assert not active.add_event(Event(EventKind.CELL_LIMIT, 1.0, 1.0))
+    assert active.depth == module.QUEUE_ITEMS and active.left_events() == []
+
+
+async def test_events_are_refused_once_the_queue_is_to_end(active):
+    assert active.add_event(Event(EventKind.CAMERA_LOST, 1.0, 1.0))
+    assert await digested(active) == [("events", ["camera_lost"])]
+    assert not active.add_event(Event(EventKind.CELL_LIMIT, 2.0, 2.0))
+    assert active.depth == 0 and active.left_events() == []
+
+
+async def test_events_behind_a_fault_of_the_science_are_left_and_further_ones_refused(active):
+    active.recorder.fault = RuntimeError("singular matrix")
+    active.add_batch(batch(0, 3))
+    event = Event(EventKind.CELL_LIMIT, 1.0, 1.0)
+    assert active.add_event(event)
+    with pytest.raises(RuntimeError, match="singular"):
+        await active.digest()
+    assert not active.add_event(event)
+    assert active.left_events() == [event] and active.left_events() == []
 
 
 async def test_the_first_who_ends_it_names_the_reason(active):

@@ -26,6 +26,7 @@ from daemon.errors import (
 from daemon.events import Event, EventKind
 from daemon.recipe import ExperimentSpec, Recipe
 from daemon.runs import setup as preparing
+from daemon.runs.active import ActiveRun
 from daemon.runs.recorder import Recorder
 from daemon.store.reader import CatalogueReader, RunReader
 from hw.twin.instrument import TwinInstrument
@@ -55,6 +56,10 @@ async def live(folder, driver="twin", options=None, **settings):
 def read(path, *methods):
     with RunReader(path) as reader:
         return [getattr(reader, method)() for method in methods]
+
+
+def refuse(*_, **__):
+    raise StoreError(StoreReason.OVERLOADED, "the store's queue is full")
 
 
 def in_catalogue(path):
@@ -382,9 +387,6 @@ async def test_an_engine_that_comes_back_without_its_camera_is_not_told_to_measu
 async def test_a_full_queue_of_the_store_does_not_keep_a_run_from_ending_with_the_cell_off(
     tmp_path, engine, prepared_here, monkeypatch
 ):
-    def refuse(*_, **__):
-        raise StoreError(StoreReason.OVERLOADED, "the store's queue is full")
-
     async with rig(tmp_path, engine) as one:
         run = await one.runs.start(CYCLING)
         await one.runs.wait_running(run.run_id)
@@ -426,6 +428,61 @@ async def test_events_of_the_instrument_are_dated_stored_and_published(tmp_path,
     assert 0.0 <= inside[0].magnitude <= inside[1].magnitude < 60.0
     assert all(event.run_id == run.run_id for event in inside)
     assert all(event.t_s == pytest.approx(0.29, abs=0.01) for event in inside)
+
+
+async def test_an_event_that_the_science_has_no_room_for_is_stored_all_the_same(
+    tmp_path, engine, prepared_here, monkeypatch
+):
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(STILL)
+        await one.runs.wait_running(run.run_id)
+        with monkeypatch.context() as patch:
+            patch.setattr(ActiveRun, "_offer", lambda *_: False)
+            one.runs.on_cell_event(Event(EventKind.CELL_LIMIT, NAN, NAN))
+        await until(lambda: one.events)
+        with monkeypatch.context() as patch:
+            patch.setattr(ActiveRun, "_offer", lambda *_: False)
+            patch.setattr(one.writer, "put_events", refuse)
+            with pytest.raises(StoreError):
+                one.runs.on_cell_event(Event(EventKind.CELL_LOST, NAN, NAN))
+        stopped = await one.runs.stop(run.run_id)
+    (events,) = await asyncio.to_thread(read, stopped.path, "events")
+    assert [event.kind for event in events] == ["cell_limit"]
+
+
+async def test_an_event_while_a_run_ends_is_stored(tmp_path, engine, prepared_here, monkeypatch):
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(STILL)
+        await one.runs.wait_running(run.run_id)
+        loop, finish = asyncio.get_running_loop(), Recorder.finish
+
+        def lose_the_cell(recorder):
+            loop.call_soon_threadsafe(one.runs.on_cell_event, Event(EventKind.CELL_LOST, NAN, NAN))
+            finish(recorder)
+
+        monkeypatch.setattr(Recorder, "finish", lose_the_cell)
+        stopped = await one.runs.stop(run.run_id)
+        await until(lambda: one.events)
+    (events,) = await asyncio.to_thread(read, stopped.path, "events")
+    assert [event.kind for event in events] == ["cell_lost"]
+
+
+async def test_an_event_behind_a_fault_of_the_science_is_stored(tmp_path, engine, prepared_here, monkeypatch):
+    async with rig(tmp_path, engine) as one:
+        run = await one.runs.start(STILL)
+        await one.runs.wait_running(run.run_id)
+
+        def fail(*_):
+            raise RuntimeError("singular matrix")
+
+        monkeypatch.setattr(Recorder, "add", fail)
+        engine.show(5)
+        one.runs.on_cell_event(Event(EventKind.CELL_LIMIT, NAN, NAN))
+        failed = await ended(one)
+        await until(lambda: one.events)
+    assert (failed.state, run.run_id) == ("failed", one.events[0].run_id)
+    (events,) = await asyncio.to_thread(read, failed.path, "events")
+    assert [event.kind for event in events] == ["cell_limit"]
 
 
 async def test_cell_rows_reach_the_file_on_the_runs_clock(tmp_path, engine, prepared_here):
