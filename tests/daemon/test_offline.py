@@ -18,12 +18,24 @@ from daemon import offline as module
 from daemon.ctl.app import cli
 from daemon.engine.measures import FrameFlag
 from daemon.engine.transfer import Transfer
-from daemon.errors import InstrumentError, RecordingError, RecordingReason, StoreError, StoreReason
+from daemon.errors import (
+    InstrumentError,
+    RecordingError,
+    RecordingReason,
+    RunError,
+    RunReason,
+    StoreError,
+    StoreReason,
+)
 from daemon.events import EventKind
 from daemon.offline import analyse, cell_rows
 from daemon.photometry import science
+from daemon.store import rows
 from daemon.store.export import export_run
+from daemon.store.loop import RETRY_PAUSES_S
+from daemon.store.queue import OpQueue
 from daemon.store.reader import RunReader
+from daemon.store.session import OpenFile
 from daemon.tables import EXPORT_TABLES
 from hw.twin.instrument import TwinInstrument
 from hw.twin.recording import write_recording
@@ -259,6 +271,48 @@ def test_a_fault_on_the_way_leaves_neither_file_nor_thread(short, tmp_path, monk
     monkeypatch.setattr(science.Science, "add", fail)
     with pytest.raises(RuntimeError, match="singular"):
         analyse(short, tmp_path / "run.db")
+    only(tmp_path)
+
+
+def test_a_disk_that_is_full_for_a_while_fails_the_analysis(short, tmp_path, monkeypatch):
+    execute, refusals = OpenFile.execute, []
+
+    def full_for_a_while(file, steps):
+        if any(getattr(op, "what", "") == "chunk" for op, _ in steps) and len(refusals) <= len(RETRY_PAUSES_S):
+            refusals.append(steps)
+            raise StoreError(StoreReason.DISK_FULL, "the disk is full")
+        return execute(file, steps)
+
+    monkeypatch.setattr(OpenFile, "execute", full_for_a_while)
+    with pytest.raises(StoreError) as caught:
+        analyse(short, tmp_path / "run.db")
+    assert caught.value.reason is StoreReason.DISK_FULL and len(refusals) == 1 + len(RETRY_PAUSES_S)
+    only(tmp_path)
+
+
+def test_frames_that_a_slow_disk_has_no_room_for_fail_the_analysis(short, tmp_path, monkeypatch):
+    def full(queue, op, wait_s):
+        if op.batch is not None:
+            op.future.set_running_or_notify_cancel()
+            raise StoreError(StoreReason.OVERLOADED, "the store's queue is full")
+        put(queue, op, wait_s)
+
+    put = OpQueue.put
+    monkeypatch.setattr(OpQueue, "put", full)
+    with pytest.raises(StoreError) as caught:
+        analyse(short, tmp_path / "run.db")
+    assert caught.value.reason is StoreReason.OVERLOADED and "frames" in caught.value.detail
+    only(tmp_path)
+
+
+def test_results_that_the_store_cannot_take_fail_the_analysis(short, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no number")
+
+    monkeypatch.setattr(rows, "insert_ensemble", fail)
+    with pytest.raises(RunError) as caught:
+        analyse(short, tmp_path / "run.db")
+    assert caught.value.reason is RunReason.INTERNAL
     only(tmp_path)
 
 
