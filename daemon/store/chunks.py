@@ -1,17 +1,42 @@
-"""Columns of chunks as arrays: proven, picked by particle, joined."""
+"""Rows and columns of chunks as arrays: proven, picked by particle, joined."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from daemon.errors import StoreError, StoreReason
-from daemon.store.codec import Per, Unpacked, matches, unpack_column
+from daemon.store.codec import Per, Unpacked, checksum, matches, unpack_column
+from daemon.store.rows import CHUNK_FIELDS
 
 Place = tuple[Per, str]
 """Whether a column is of frames or of particles, and its name."""
+
+CHUNK_COLUMNS = (*CHUNK_FIELDS, "crc32")
+CHUNK_ROW = np.dtype([(name, "f8" if name.endswith("_s") else "i8") for name in CHUNK_COLUMNS])
+"""A row of `chunks`; 34 MB are a week at one a second."""
+ROWS_AT_ONCE = 5000
+
+
+def sound_rows(cursor: sqlite3.Cursor) -> tuple[np.ndarray, set[int]]:
+    """Rows of `chunks`, selected with `CHUNK_COLUMNS`, that match their CRC: (N,) `CHUNK_ROW`.
+
+    And the ids of the others, and of those that are missing between the sound ones.
+    """
+    found, sound = [np.empty(0, np.int64)], [np.empty(0, CHUNK_ROW)]
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        found.append(np.array([chunk_id for chunk_id, *_ in rows]))
+        sound.append(np.array([row for row in rows if checksum(b"", *row[:-1]) == row[-1]], CHUNK_ROW))
+    known, every = np.concatenate(sound), np.concatenate(found)
+    present = known["chunk_id"].copy()
+    del sound, found  # as large again
+    if len(present) == len(every) and (np.diff(present) == 1).all():
+        return known, set()
+    between = np.arange(present.min(), present.max()) if len(present) else present
+    return known, set(np.setdiff1d(np.concatenate([every, between]), present).tolist())
 
 
 def proven(row: dict[str, Any], place: Place, stored: dict[Place, dict[str, Any]]) -> Unpacked:

@@ -99,17 +99,19 @@ def _inside_experiment(number: int | None) -> int | None:
 
 
 def _frames(reader: RunReader, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
+    tell = _teller(progress, reader)
     for chunk in reader.iter_chunks(selection.from_s, selection.to_s, ()):
         yield {name: chunk.frame_columns[name] for name in FRAMES}
-        _report(progress, reader, chunk)
+        tell(chunk)
 
 
 def _traces(reader: RunReader, selection: Selection, progress: Progress | None) -> Iterator[Columns]:
     wanted = WantedParticles.of(reader, selection)
+    tell = _teller(progress, reader)
     columns = ("contrast", "contrast_sigma", *LAYER_COLUMNS, *CENTROIDS, "flags")
     for chunk in reader.iter_chunks(selection.from_s, selection.to_s, columns, indices=wanted.indices):
         yield _trace_rows(chunk, wanted)
-        _report(progress, reader, chunk)
+        tell(chunk)
 
 
 class WantedParticles:
@@ -168,6 +170,9 @@ def _trace_rows(chunk: ChunkData, wanted: WantedParticles) -> Columns:
     return columns | {"particle_id": np.tile(wanted.ids, frames)}
 
 
-def _report(progress: Progress | None, reader: RunReader, chunk: ChunkData) -> None:
-    if progress is not None:
-        progress(min(1.0, chunk.chunk_id / max(1, reader.last_chunk_id())))
+def _teller(progress: Progress | None, reader: RunReader) -> Callable[[ChunkData], None]:
+    """Tells how far the walk is that has come to a chunk. The last one is looked for once: that reads every row."""
+    if progress is None:
+        return lambda chunk: None
+    last = max(1, reader.last_chunk_id())
+    return lambda chunk: progress(min(1.0, chunk.chunk_id / last))

@@ -15,13 +15,13 @@ from daemon.events import Event
 from daemon.mask_edits import MaskVersion
 from daemon.parts import RunSummary
 from daemon.store.axial import AxialBlocks, axial_blocks, is_sound
-from daemon.store.chunks import Place, join, join_wide, picked, proven
+from daemon.store.chunks import CHUNK_COLUMNS, CHUNK_ROW, Place, join, join_wide, picked, proven, sound_rows
 from daemon.store.clips import StoredClip, clip_of
-from daemon.store.codec import checksum, matches, unpack_array
+from daemon.store.codec import matches, unpack_array
 from daemon.store.proof import BLOBS, CATALOGUE_BLOBS
 from daemon.store.reading import FOR_EVER, Reader, understood
 from daemon.store.recent import Recent
-from daemon.store.rows import CHUNK_FIELDS, calibration_of, event_of, front_series, run_summary
+from daemon.store.rows import calibration_of, event_of, front_series, run_summary
 from daemon.store.schema import CATALOGUE, RUN
 from daemon.tables import AXIS, CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS, ROW_TABLES
 
@@ -284,7 +284,7 @@ class RunReader(Reader):
         `columns` of the particles at `indices`. A chunk with damage in any of these is skipped and counted.
         """
         for row in self._chunk_rows(from_s, to_s):
-            chunk = self._load(row, columns, frame_columns, indices)
+            chunk = self._load(dict(zip(CHUNK_COLUMNS, row.item(), strict=True)), columns, frame_columns, indices)
             cut = None if chunk is None else _cut(chunk, _bounds(from_s, to_s))
             if cut is not None:
                 yield cut
@@ -304,16 +304,16 @@ class RunReader(Reader):
 
     def last_chunk_id(self) -> int:
         """Number of the newest chunk; they count from 1."""
-        return max((row["chunk_id"] for row in self._chunk_rows(None, None)), default=0)
+        return int(self._chunk_rows(None, None)["chunk_id"].max(initial=0))
 
     def frame_count(self) -> int:
         """Frames stored."""
-        return sum(row["frames"] for row in self._chunk_rows(None, None))
+        return int(self._chunk_rows(None, None)["frames"].sum())
 
     def time_range(self) -> tuple[float, float] | None:
         """First and last `t_s` of the stored frames; None without frames."""
         rows = self._chunk_rows(None, None)
-        return (min(row["t0_s"] for row in rows), max(row["t1_s"] for row in rows)) if rows else None
+        return (float(rows["t0_s"].min()), float(rows["t1_s"].max())) if len(rows) else None
 
     def _parsed_rows(self, table: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows of `calibrations` with their JSON as values, those of other tables as they are."""
@@ -322,15 +322,17 @@ class RunReader(Reader):
         with understood(self.path, table):
             return [calibration_of(row) for row in found]
 
-    def _chunk_rows(self, from_s: float | None, to_s: float | None) -> list[dict[str, Any]]:
-        """Sound rows of the range and of a chunk either side: a damaged time cannot hide a chunk between two others."""
+    def _chunk_rows(self, from_s: float | None, to_s: float | None) -> np.ndarray:
+        """(N,) `CHUNK_ROW`, sound ones: of the range, and of a chunk either side, so that a damaged time cannot hide a
+        chunk between two others.
+        """
         orphans = (
             "select distinct chunk_id from chunk_columns where chunk_id > (select ifnull(max(chunk_id), 0) from chunks)"
         )
         self.corrupt_chunk_ids |= {row["chunk_id"] for row in self._query(orphans)}
         low_s, high_s = _bounds(from_s, to_s)
         if not self._stored("chunks"):
-            return []
+            return np.empty(0, CHUNK_ROW)
         wanted = "from chunks not indexed where t1_s >= ? and t0_s <= ?"
         ids = self._query(f"select min(chunk_id) as first, max(chunk_id) as last {wanted}", (low_s, high_s))[0]
         if ids["first"] is None:  # around the place where there are none
@@ -338,12 +340,10 @@ class RunReader(Reader):
                 zip(("last", "first"), self._extent("chunks", "t0_s", high_s, high_s, "not indexed"), strict=True)
             )
         first, last = sorted((ids["first"] - 1, ids["last"] + 1))
-        found = self._read("chunks", "+chunk_id between ? and ?", (first, last))
-        sound = [row for row in found if checksum(b"", *(row[name] for name in CHUNK_FIELDS)) == row["crc32"]]
-        present = {row["chunk_id"] for row in sound}
-        between = range(min(present), max(present)) if present else range(0)
-        expected = {row["chunk_id"] for row in found}.union(between)
-        self.corrupt_chunk_ids |= expected - present
+        self._tally("chunks")
+        walk = f"select {', '.join(CHUNK_COLUMNS)} from chunks not indexed where +chunk_id between ? and ?"
+        sound, damaged = self._fetched(sound_rows, f"{walk} order by rowid", (first, last))
+        self.corrupt_chunk_ids |= damaged
         return sound
 
     def _load(self, row: dict[str, Any], columns: Names, frame_columns: Names, indices: Indices) -> ChunkData | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from daemon.errors import StoreError, StoreReason
 from daemon.store.faults import translated
@@ -24,6 +24,7 @@ ROWS_AT_ONCE = 5000
 TALLY_SHARE = 1e-3  # ... nor more often than this share of a processor
 
 Row = dict[str, Any]
+T = TypeVar("T")
 _whole_until: dict[tuple[str, int, str], float] = {}
 
 
@@ -112,18 +113,23 @@ class Reader:
         self.close()
 
     def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """All rows at once, so that no read transaction stays open and holds up the writer's checkpoints."""
+        return self._fetched(_dicts, sql, parameters)
+
+    def _fetched(self, made: Callable[[sqlite3.Cursor], T], sql: str, parameters: Sequence[Any] = ()) -> T:
+        """What is `made` of all rows at once, so that no read transaction stays open and holds up the writer's
+        checkpoints.
+        """
         self.open()
         assert self._db is not None
         conn = self._db.conn
         with translated(self.path, "cannot read"):
             try:
-                return _dicts(conn.execute(sql, parameters))
+                return made(conn.execute(sql, parameters))
             except (sqlite3.OperationalError, UnicodeDecodeError) as error:
                 if "decode" not in str(error):
                     raise
                 conn.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # their CRC will not match
-                return _dicts(conn.execute(sql, parameters))
+                return made(conn.execute(sql, parameters))
 
     def _stored(self, table: str) -> dict[str, str]:
         """Declared types by column; empty in a file from before the table was."""

@@ -197,6 +197,14 @@ def test_progress_rises_to_one(run_path, tmp_path):
     assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) > len(EXPORT_TABLES)
 
 
+@pytest.mark.parametrize("progress", [None, lambda share: None])
+def test_the_list_of_chunks_is_read_as_often_for_any_number_of_them(run_path, tmp_path, monkeypatch, progress):
+    reads, read = [], RunReader._chunk_rows
+    monkeypatch.setattr(RunReader, "_chunk_rows", lambda *asked: reads.append(asked) or read(*asked))
+    export_run(run_path, tmp_path, tables=["frames", "traces"], progress=progress)
+    assert len(reads) == (2 if progress is None else 4)
+
+
 def test_a_failure_leaves_the_older_export_and_no_litter(run_path, tmp_path, monkeypatch):
     export_run(run_path, tmp_path)
     before = (tmp_path / "traces.parquet").read_bytes()

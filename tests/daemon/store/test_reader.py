@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import tracemalloc
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from daemon.errors import StoreError, StoreReason
 from daemon.mask_edits import MaskVersion
+from daemon.store import chunks
 from daemon.store.check import check_file
+from daemon.store.codec import checksum
 from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.schema import RUN, open_writing
 from daemon.tables import CHUNK_FRAME_COLUMNS, CHUNK_PARTICLE_COLUMNS
@@ -100,6 +104,40 @@ def test_chunks_missing_at_the_end_are_counted(run_path, sql):
     with RunReader(run_path) as run:
         assert len(run.frames()["frame"]) == 100 - 20 * lost
         assert run.corrupt_chunks == lost
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5000])
+def test_what_chunks_there_are_is_told_from_the_sound_ones(run_path, monkeypatch, at_once):
+    monkeypatch.setattr(chunks, "ROWS_AT_ONCE", at_once)
+    damage(run_path, "delete from chunks where chunk_id = 2")
+    damage(run_path, "update chunks set frames = 10000 where chunk_id = 4")
+    damage(run_path, "update chunks set t1_s = 50 where chunk_id = 5")
+    with RunReader(run_path) as run:
+        assert (run.last_chunk_id(), run.frame_count(), run.time_range()) == (3, 40, (0.0, 0.59))
+        assert run.corrupt_chunk_ids == {2, 4, 5}
+
+
+def test_looking_over_a_long_run_takes_little_memory(tmp_path):
+    path, count = tmp_path / "long.db", 20_000
+    with closing(open_writing(path, RUN, create=True)) as db, db.atomic():
+        fields = ((n, 100 * n, 100, 300, float(n), n + 0.99) for n in range(1, count + 1))
+        db.conn.executemany(
+            "insert into chunks values (?, ?, ?, ?, ?, ?, ?)", ((*each, checksum(b"", *each)) for each in fields)
+        )
+    with RunReader(path) as run:
+        run.metadata()
+        tracemalloc.start()
+        try:
+            assert (run.frame_count(), run.last_chunk_id(), run.time_range()) == (
+                100 * count,
+                count,
+                (1.0, count + 0.99),
+            )
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    print(peak_bytes / count)
+    assert peak_bytes < 250 * count
 
 
 def test_columns_of_two_chunks_cannot_change_places(run_path):
