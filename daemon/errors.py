@@ -82,6 +82,7 @@ class StoreReason(Reason):
     LOCKED = ("store.locked", "Another photometryd uses this state directory; stop it first.")
     STOPPED = ("store.stopped", "Start the service again; what was stored before is intact.")
     NO_PARTICLE = ("store.no_such_particle", "List the particles to see their ids.")
+    BAD_RANGE = ("store.bad_range", "Give times as numbers, seconds of run time.")
     EXISTS = ("store.exists", "Choose another file name or remove the old file first.")
     DISK_LOW = ("store.disk_low", "Back up or export runs, then delete old ones; the run is ended when it is full.")
     BACKUP_PLACE = ("store.backup_place", "Name a directory that exists, empty or with an earlier backup in it.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon.errors import StoreError, StoreReason
 from daemon.photometry.derive import derive_traces
 from daemon.store.axial_traces import CENTROIDS, AxialTraces
 from daemon.store.front_traces import FrontTraces
@@ -27,11 +28,18 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the run is wanted. `particles` are ids; None means all. Times are inclusive run time."""
+    """What of the run is wanted. `particles` are ids; None means all. Times are inclusive run time.
+
+    Raises `StoreError` (BAD_RANGE) for NaN, with which nothing would compare.
+    """
 
     particles: frozenset[int] | None
     from_s: float | None
     to_s: float | None
+
+    def __post_init__(self) -> None:
+        if any(each is not None and math.isnan(each) for each in (self.from_s, self.to_s)):
+            raise StoreError(StoreReason.BAD_RANGE, f"times from {self.from_s} to {self.to_s} are no range")
 
     def has_particle(self, particle_id: int | None) -> bool:
         """True for wanted particles and for what belongs to no particle."""

@@ -226,6 +226,11 @@ def test_wrong_requests(run_path, tmp_path):
     with pytest.raises(StoreError) as caught:
         export_run(run_path, tmp_path, particles=[11, 4711])
     assert caught.value.reason is StoreReason.NO_PARTICLE and "4711" in caught.value.detail
+    for selection in ({"from_s": math.nan}, {"to_s": math.nan}):
+        with pytest.raises(StoreError) as caught:
+            export_run(run_path, tmp_path / "nothing", **selection)
+        assert caught.value.reason is StoreReason.BAD_RANGE
+        assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").touch()
     with pytest.raises(StoreError) as caught:
         export_run(run_path, tmp_path / "file" / "out")
