@@ -69,7 +69,7 @@ class Runs(Protocol):
     """Starting, stopping and finding runs."""
 
     async def start(self, recipe: Recipe) -> RunSummary:
-        """Start a run; returns once it is in the catalogue (state `preparing`). Raises `RunError`."""
+        """Start a run; returns once it is in the catalogue. Raises `RunError`, `ExperimentError`."""
 
     async def stop(self, run_id: str, reason: str = "") -> RunSummary:
         """Stop a run, cell off first, everything measured so far stored. Raises `RunError`."""
@@ -81,7 +81,7 @@ class Runs(Protocol):
         """
 
     async def wait_running(self, run_id: str) -> RunSummary:
-        """Wait until the run left `preparing`. Raises `RunError` when it failed."""
+        """Wait until the run measures and its experiment has begun. Raises what kept it from doing so."""
 
     async def list(self, limit: int = 100) -> list[RunSummary]:
         """Newest first."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from daemon.config import KNOWN
+from daemon.cell.plan import plan_experiment
+from daemon.config import KNOWN, load_settings
 from daemon.diagnostics.checks.table import check_classes
 from daemon.diagnostics.metrics import Metrics
 from daemon.errors import all_reasons
+from daemon.recipe import Recipe
 from daemon.schema import generic
 from tests.packaging.updating import tool
 
@@ -93,3 +97,17 @@ def test_every_metric_is_told_by_some_part_of_the_daemon() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in product)
     setters = [name for name in vars(Metrics) if not name.startswith("_") and name not in ("text", "documentation")]
     assert [name for name in setters if not re.search(rf"metrics\.{name}\b", text)] == []
+
+
+def test_recipes_of_the_pages_may_be_run_by_the_simulated_instrument() -> None:
+    cell = load_settings(None, simulate=True, environ={}).settings.cell
+    found = []
+    for page in PAGES:
+        for language, block in re.findall(r"```(json|toml)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            read = json.loads if language == "json" else tomllib.loads
+            if "steps" in block and "experiment" in (document := read(block)):
+                found.append(page.name)
+                experiment = Recipe.model_validate(document).experiment
+                assert experiment is not None
+                plan_experiment(experiment, cell, None)
+    assert sorted(found) == ["api.md", "photometryctl.md"]

@@ -61,6 +61,8 @@ class ActiveRun:
         self.dropped_frames = 0
         self._offered_frames = self._digested_frames = 0
         self.running = asyncio.Event()
+        self.begun = asyncio.Event()
+        """Behind `running`: its experiment, where it has one, has begun too."""
         self.finished = asyncio.Event()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._writer = writer
@@ -83,6 +85,16 @@ class ActiveRun:
     async def ended(self) -> Ending:
         """Wait until somebody asks the run to end."""
         return await asyncio.shield(self._ending)
+
+    async def begun_or_finished(self) -> None:
+        """Wait until the run has begun, or ended without."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.begun, self.finished)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     def add_batch(self, batch: MeasureBatch) -> None:
         """Queue measures for the science thread."""

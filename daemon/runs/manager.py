@@ -112,13 +112,17 @@ class RunManager:
     # --- the Runs protocol ---------------------------------------------------------------------------------------
 
     async def start(self, recipe: Recipe) -> RunSummary:
-        """Begin a run; returns once it is in the catalogue. Raises `RunError`, `StoreError`, `EngineError` (BUSY)."""
+        """Begin a run; returns once it is in the catalogue.
+
+        Raises `RunError`, `ExperimentError`, `StoreError`, `EngineError` (BUSY).
+        """
         if self._active is not None:
             raise RunError(RunReason.BUSY, f"run '{self._active.summary.run_id}' is in progress")
         if self._starting:
             raise RunError(RunReason.BUSY, "another run is being started")
         if self._engine.calibrating:
             raise EngineError(EngineReason.BUSY, "a calibration is being taken")
+        self._setup.check_experiment(recipe)
         self._starting = True
         self.begun += 1
         try:
@@ -156,20 +160,16 @@ class RunManager:
         return active.summary
 
     async def wait_running(self, run_id: str) -> RunSummary:
-        """Wait until the run measures. Raises the error that kept it from doing so."""
+        """Wait until the run measures and its experiment has begun. Raises the error that kept it from doing so."""
         active = self._active
         if active is None or active.summary.run_id != run_id:
-            return await self.get(run_id)
-        waits = [asyncio.create_task(event.wait()) for event in (active.running, active.finished)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if active.summary.state == "failed" and self.problem is not None:
+            summary = await self.get(run_id)
+        else:
+            await active.begun_or_finished()
+            summary = active.summary
+        if summary.state == "failed" and self.problem is not None:
             raise self.problem
-        return active.summary
+        return summary
 
     async def edit_masks(self, run_id: str, change: MaskChange, actor: str) -> MaskVersion:
         """Edit the masks of the run in progress: in effect, and on disk, when this returns. Raises `MaskError`,
@@ -376,6 +376,7 @@ class RunManager:
             log.info("run %s: %s", active.summary.run_id, "; ".join(prepared.noise.sentences()))
         if active.recipe.experiment is not None:
             await self._cell.start_experiment(active.recipe.experiment)
+        active.begun.set()
 
     async def _or_ended(self, active: ActiveRun, work: Coroutine[Any, Any, Any]) -> Any:
         """Await `work`, unless the run is asked to end first."""

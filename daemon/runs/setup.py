@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon.cell.plan import plan_experiment
 from daemon.config import Settings
 from daemon.diagnostics.checks.clock import is_synchronised
 from daemon.engine.child import ask
@@ -84,6 +85,11 @@ class RunSetup:
             return await asyncio.wait_for(asyncio.wrap_future(future), limit_s)
         except TimeoutError:
             raise StoreError(StoreReason.OVERLOADED, f"the store took more than {limit_s:g} s") from None
+
+    def check_experiment(self, recipe: Recipe) -> None:
+        """Raises `ExperimentError` for one that limits, settings or the potentiostat, where it is known, rule out."""
+        if recipe.experiment is not None:
+            plan_experiment(recipe.experiment, self._settings.cell, self._cell_info())
 
     async def reference(self, recipe: Recipe, info: CameraInfo) -> Reference:
         """Average the next frames; add what camera, settings and stored calibrations say of it."""

@@ -29,6 +29,7 @@ from daemon.runs import setup as preparing
 from daemon.runs.active import ActiveRun
 from daemon.runs.recorder import Recorder
 from daemon.store.reader import CatalogueReader, RunReader
+from hw.potentiostat.contract import HostLoss, PotentiostatInfo
 from hw.twin.instrument import TwinInstrument
 from hw.twin.recording import write_recording
 from hw.twin.settings import TwinOptions
@@ -38,6 +39,7 @@ SMALL = {"seed": 3, "particles": 8, "height_px": 200, "width_px": 260}
 TWIN = {**SMALL, "frame_rate_hz": 40, "c_rate": 0.0}
 STILL = Recipe(name="still", reference_frames=10, baseline_s=0.2)
 CYCLING = Recipe(reference_frames=5, baseline_s=0.05, experiment=ExperimentSpec(steps=["Rest for 1 hour"]))
+CELL = PotentiostatInfo("p", "1", 10, 3.2, 4.5, 10, HostLoss.CELL_OFF, 5.0)
 NAN = float("nan")
 
 
@@ -250,11 +252,37 @@ async def test_a_run_may_outlive_its_experiment(tmp_path, engine, prepared_here)
 
 async def test_an_experiment_that_cannot_begin_ends_the_run_with_the_cell_off(tmp_path, engine, prepared_here):
     async with rig(tmp_path, engine) as one:
-        one.cell.problem = ExperimentError(ExperimentReason.NO_CAPACITY, "step 1 uses C-rates")
-        await one.runs.start(CYCLING)
+        one.cell.problem = ExperimentError(ExperimentReason.BUSY, "an experiment is under way")
+        run = await one.runs.start(CYCLING)
+        with pytest.raises(ExperimentError) as caught:
+            await one.runs.wait_running(run.run_id)
+        assert caught.value is one.cell.problem
         failed = await ended(one)
-        assert (failed.state, failed.reason) == ("failed", "experiment.no_capacity")
+        assert (failed.state, failed.reason) == ("failed", "experiment.busy")
         assert one.cell.told[-1].startswith("off: ")
+        with pytest.raises(ExperimentError):  # asked when it has failed already
+            await one.runs.wait_running(run.run_id)
+
+
+@pytest.mark.parametrize(
+    ("step", "info", "reason"),
+    [
+        ("Discharge at 1 mA until 2.0 V", None, ExperimentReason.OUTSIDE_LIMITS),
+        ("Discharge at 1 mA until 3.0 V", CELL, ExperimentReason.OUTSIDE_LIMITS),
+        ("Charge at 1C for 1 hour", None, ExperimentReason.NO_CAPACITY),
+        ("Charge slowly", None, ExperimentReason.SYNTAX),
+    ],
+)
+async def test_an_experiment_that_could_never_begin_is_refused_before_the_run_exists(
+    tmp_path, engine, step, info, reason
+):
+    async with rig(tmp_path, engine) as one:
+        one.cell_info = info
+        with pytest.raises(ExperimentError) as caught:
+            await one.runs.start(Recipe(experiment=ExperimentSpec(steps=[step])))
+        assert caught.value.reason is reason and "step 1" in caught.value.detail
+        assert one.runs.current() is None and await one.runs.list() == []
+        assert one.cell.told == [] and not engine.captured
 
 
 async def test_a_fault_of_the_science_ends_the_run_with_the_cell_off_and_the_next_may_begin(
