@@ -67,6 +67,8 @@ _BY_REASON: dict[Reason, int] = {
     CellReason.READ_ONLY: 409,
     CellReason.REFUSED: 422,
     EngineReason.BUSY: 409,
+    ExperimentReason.BUSY: 409,
+    ExperimentReason.NOT_RUNNING: 409,
     MaskReason.NO_PARTICLE: 404,
     MaskReason.NO_VERSION: 404,
     MaskReason.TOO_MANY_EDITS: 413,

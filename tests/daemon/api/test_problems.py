@@ -7,7 +7,7 @@ import json
 import pytest
 
 from daemon.api.problems import http_status
-from daemon.errors import RunReason, all_reasons
+from daemon.errors import ExperimentReason, RunReason, all_reasons
 from tests.daemon.api.conftest import Serve, Served
 
 
@@ -19,6 +19,8 @@ def test_every_reason_has_a_status(reason: object) -> None:
 def test_statuses_follow_the_kind_of_reason() -> None:
     assert http_status(RunReason.NOT_FOUND) == 404
     assert http_status(RunReason.BUSY) == 409
+    assert http_status(ExperimentReason.BUSY) == http_status(ExperimentReason.NOT_RUNNING) == 409
+    assert http_status(ExperimentReason.OUTSIDE_LIMITS) == 422
 
 
 @pytest.mark.parametrize(
