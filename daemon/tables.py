@@ -17,7 +17,9 @@ TRACES = (
     "gradient_sigma", "transformed_fraction", "front_px", "front_sigma_px", "flags", "axial_gradient",
     "axial_gradient_sigma", "centroid_shift_px", "centroid_shift_sigma_px", "centroid_shift_nm", "dipole_px",
 )  # fmt: skip
-EVENTS = ("event_id", "particle_id", "kind", "t_s", "detected_t_s", "magnitude", "magnitude_sigma", "score")
+EVENTS = (
+    "event_id", "particle_id", "kind", "t_s", "detected_t_s", "magnitude", "magnitude_sigma", "score", "detail",
+)  # fmt: skip
 CYCLES = (
     "particle_id", "cycle", "half", "swing", "soc_start", "soc_end", "onset_t_s", "duration_s", "rate_per_h", "lag_s",
     "hysteresis_v", "retention", "swing_sigma", "rate_sigma_per_h", "lag_sigma_s", "retention_sigma", "asymmetry",
@@ -90,7 +92,7 @@ INT_COLUMNS = frozenset({
 })  # fmt: skip
 TEXT_COLUMNS = frozenset({
     "front_mode", "calibration", "state", "kind", "half", "unknown_why", "mode", "reason", "begin",
-    "axial_unknown_why", "shift_unknown_why",
+    "axial_unknown_why", "shift_unknown_why", "detail",
 })  # fmt: skip
 JSON_COLUMNS = frozenset({"contrast_knots", "soc_knots", "soc_sigma_knots", "layer_sigma_ratio", "layers"})
 """Lists and mappings; JSON text where a cell holds one value only."""

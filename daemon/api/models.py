@@ -346,6 +346,8 @@ class EventRow(Answer):
     """In the unit of its kind; see docs/events.md."""
     magnitude_sigma: Number
     score: Number
+    detail: str
+    """What the numbers do not say; empty where there is no more to say."""
 
 
 class FeedEvent(EventRow):
@@ -354,7 +356,6 @@ class FeedEvent(EventRow):
     seq: int
     """Instrument-wide, rises with every event (not always by one), survives restarts."""
     run_id: str
-    detail: str
 
 
 class EventList(Answer):

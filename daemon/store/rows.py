@@ -24,7 +24,7 @@ from daemon.store.proof import insert_proven, prove_again
 from daemon.tables import CYCLES, ENSEMBLE, EVENTS, FRONTS, HEALTH, PARTICLES, RATES
 
 PARTICLE_COLUMNS = (*PARTICLES, "particle_index", "layer_sigma_ratio")
-EVENT_COLUMNS = (*EVENTS, "seq", "detail")
+EVENT_COLUMNS = (*EVENTS, "seq")
 CALIBRATION_COLUMNS = ("particle_id", "kind", "contrast_knots", "soc_knots", "soc_sigma", "layer_sigma_ratio")
 CALIBRATION_JSON = ("contrast_knots", "soc_knots", "soc_sigma", "layer_sigma_ratio")
 CELL_COLUMNS = ("t_s", "voltage_v", "current_ma", "cycle", "step", "step_kind", "charge_mah", "host_t_s")

@@ -300,7 +300,8 @@ def make_run(path: Path, frames: int = FRAMES) -> RunSummary:
             "particle_id": 11, "kind": "monotone", "contrast_knots": [-0.2, 0.2], "soc_knots": [0.0, 1.0],
             "soc_sigma": 0.01, "layer_sigma_ratio": [2.0, 2.0, 2.0, 2.0],
         }])  # fmt: skip
-        writer.put_events([replace(event(seq), seq=0, run_id="") for seq in range(1, 26)])
+        told = (event(seq, "the last" if seq == 25 else "") for seq in range(1, 26))
+        writer.put_events([replace(each, seq=0, run_id="") for each in told])
         writer.put_cycles([_cycle(10), _cycle(11)])
         put_row_tables(writer)
         writer.put_ensemble([

@@ -133,6 +133,7 @@ async def test_events_by_pages(with_run: Served) -> None:
     assert [row["event_id"] for row in first["events"] + second["events"]] == list(range(1, 26))
     assert second["next_after"] is None
     assert first["events"][0]["magnitude"] is None
+    assert [row["detail"] for row in second["events"]] == ["", "", "", "", "the last"]
     only = await with_run.json("GET", "/runs/r1/events?particle_id=2&kind=step")
     assert {row["particle_id"] for row in only["events"]} == {2}
     assert (await with_run.json("GET", "/runs/r1/events?kind=crack"))["events"] == []

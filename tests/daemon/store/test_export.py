@@ -39,7 +39,7 @@ def run_path(tmp_path_factory):
         writer.put_particles(particle_rows())
         knots = {"contrast_knots": [-0.01, 0.01], "soc_knots": [0.0, 1.0], "soc_sigma": 0.01}
         writer.put_calibrations([{"particle_id": 13, "kind": "monotone", **knots}])
-        writer.put_events([event(0.1), event(0.3, None), event(0.5, 12)])
+        writer.put_events([event(0.1), event(0.3, None), event(0.5, 12, detail="no crack seen")])
         writer.put_cycles([
             {"particle_id": p, "cycle": 0, "half": "charge", "swing": 0.1, "onset_t_s": 0.2} for p in (11, 12, 13)
         ])  # fmt: skip
@@ -94,6 +94,12 @@ def same(left, right):
 
 def unknown(value):
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv", "arrow"])
+def test_events_say_what_their_numbers_do_not(run_path, tmp_path, format):
+    table = load(export_run(run_path, tmp_path, tables=["events"], format=format)["events"])
+    assert [value or "" for value in table["detail"].to_pylist()] == ["", "", "no crack seen"]
 
 
 def test_types(run_path, tmp_path):
