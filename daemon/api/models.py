@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.config import Scope
 from daemon.events import EventKind
+from daemon.layers import Origin
 from daemon.parts import CellState, PartState, RunState
 
 Number = float | None
@@ -160,7 +161,8 @@ class SettingReply(Answer):
 
     value: Any
     """Secrets are shown as `********`."""
-    origin: Literal["default", "file", "env"]
+    origin: Origin
+    """`simulate`: of the simulated instrument, `photometryd --simulate`."""
 
 
 class ConfigReply(Answer):

@@ -50,7 +50,7 @@ class ApiParts:
 
     settings: Settings
     settings_origins: dict[str, str]
-    """``section.name`` to ``default``, ``file`` or ``env``; absent means default."""
+    """``section.name`` to one of `daemon.layers.Origin`; absent means default."""
     version: dict[str, Any]
     runs: Runs
     engine: EngineControl

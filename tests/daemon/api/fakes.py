@@ -206,6 +206,7 @@ class Fakes:
     cell: FakeCell = field(default_factory=FakeCell)
     older: list[Event] = field(default_factory=list)
     blocking: list[PartStatus] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=lambda: {"api.port": "file", "cell.limits.max_voltage_v": "env"})
     audited: list[tuple[str, str, str]] = field(default_factory=list)
     counted: list[tuple[str, int]] = field(default_factory=list)
     unauthorised: Counter[str] = field(default_factory=Counter)
@@ -223,7 +224,7 @@ class Fakes:
     def parts(self) -> ApiParts:
         return ApiParts(
             settings=self.settings,
-            settings_origins={"api.port": "file", "cell.limits.max_voltage_v": "env"},
+            settings_origins=self.origins,
             version={"version": "1.2.3", "python": "3.11"},
             runs=self.runs,
             engine=self.engine,

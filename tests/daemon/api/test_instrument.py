@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from daemon.api.instrument import worst
-from daemon.config import MASK, masked
+from daemon.api.models import ConfigReply
+from daemon.config import MASK, load_settings, masked
 from daemon.parts import PartStatus
 from tests.daemon.api.conftest import Serve, Served
 from tests.daemon.api.fakes import ADMIN, READ, TOKENS, event
+
+SIMULATED = load_settings(None, simulate=True, environ={}).origins
 
 
 async def test_status_tells_every_part_and_nulls_what_is_not_known(served: Served) -> None:
@@ -70,6 +73,12 @@ async def test_config_shows_origin_and_hides_secrets(serve: Serve) -> None:
         "scopes": ["read"],
     }
     assert settings["autostart"] == {"value": None, "origin": "default"}
+
+
+async def test_config_tells_what_the_simulated_instrument_sets(served: Served) -> None:
+    served.fakes.origins |= SIMULATED
+    shown = ConfigReply.model_validate(await served.json("GET", "/config"))
+    assert shown.settings["camera.driver"].origin == "simulate"
 
 
 async def test_config_masks_as_everything_else_does(serve: Serve) -> None:
