@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 DEFAULT_URL = "http://127.0.0.1:8470"
 DEFAULT_TIMEOUT_S = 10.0  # the slowest healthy answer is an operation's first, after one second
@@ -65,23 +66,28 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         timeout_s: float | None,
         **options: Any,
     ) -> Any:
-        outer = click.get_current_context().find_object(Connection) or Connection()
         if url is not None and not url.startswith(("http://", "https://")):
             raise click.UsageError(f"--url must begin with http:// or https://, not {url!r}")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise click.UsageError("the token holds characters that no token has")
-        connection = Connection(
-            url or outer.url,
-            socket or (None if url else outer.socket),
-            token or outer.token,
-            timeout_s or outer.timeout_s,
-            ca_file or outer.ca_file,
-        )
+        given = {"url": url, "socket": socket, "token": token, "ca_file": ca_file, "timeout_s": timeout_s}
+        connection = _connection(click.get_current_context(), {name: value for name, value in given.items() if value})
         return command(*arguments, connection=connection, **options)
 
     for option in reversed(_OPTIONS):
         with_connection = option(with_connection)
     return with_connection
+
+
+def _connection(context: click.Context, given: dict[str, Any]) -> Connection:
+    """What was `given` here laid over what stood before the command, the environment beneath both."""
+    written = {name for name in given if context.get_parameter_source(name) is not ParameterSource.ENVIRONMENT}
+    outer = context.find_object(Connection)
+    if outer is not None:  # it took the environment already
+        given = {name: given[name] for name in written}
+    if "url" in given and ("socket" not in given or written & {"url", "socket"} == {"url"}):
+        given |= {"socket": None}
+    return replace(outer or Connection(), **given)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

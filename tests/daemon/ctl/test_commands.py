@@ -39,8 +39,29 @@ def test_the_environment_names_daemon_and_token(run, fake, monkeypatch):
     monkeypatch.setenv("PHOTOMETRYCTL_TOKEN", "from-the-environment")
     assert run("status").exit_code == 0
     assert fake.headers[-1]["Authorization"] == "Bearer from-the-environment"
-    assert run("status", "--token", "given").exit_code == 0
-    assert fake.headers[-1]["Authorization"] == "Bearer given"
+    for asked in (["status", "--token", "given"], ["--token", "given", "status"]):
+        assert run(*asked).exit_code == 0
+        assert fake.headers[-1]["Authorization"] == "Bearer given"
+
+
+@pytest.mark.parametrize("elsewhere", ["URL", "SOCKET"])
+@pytest.mark.parametrize("option", ["url", "socket"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_the_daemon_that_is_named_wins_over_the_environment(run, fake, monkeypatch, elsewhere, option, where):
+    nowhere = {"URL": "http://127.0.0.1:9", "SOCKET": str(fake.socket.with_name("none.sock"))}
+    monkeypatch.setenv(f"PHOTOMETRYCTL_{elsewhere}", nowhere[elsewhere])
+    named = [f"--{option}", getattr(fake, option)]
+    done = run(*named, "status") if where == "before" else run("status", *named)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_socket_is_preferred_where_both_are_named_alike(run, fake, monkeypatch):
+    assert run("--url", "http://127.0.0.1:9", "--socket", fake.socket, "status").exit_code == 0
+    assert run("--url", "http://127.0.0.1:9", "status", "--socket", fake.socket).exit_code == 0
+    assert run("--socket", fake.socket.with_name("none.sock"), "status", "--url", fake.url).exit_code == 0
+    monkeypatch.setenv("PHOTOMETRYCTL_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PHOTOMETRYCTL_SOCKET", str(fake.socket))
+    assert run("status").exit_code == 0
 
 
 @pytest.mark.parametrize(
