@@ -130,7 +130,11 @@ class InsightReason(Reason):
         "Give the equilibrium voltage with --ocv, or add a slow charge and discharge to the run.",
     )
     BAD_OCV = ("insight.bad_ocv", "Give a CSV with a header, SoC from 0 to 1 rising, and the cell's voltage at rest.")
-    NO_PARTICLES = ("insight.no_particles", "Name particles that are in the run, see `photometryctl export`.")
+    NO_PARTICLES = (
+        "insight.no_particles",
+        "Name particles of the run that have a calibration (`photometryctl table calibrations`, or the table "
+        "`calibrations` of an export); where none has, the run needs rests or slow halves.",
+    )
 
 
 class MaskReason(Reason):

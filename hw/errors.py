@@ -123,7 +123,11 @@ class RecordingReason(Reason):
     TRUNCATED = ("recording.truncated", "Copy the file again from where it was recorded.")
     BAD_DATASET = ("recording.bad_dataset", "Correct the dataset named; `docs/recordings.md` has the layout.")
     BAD_VALUE = ("recording.bad_value", "Correct the value given; `docs/recordings.md` lists names and ranges.")
-    MISSING_VALUE = ("recording.missing_value", "Give it: in the settings (`camera`) or with --set or --pixel-size-nm.")
+    MISSING_VALUE = (
+        "recording.missing_value",
+        "Give it with `--set` (or `--pixel-size-nm`); in the settings below `camera`, or below `overrides` in the "
+        "replaying driver's `options`.",
+    )
     NO_PARTICLES = ("recording.no_particles", "Check focus and exposure, or lower `masks.threshold_sigma`.")
 
 
