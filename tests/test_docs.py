@@ -12,11 +12,13 @@ import pytest
 
 from daemon.cell.plan import plan_experiment
 from daemon.config import KNOWN, load_settings
+from daemon.ctl.app import COMMANDS
 from daemon.diagnostics.checks.table import check_classes
 from daemon.diagnostics.metrics import Metrics
 from daemon.errors import all_reasons
 from daemon.recipe import Recipe
 from daemon.schema import generic
+from daemon.tables import ROW_TABLES
 from tests.packaging.updating import tool
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -111,3 +113,23 @@ def test_recipes_of_the_pages_may_be_run_by_the_simulated_instrument() -> None:
                 assert experiment is not None
                 plan_experiment(experiment, cell, None)
     assert sorted(found) == ["api.md", "photometryctl.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_tables_are_whole(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE):
+        assert re.match(r"\|.*\n\|[ :|-]+\|$", table, flags=re.MULTILINE), table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_nobody_is_told_to_read_the_store_with_a_program_that_may_write_to_it(page: Path) -> None:
+    for command in re.findall(r"sqlite3 [^`\n]*\bselect\b", page.read_text(encoding="utf-8")):
+        assert command.startswith("sqlite3 -readonly "), command
+
+
+def test_commands_and_tables_that_remedies_name_exist() -> None:
+    remedies = " ".join(reason.remedy for reason in all_reasons())
+    assert set(re.findall(r"`photometryctl ([a-z-]+)", remedies)) <= set(COMMANDS)
+    assert "calibrations" in (named := set(re.findall(r"`photometryctl table (\w+)", remedies)))
+    assert named <= set(ROW_TABLES)
