@@ -267,6 +267,7 @@ class Instrument:
             reads=self.reads,
             count_request=self.metrics.request,
             count_unauthorised=self.metrics.unauthorised,
+            note_fault=self.faults.note,
         )
 
     def _bundle(self, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -15,8 +14,6 @@ from daemon.api.instrument import cell_reply
 from daemon.api.operations import Job
 from daemon.errors import RunError, RunReason
 from daemon.recipe import ExperimentSpec, Positive, Strict
-
-log = logging.getLogger(__name__)
 
 REFUSAL_S = 0.1  # what keeps a calibration from beginning shows by then
 
@@ -124,14 +121,8 @@ async def off(call: Call) -> dict[str, Any]:
     """Cell off before anything else: no body is read, no line is waited in, and hanging up changes nothing."""
     reason = call.query.reason
     await asyncio.shield(asyncio.ensure_future(call.parts.cell.off(reason)))
-    record = asyncio.ensure_future(call.audit("cell.off", reason))
-    record.add_done_callback(_report_failed_audit)
+    call.services.auditor.note(call.actor.name, "cell.off", reason)
     return cell_reply(call)
-
-
-def _report_failed_audit(record: asyncio.Future[None]) -> None:
-    if not record.cancelled() and record.exception() is not None:
-        log.error("the cell was switched off, but the audit has no record of it", exc_info=record.exception())
 
 
 ENDPOINTS = (

@@ -48,7 +48,7 @@ class Dispatcher:
                 self._permit(endpoint, actor)
                 call = await self._call(endpoint, request, actor)
                 if acts and request.method in SAFE_METHODS:
-                    await call.audit(action)
+                    await call.audit_first(action)
                 return answer(await endpoint.handler(call))
             except Exception as error:
                 if acts or (isinstance(error, UnauthorisedError) and error.guessed):

@@ -102,9 +102,13 @@ class Call:
         """Run short blocking work in a thread."""
         return await self.services.workers.run(function, *args, **kwargs)
 
+    async def audit_first(self, action: str, detail: str = "") -> None:
+        """Record what is about to be done. Raises when that cannot be: then it is not to be done."""
+        await self.services.auditor.begins(self.actor.name, action, detail)
+
     async def audit(self, action: str, detail: str = "") -> None:
-        """Record what was changed and by whom."""
-        await self.services.workers.run(self.parts.audit, self.actor.name, action, detail)
+        """Record what was done and by whom. Never raises: what is done is not answered as failed."""
+        await self.services.auditor.done(self.actor.name, action, detail)
 
 
 Handler = Callable[[Call], Awaitable[Any]]

@@ -51,7 +51,7 @@ async def selftest(call: Call) -> web.Response:
     """Run every check; always an operation."""
 
     async def work(job: Job) -> dict[str, Any]:
-        await call.audit("selftest")
+        await call.audit_first("selftest")
         return await call.parts.selftest()
 
     job, _ = await longwork.begin(call, "selftest", work)

@@ -40,7 +40,7 @@ async def back_up(call: Call) -> web.Response:
         raise StoreError(StoreReason.BACKUP_PLACE, "no `directory` was named, and store.backup_dir is not set")
 
     async def work(job: Job) -> dict[str, Any]:
-        await call.audit("backup", str(directory))
+        await call.audit_first("backup", str(directory))
         job.say(f"copying to {directory}")
         back_up = partial(call.parts.keeping.back_up, directory, job.advance)
         report = await in_thread(job, call.services.backup_workers, back_up)

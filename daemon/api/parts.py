@@ -75,3 +75,5 @@ class ApiParts:
     """Cheap: told of every finished request that is no endless stream."""
     count_unauthorised: Callable[[str], None] = lambda kind: None
     """Cheap: told of every request without a token that is let in, and what was wrong with it."""
+    note_fault: Callable[[str, str, str], None] = lambda code, detail, remedy: None
+    """Cheap: told of what went wrong that no answer tells of."""

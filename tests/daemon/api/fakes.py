@@ -210,6 +210,7 @@ class Fakes:
     audited: list[tuple[str, str, str]] = field(default_factory=list)
     counted: list[tuple[str, int]] = field(default_factory=list)
     unauthorised: Counter[str] = field(default_factory=Counter)
+    faulted: list[tuple[str, str, str]] = field(default_factory=list)
     bundles: int = 0
     feed: EventFeed = field(init=False)
     keeping: FakeKeeping = field(init=False)
@@ -240,6 +241,7 @@ class Fakes:
             keeping=self.keeping,
             reads=ReadsHere(),
             count_unauthorised=lambda kind: self.unauthorised.update([kind]),
+            note_fault=lambda code, detail, remedy: self.faulted.append((code, detail, remedy)),
             count_request=lambda method, status, duration_s: self.counted.append((method, status)),
         )
 

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
+from daemon.api import audit
 from daemon.api.app import SERVICES
 from daemon.api.endpoint import Call
-from daemon.errors import EngineError, EngineReason
+from daemon.errors import ApiError, EngineError, EngineReason, StoreError, StoreReason
 from tests.daemon.api.conftest import Served
 
 
@@ -79,11 +80,11 @@ async def test_a_cancelled_start_stops_the_run(served: Served) -> None:
 async def test_a_start_that_is_cancelled_before_it_is_audited_stops_the_run_too(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def audit(call: Call, action: str, detail: str = "") -> None:
+    async def never_audited(call: Call, action: str, detail: str = "") -> None:
         if action == "run.start":
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(Call, "audit", audit)
+    monkeypatch.setattr(Call, "audit", never_audited)
     operation = await served.json("POST", "/runs", 202)
     await served.json("DELETE", operation["url"])
     async with asyncio.timeout(5):
@@ -141,6 +142,77 @@ async def test_cell_off_waits_for_nothing(served: Served) -> None:
     await asyncio.gather(*taken)
     await starting
     assert "cell.off" in [action for _, action, _ in served.fakes.audited]
+
+
+ACTIONS = (
+    ("POST", "/cell/experiment", {"steps": ["Rest for 1 hour"]}, "cell.experiment"),
+    ("POST", "/cell/pause", None, "cell.pause"),
+    ("POST", "/cell/resume", None, "cell.resume"),
+    ("PATCH", "/camera", {"exposure_us": 250}, "camera.configure"),
+    ("POST", "/runs", {}, "run.start"),
+    ("POST", "/runs/run-1/stop", None, "run.stop"),
+    ("POST", "/cell/off", None, "cell.off"),
+)
+
+
+async def _act(served: Served) -> None:
+    for method, path, body, _ in ACTIONS:
+        async with served.ask(method, path, json=body) as response:
+            answer = await response.json(content_type=None)
+            assert response.status in (200, 202), answer
+        if response.status == 202:
+            assert (await served.finished(answer))["state"] == "done"
+
+
+async def test_who_takes_every_thread_keeps_no_action_from_the_audit(served: Served) -> None:
+    services = served.server._runner.app[SERVICES]  # type: ignore[union-attr]
+    gate = threading.Event()
+    taken = [asyncio.ensure_future(services.workers.run(gate.wait, 20)) for _ in range(68)]
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(ApiError):
+            await services.workers.run(int)
+        await _act(served)
+    finally:
+        gate.set()
+        await asyncio.gather(*taken)
+    await services.auditor.stop()
+    assert [action for _, action, _ in served.fakes.audited] == [action for *_, action in ACTIONS]
+
+
+async def test_what_is_done_is_answered_so_when_the_audit_fails(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: str) -> None:
+        raise StoreError(StoreReason.OVERLOADED, "the disk takes nothing")
+
+    served.server._parts.audit = full
+    await _act(served)
+    await served.server._runner.app[SERVICES].auditor.stop()  # type: ignore[union-attr]
+    assert caplog.text.count("the audit has no record of it") == len(ACTIONS)
+    assert [code for code, *_ in served.fakes.faulted] == [StoreReason.OVERLOADED.code] * len(ACTIONS)
+
+
+async def test_what_is_done_is_answered_when_the_audit_takes_its_time(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "ANSWER_WAITS_S", 0.01)
+    gate = threading.Event()
+    served.server._parts.audit = lambda *_: gate.wait(20)  # type: ignore[assignment,return-value]
+    try:
+        assert (await asyncio.wait_for(served.json("POST", "/cell/resume"), 10))["state"] == "running"
+    finally:
+        gate.set()
+
+
+async def test_what_needs_its_row_first_is_not_done_without_one(served: Served) -> None:
+    def full(*_: str) -> None:
+        raise StoreError(StoreReason.OVERLOADED, "the disk takes nothing")
+
+    served.server._parts.audit = full
+    assert (await served.json("GET", "/logs", 503))["code"] == StoreReason.OVERLOADED.code
+    operation = await served.json("POST", "/selftest", 202)
+    assert (await served.finished(operation))["state"] == "failed"
 
 
 async def test_cell_off_holds_when_the_audit_fails(served: Served, caplog: pytest.LogCaptureFixture) -> None:
