@@ -10,6 +10,7 @@ import asyncio
 
 DEADLINE_S = 1.0  # a serial instrument answers within 0.1 s
 QUIET_S = 0.1  # a line at 9600 baud takes 0.08 s: what has been silent for longer has said all
+LOST_S = 60.0  # longer than instruments measure for one answer
 MAX_LINE_BYTES = 4096
 MAX_LATE_LINES = 64
 
@@ -26,27 +27,35 @@ class DeviceError(Exception):
 class LineDevice:
     """A device behind a pair of streams, one question at a time. All methods raise `DeviceError`.
 
-    After a time-out the answer may still come: what arrives late is thrown away before the next question, so that no
-    answer is ever taken for another's.
+    After a time-out the answer may still come. The next question waits for it, within a deadline of its own, throws it
+    away and is asked then; while the answer is owed nothing is asked (`silent`), so that none is taken for another's.
+    One that was waited for in vain for `lost_s` in all is given up, and questions are asked again.
     """
 
-    def __init__(self, reader, writer, end: bytes = b"\n", deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, reader, writer, end: bytes = b"\n", deadline_s: float = DEADLINE_S, lost_s: float = LOST_S
+    ) -> None:
         self.deadline_s = deadline_s
+        self.lost_s = lost_s
         self.late_lines = 0
         self._reader = reader
         self._writer = writer
         self._end = end
         self._lock = asyncio.Lock()
         self._owes = False
+        self._unsettled = False
+        self._waited_s = 0.0
 
     async def ask(self, question: bytes, deadline_s: float | None = None) -> bytes:
         """The line that answers `question`, without its end."""
         bound_s = self.deadline_s if deadline_s is None else deadline_s
         async with self._lock:
-            await self._settle()
-            self._owes = True
+            if self._unsettled:
+                await self._settle(bound_s)
+            self._owes = self._unsettled = True
+            self._waited_s = 0.0
             line = await self._bounded(self._exchange(question), bound_s)
-            self._owes = False
+            self._unsettled = False
             return line
 
     async def tell(self, command: bytes) -> None:
@@ -65,14 +74,16 @@ class LineDevice:
         except OSError:
             return  # it was broken already
 
-    async def _settle(self) -> None:
-        """Throw away what an earlier question still brings."""
-        if not self._owes:
-            return
+    async def _settle(self, bound_s: float) -> None:
+        """Wait for the answer that is owed, and throw away whatever an earlier question still brings."""
         for _ in range(MAX_LATE_LINES):
             try:
-                await asyncio.wait_for(self._read(), QUIET_S)
+                await asyncio.wait_for(self._read(), bound_s if self._owes else QUIET_S)
             except asyncio.TimeoutError:
+                if self._owes:
+                    self._waited_s += bound_s
+                    if self._waited_s < self.lost_s:
+                        raise DeviceError("silent", "the answer to an earlier question has not come yet")
                 return
             self.late_lines += 1
         raise DeviceError("garbled", "the device does not stop talking")
@@ -107,9 +118,11 @@ class LineDevice:
         except OSError:
             raise DeviceError("gone", "the line ended")
         except ValueError:  # CPython's bound on a line
+            self._owes = False
             raise DeviceError("garbled", "a line has no end")
         if not line.endswith(b"\n"):
             raise DeviceError("gone", "the line ended")
+        self._owes = False
         if len(line) > MAX_LINE_BYTES:
             raise DeviceError("garbled", f"a line of {len(line)} bytes")
         return line.rstrip(b"\r\n")

@@ -8,6 +8,7 @@ sys.path.insert(0, sys.argv[1])
 from lines import DeviceError, LineDevice, ScpiDevice
 
 PORT = int(sys.argv[2])
+measured = asyncio.Event()
 
 
 async def meter(reader, writer):
@@ -20,6 +21,11 @@ async def meter(reader, writer):
         if line == b"SLOW?":
             await asyncio.sleep(0.3)
             answer = b"late"
+        elif line == b"MEASURE?":
+            await measured.wait()
+            answer = b"measured"
+        elif line == b"TYPO?":
+            continue
         elif line == b"*IDN?":
             answer = b"MAKER, MODEL 1,0007, 1.0"
         elif line == b"SYST:ERR?":
@@ -60,6 +66,16 @@ async def main():
     print(await told(device.ask(b"SLOW?", 0.1)))
     await asyncio.sleep(0.4)
     print(await told(device.ask(b"CURR?")), device.late_lines)
+    print(await told(device.ask(b"MEASURE?", 0.1)))
+    print(await told(device.ask(b"VOLT?", 0.1)))
+    measured.set()
+    for question in (b"VOLT?", b"CURR?"):
+        print(await told(device.ask(question, 2.0)), device.late_lines)
+    device.lost_s = 0.2
+    print(await told(device.ask(b"TYPO?", 0.1)))
+    for _ in range(2):
+        print(await told(device.ask(b"VOLT?", 0.1)))
+    device.late_lines = 1
     print(await asyncio.gather(device.ask(b"A?"), device.ask(b"B?")))
     print(await told(device.command(b"OUTP OFF")))
     print(await told(device.command(b"WRONG")))
