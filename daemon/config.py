@@ -171,7 +171,7 @@ class ApiSettings(Strict):
     max_followers: int = Field(default=100, ge=1)
     """Event streams open at once."""
     max_connections: int = Field(default=500, ge=10, le=50_000)
-    """Connections open at once; beyond, those idle for longest are closed, of whoever has most."""
+    """Connections open at once over TCP; beyond, those idle for longest are closed, of whoever has most."""
     max_requests_per_s: Positive = 500.0
     """Of one address or one token; beyond twice that at once, 429. Switching the cell off is never refused so."""
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.api import accept, problems
 from daemon.api.auth import SAFE_METHODS, Actor, Gate, UnauthorisedError
+from daemon.api.connections import admitted
 from daemon.api.endpoint import Call, Endpoint, Services
 from daemon.api.jsonio import dumps
 from daemon.api.limits import Buckets, TooManyRequestsError, peer_key
@@ -45,7 +46,7 @@ class Dispatcher:
                 self._gate.check_site(request)
                 actor = self._identify(endpoint, request)
                 who = actor.name
-                self._permit(endpoint, actor)
+                self._permit(endpoint, actor, request)
                 call = await self._call(endpoint, request, actor)
                 if acts and request.method in SAFE_METHODS:
                     await call.audit_first(action)
@@ -70,13 +71,14 @@ class Dispatcher:
                 raise TooManyRequestsError(f"too many tokens that are not known from {peer}", wait_s) from None
             raise
 
-    def _permit(self, endpoint: Endpoint, actor: Actor) -> None:
+    def _permit(self, endpoint: Endpoint, actor: Actor, request: web.Request) -> None:
         """Raises `ApiError`: FORBIDDEN, TOO_MANY_REQUESTS."""
         if endpoint.scope is None:
             return
         if not endpoint.urgent and (wait_s := self._by_actor.take(actor.name)) > 0:
             raise TooManyRequestsError(f"{actor.name} asks too often (api.max_requests_per_s)", wait_s)
         actor.require(endpoint.scope)
+        admitted(request)
 
     async def _call(self, endpoint: Endpoint, request: web.Request, actor: Actor) -> Call:
         return Call(

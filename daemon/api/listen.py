@@ -10,7 +10,8 @@ import socket
 import ssl
 from typing import Any
 
-from daemon.api.connections import STALL_S, Connection, Connections, raw_refusal
+from daemon.api.connections import STALL_S, Connection, Connections, Opening, raw_refusal
+from daemon.api.limits import peer_key
 from daemon.errors import ApiError, ApiReason
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Listener:
     def __init__(self, listener: socket.socket, server: Any, table: Connections, tls: ssl.SSLContext | None) -> None:
         self._listener, self._server, self._table, self._tls = listener, server, table, tls
         self._accepting: asyncio.Task[None] | None = None
-        self._opening: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> Any:
@@ -44,7 +45,7 @@ class Listener:
     async def stop(self) -> None:
         """Accept no more; connections that are open stay. Idempotent."""
         accepting, self._accepting = self._accepting, None
-        tasks = [*self._opening, *([accepting] if accepting else [])]
+        tasks = [*self._tasks, *([accepting] if accepting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -54,30 +55,34 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._listener)
+                connection, address = await loop.sock_accept(self._listener)
             except OSError as error:
                 if error.errno in SHORT_OF:
                     log.warning("no connection can be accepted: %s", error.strerror)
-                    self._table.make_room(self._table.limit)
+                    self._table.make_room(short_of_files=True)
                     await asyncio.sleep(OUT_OF_FILES_S)
                 continue
-            if not self._table.make_room(len(self._opening)):
+            if not self._table.make_room():
                 _turn_away(connection, self._tls is None)
             else:
-                self._open(loop, connection)
+                self._open(loop, connection, peer_key(address[0] if isinstance(address, tuple) else None))
             await asyncio.sleep(0)  # `sock_accept` does not, while more are there
 
-    def _open(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-        task = loop.create_task(self._begin(loop, connection), name="api-open")
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+    def _open(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, peer: str) -> None:
+        opening = Opening(peer, connection)
+        opening.task = task = loop.create_task(self._begin(loop, opening), name="api-open")
+        self._tasks.add(task)
+        self._table.add_opening(opening)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._table.remove_opening(opening))
 
-    async def _begin(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    async def _begin(self, loop: asyncio.AbstractEventLoop, opening: Opening) -> None:
+        connection = opening.connection
         _notice_dead_peers(connection)
         deadline_s = None if self._tls is None else HANDSHAKE_S
         try:
             await loop.connect_accepted_socket(
-                lambda: Connection(self._table, self._server, loop),
+                lambda: Connection(self._table, self._server, loop, opening),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=deadline_s,

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 SOCKET_MODE = 0o660
 SHUTDOWN_S = 3.0  # systemd waits longer; answers under way get this long
 FILES_PERIOD_S = 1.0  # how soon a token that was revoked lets nobody in
-OTHER_FILES = 256  # of store, devices, threads and archives; a running daemon was seen with 60
+OTHER_FILES = 256  # of store, devices, threads and archives: a running daemon was seen with 60; and the Unix socket
+UNIX_CONNECTIONS = 100  # beside those over TCP, so that nobody over TCP keeps the way back in from answering
+UNIX_UNREAD_BYTES = 64 << 20
 MIN_CONNECTIONS = 10
 
 
@@ -42,6 +44,7 @@ class ApiServer:
         self._bound: Path | None = None
         self._listeners: list[Listener] = []
         self._table = Connections(parts.settings.api.max_connections)
+        self._unix_table = Connections(UNIX_CONNECTIONS, UNIX_UNREAD_BYTES)
         self._certificate: Certificate | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -68,7 +71,8 @@ class ApiServer:
         except BaseException:
             await self.stop()
             raise
-        self._table.start()
+        for table in (self._table, self._unix_table):
+            table.start()
         self._watch = asyncio.create_task(self._watch_files(gate), name="api-files")
 
     async def stop(self) -> None:
@@ -84,7 +88,8 @@ class ApiServer:
             await listener.stop()
         if runner is not None:
             await runner.cleanup()
-        await self._table.stop()
+        for table in (self._table, self._unix_table):
+            await table.stop()
         bound, self._bound = self._bound, None
         if bound is not None:
             await asyncio.to_thread(_unlink_socket, bound)
@@ -94,11 +99,12 @@ class ApiServer:
         if self._runner is None:
             return PartStatus("api", "stopped")
         app = self._runner.app
-        closed = {f"connections_closed_{why}": count for why, count in sorted(self._table.closed.items())}
+        counted = self._table.closed + self._unix_table.closed
+        closed = {f"connections_closed_{why}": count for why, count in sorted(counted.items())}
         values = {
             "url": self._url,
             "requests": app[DISPATCHER].requests,
-            "connections": len(self._table),
+            "connections": len(self._table) + len(self._unix_table),
             **closed,
             **app[SERVICES].counts(),
         }
@@ -124,7 +130,7 @@ class ApiServer:
             context = await asyncio.to_thread(self._certificate.context)
         try:
             for bound in await _bind_tcp(settings.host, settings.port):
-                self._listen(bound, runner, context)
+                self._listen(bound, runner, self._table, context)
         except OSError as error:
             raise _tcp_error(error, settings.host, settings.port) from error
         self._url = _url("http" if context is None else "https", settings.host, self._listeners[0].address[1])
@@ -135,10 +141,12 @@ class ApiServer:
         except OSError as error:
             raise ConfigError(ConfigReason.BAD_VALUE, f"api.socket: cannot listen at {path}: {error}") from error
         self._bound = path
-        self._listen(listener, runner, None)
+        self._listen(listener, runner, self._unix_table, None)
 
-    def _listen(self, bound: socket.socket, runner: web.AppRunner, context: ssl.SSLContext | None) -> None:
-        listener = Listener(bound, runner.server, self._table, context)
+    def _listen(
+        self, bound: socket.socket, runner: web.AppRunner, table: Connections, context: ssl.SSLContext | None
+    ) -> None:
+        listener = Listener(bound, runner.server, table, context)
         self._listeners.append(listener)
         listener.start()
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
 import socket
+import time
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from daemon.api import connections, dispatch
-from daemon.api.connections import HEAD_DEADLINE_S, KEEPALIVE_S, STALL_S, Connections
+from daemon.api.connections import HEAD_DEADLINE_S, KEEPALIVE_S, STALL_S, Connections, Opening
 from daemon.api.server import room_for
 from tests.daemon.api.conftest import Serve, Served
+from tests.daemon.api.fakes import OPERATE, TOKENS
 from tests.daemon.api.hostile import GARBAGE, HOST, PATHS, QUERIES, Answer, Idle, exchange, get, mutations, timed_status
 
 MUTATIONS = int(os.environ.get("ATTACK_MUTATIONS", "300"))
@@ -152,6 +157,102 @@ async def test_who_works_is_not_closed_for_who_comes(serve: Serve) -> None:
         response.close()
 
 
+async def _takes_nothing(served: Served, request: bytes) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, served.address)
+    await loop.sock_sendall(connection, request)
+    return connection
+
+
+async def _until_all_are_answered(served: Served, count: int) -> None:
+    table = served.server._table
+    async with asyncio.timeout(20):
+        while len(table) < count or any(each.quiet_since_s is not None for each in table._open):
+            await asyncio.sleep(0.01)
+
+
+async def test_answers_that_need_no_token_keep_nobody_from_switching_the_cell_off(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = await serve(max_connections=10, tokens=TOKENS)
+    slow = [await _takes_nothing(served, get("/static/plotly.min.js")) for _ in range(10)]
+    await _until_all_are_answered(served, 10)
+    request = b"POST /api/v1/cell/off HTTP/1.1\r\n" + HOST + b"Connection: close\r\nAuthorization: Bearer %s\r\n\r\n"
+    answer = await exchange(served.address, request % OPERATE.encode())
+    assert answer.status == 200, answer.raw[:300]
+    assert served.fakes.cell.calls == ["off: operator"]
+    assert served.server._table.closed == {"nobody": 1}
+    for each in slow:
+        each.close()
+    await asyncio.sleep(0.1)
+    assert not caplog.records
+
+
+async def test_the_unix_socket_answers_while_all_of_tcp_is_taken(serve: Serve, tmp_path: Path) -> None:
+    served = await serve(max_connections=10, socket=tmp_path / "api.sock")
+    streams = [await served.ask("GET", "/events").__aenter__() for _ in range(10)]
+    assert (await exchange(served.address, get("/api/v1/status"))).status == 503
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "api.sock")
+    writer.write(get("/api/v1/whoami"))
+    answer = Answer(await asyncio.wait_for(reader.read(), 10))
+    assert answer.status == 200 and b"unix:uid=" in answer.body
+    writer.close()
+    for response in streams:
+        response.close()
+
+
+async def test_a_peer_that_the_kernel_gives_up_on_is_no_error_of_ours(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def prepare(*_: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(web.FileResponse, "prepare", prepare)
+    assert (await exchange(served.address, get("/static/plotly.min.js"))).raw == b""
+    assert not caplog.records
+
+
+class Place:
+    """A connection of `peer` as the table sees it, closed when it is told to end."""
+
+    quiet_since_s = None
+
+    def __init__(self, peer: str, gives_way_since_s: float | None) -> None:
+        self.peer, self.gives_way_since_s, self.ended = peer, gives_way_since_s, False
+
+    def end(self, reason: object = None) -> None:
+        self.ended = True
+
+
+class Shaking(Place, Opening):
+    """One that shakes hands."""
+
+
+def test_who_has_most_gives_way_and_first_who_does_not_end_shaking_hands() -> None:
+    now_s = time.monotonic()
+    flood = [Place("flood", None), Place("flood", now_s - 20), Shaking("flood", now_s - 2), Shaking("flood", now_s)]
+    others = [Place("lab", now_s - 60), Shaking("lab", now_s - 5), Place("cell", None)]
+    table = Connections(len(flood) + len(others))
+    for each in (*flood, *others):
+        (table.add_opening if isinstance(each, Opening) else table.add)(each)  # type: ignore[arg-type]
+    for gone in (flood[2], flood[1]):
+        assert table.make_room() and gone.ended
+        table.add(Place("flood", None))  # type: ignore[arg-type]
+        assert sum(each.ended for each in (*flood, *others)) == table.closed.total()
+    assert table.closed == {"handshake": 1, "nobody": 1}
+
+
+def test_short_of_files_one_is_closed_though_there_is_room() -> None:
+    table, place = Connections(10), Place("flood", 0.0)
+    table.add(place)  # type: ignore[arg-type]
+    assert table.make_room() and not place.ended
+    assert table.make_room(short_of_files=True) and place.ended
+    assert not table.make_room(short_of_files=True)
+
+
 async def test_a_head_that_does_not_end_is_ended(served: Served) -> None:
     reader, writer = await asyncio.open_connection(*served.address)
     writer.write(b"GET /api/v1/status HTTP/1.1\r\nX: ")
@@ -235,8 +336,8 @@ async def test_who_does_not_read_an_answer_is_given_up(served: Served, monkeypat
     connection.close()
 
 
-async def test_unread_answers_have_a_bound_together(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 0)
+async def test_unread_answers_have_a_bound_together(served: Served) -> None:
+    served.server._table.max_unread_bytes = 0
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)

@@ -69,6 +69,25 @@ async def test_https_and_nothing_else(serve: Serve, files: Files) -> None:
         await served.session.get(served.url("/status"), ssl=old)
 
 
+async def test_who_does_not_shake_hands_keeps_nobody_out(serve: Serve, files: Files) -> None:
+    served = await serve(max_connections=10, **files.settings)
+    host, port = served.server.url.removeprefix("https://").rstrip("/").split(":")
+    table = served.server._table
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
+    async with asyncio.timeout(20):
+        while table.closed["handshake"] < 20:
+            await asyncio.sleep(0.01)
+    assert len(table._opening) == 10 and len(table) == 0 and not table.closed["full"]
+    trust = ssl.create_default_context(cafile=str(files.ca))
+    async with served.session.get(served.url("/status"), ssl=trust) as response:
+        assert response.status == 200
+    async with asyncio.timeout(20):
+        while sum(reader.at_eof() for reader, _ in silent) < table.closed["handshake"]:
+            await asyncio.sleep(0.01)
+    for _, writer in silent:
+        writer.close()
+
+
 async def test_the_tool_trusts_whom_it_is_told_to(serve: Serve, files: Files) -> None:
     served = await serve(**files.settings)
     url = served.server.url
