@@ -90,7 +90,7 @@ def build_app(parts: ApiParts) -> web.Application:
         slow_workers=Workers("api-slow", threads=1, max_waiting=8),  # an archive at a time: the disk is one
         backup_workers=Workers("api-backup", threads=1, max_waiting=4),
         operations=Operations(),
-        followers=Followers(parts.settings.api.max_followers),
+        followers=Followers(parts.settings.api.max_followers, gate.admit),
         auditor=Auditor(parts),
     )
     urgent = frozenset(endpoint.full_path for endpoint in ENDPOINTS if endpoint.urgent)

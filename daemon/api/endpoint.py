@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,10 @@ class Call:
     async def work(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run short blocking work in a thread."""
         return await self.services.workers.run(function, *args, **kwargs)
+
+    async def follow(self, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> web.StreamResponse:
+        """Answer with `pieces` for as long as whoever asks may have them. Raises `ApiError` (BUSY)."""
+        return await self.services.followers.serve(self.request, self.endpoint.scope or "read", response, pieces)
 
     async def audit_first(self, action: str, detail: str = "") -> None:
         """Record what is about to be done. Raises when that cannot be: then it is not to be done."""

@@ -75,8 +75,7 @@ async def logs(call: Call) -> web.StreamResponse:
     read = partial(call.parts.logs, since_utc=query.since, level=query.level)
     if query.follow:
         response = web.StreamResponse(headers={"Content-Type": media_type, "X-Accel-Buffering": "no"})
-        batches = read(follow=True)
-        return await call.services.followers.serve(call.request, response, _log_pieces(batches))
+        return await call.follow(response, _log_pieces(read(follow=True)))
     entries = await call.work(read, follow=False)
     if media_type == accept.JSON:
         return json_response({"entries": entries})

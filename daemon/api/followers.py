@@ -1,15 +1,23 @@
-"""Endless answers: how many at once, how long a stalled reader is waited for, and their end at shutdown."""
+"""Endless answers: how many at once, how long a stalled reader is waited for, and their end.
+
+They end at shutdown, and when whoever asked would not be let in any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from aiohttp import web
 
-from daemon.errors import ApiError, ApiReason
+from daemon.api.auth import Actor
+from daemon.config import Scope
+from daemon.errors import ApiError, ApiReason, InstrumentError
+
+log = logging.getLogger(__name__)
 
 WRITE_DEADLINE_S = 10.0  # a healthy reader on a bad radio link recovers within a few seconds
 IDLE_S = 5.0  # how soon a reader that left is noticed; also the pause between keep-alives
@@ -19,10 +27,13 @@ MAX_WRITE_BYTES = 64 * 1024  # one write before the reader must have made room
 class Followers:
     """The open streams. A stream costs one task and at most two writes' worth of memory."""
 
-    def __init__(self, limit: int, write_deadline_s: float = WRITE_DEADLINE_S) -> None:
+    def __init__(
+        self, limit: int, admit: Callable[[web.Request], Actor], write_deadline_s: float = WRITE_DEADLINE_S
+    ) -> None:
         self._limit = limit
+        self._admit = admit
         self._write_deadline_s = write_deadline_s
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[web.Request, Scope]] = {}
         self.dropped = 0
         """Streams ended because their reader stalled."""
         self.refused = 0
@@ -31,9 +42,9 @@ class Followers:
         return len(self._tasks)
 
     async def serve(
-        self, request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]
+        self, request: web.Request, scope: Scope, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]
     ) -> web.StreamResponse:
-        """Send `pieces` until they end, the reader leaves or stalls, or the service stops.
+        """Send `pieces` until they end, the reader leaves, stalls or loses the `scope`, or the service stops.
 
         Raises `ApiError` (BUSY) when too many streams are open.
         """
@@ -42,15 +53,24 @@ class Followers:
             await pieces.aclose()
             raise ApiError(ApiReason.BUSY, f"{self._limit} streams are open already (api.max_followers)")
         task = asyncio.create_task(self._send(request, response, pieces), name="api-follower")
-        self._tasks.add(task)
+        self._tasks[task] = (request, scope)
         try:
             await asyncio.wait({task})
         finally:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             task.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
         return response
+
+    def admit_again(self) -> None:
+        """End the streams of who would not be let in now: a token was revoked or has expired, or is asked for since."""
+        for task, (request, scope) in list(self._tasks.items()):
+            try:
+                self._admit(request).require(scope)
+            except InstrumentError as error:
+                log.info("a stream of %s ends: %s", request.path, error)
+                task.cancel()
 
     async def stop(self) -> None:
         """End every stream. Idempotent."""

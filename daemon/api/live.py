@@ -40,7 +40,7 @@ async def follow_events(call: Call) -> web.StreamResponse:
         body = b'{"events":%s,"last_seq":%d}' % (joined(map(encoded, events)), last)
         return web.Response(body=body, content_type=media_type)
     response = web.StreamResponse(headers={"Content-Type": f"{media_type}; charset=utf-8", "X-Accel-Buffering": "no"})
-    return await call.services.followers.serve(call.request, response, _pieces(call, media_type, after))
+    return await call.follow(response, _pieces(call, media_type, after))
 
 
 def _resume_after(call: Call) -> int:

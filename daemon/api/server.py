@@ -18,6 +18,7 @@ from aiohttp import web
 from daemon.api.app import DISPATCHER, SERVICES, ApiParts, build_app
 from daemon.api.auth import GATE, Gate
 from daemon.api.connections import Connections
+from daemon.api.endpoint import Services
 from daemon.api.listen import Listener
 from daemon.api.tls import Certificate
 from daemon.errors import ApiError, ApiReason, ConfigError, ConfigReason
@@ -73,7 +74,7 @@ class ApiServer:
             raise
         for table in (self._table, self._unix_table):
             table.start()
-        self._watch = asyncio.create_task(self._watch_files(gate), name="api-files")
+        self._watch = asyncio.create_task(self._watch_files(gate, runner.app[SERVICES]), name="api-files")
 
     async def stop(self) -> None:
         """Close every connection; idempotent."""
@@ -114,13 +115,14 @@ class ApiServer:
             return PartStatus("api", "degraded", problem.code, problem.detail, problem.remedy, values)
         return PartStatus("api", "ready", values=values)
 
-    async def _watch_files(self, gate: Gate) -> None:
-        """Tokens and certificate as their files are; a look at each a second, in a thread."""
+    async def _watch_files(self, gate: Gate, services: Services) -> None:
+        """Tokens and certificate as their files are, and who follows by them; a look at each a second, in a thread."""
         while True:
             await asyncio.sleep(FILES_PERIOD_S)
             for part in (gate.made, self._certificate):
                 if part is not None:
                     await asyncio.to_thread(part.refresh)
+            services.followers.admit_again()
 
     async def _listen_tcp(self, runner: web.AppRunner) -> None:
         settings = self._parts.settings.api

@@ -7,16 +7,19 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from daemon.api import dispatch
-from daemon.api.app import ENDPOINTS
+from daemon.api.app import ENDPOINTS, SERVICES
 from daemon.api.auth import GATE, MadeTokens
 from daemon.api.limits import MAX_KEYS, Buckets, peer_key
 from daemon.errors import TokenReason
-from daemon.tokens import TokenFile
+from daemon.tokens import StoredToken, TokenFile
 from tests.daemon.api.conftest import Serve, Served
 from tests.daemon.api.fakes import ADMIN, OPERATE, READ, TOKENS
+
+DAY = timedelta(days=1)
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -105,6 +108,7 @@ async def _watched(served: Served) -> None:
     made = runner.app[GATE].made
     assert made is not None
     await asyncio.to_thread(made.refresh)
+    runner.app[SERVICES].followers.admit_again()
 
 
 async def test_tokens_are_noticed_without_a_restart(serve: Serve, tmp_path: Path) -> None:
@@ -123,6 +127,54 @@ async def test_tokens_are_noticed_without_a_restart(serve: Serve, tmp_path: Path
     await asyncio.to_thread(file.path.unlink)
     await _watched(served)
     await served.json("GET", "/status", 401)
+
+
+async def _ends(response: aiohttp.ClientResponse) -> bool:
+    try:
+        await asyncio.wait_for(response.content.read(), 10)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_streams_end_with_the_token_they_were_opened_by(serve: Serve, tmp_path: Path) -> None:
+    """And those that needed none when they were opened, but not those that a token of the configuration opened."""
+    file = TokenFile(tmp_path)
+    served = await serve(socket=tmp_path / "api.sock")
+    early = await served.ask("GET", "/events").__aenter__()
+    _, secret = await asyncio.to_thread(file.create, "a", "admin")
+    await _watched(served)
+    assert await _ends(early)
+    events = await served.ask("GET", "/events", headers=bearer(secret)).__aenter__()
+    logs = await served.ask("GET", "/logs?follow=true", headers=bearer(secret)).__aenter__()
+    assert (events.status, logs.status) == (200, 200)
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "api.sock"))) as session:
+        over_unix = await session.get("http://x/api/v1/events")
+        await asyncio.to_thread(file.revoke, "a")
+        await _watched(served)
+        assert await _ends(events) and await _ends(logs)
+        assert served.server.status().values["followers"] == 1
+        over_unix.close()
+
+
+async def test_streams_end_when_their_token_expires(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = await serve(tokens=TOKENS)
+    _, secret = await asyncio.to_thread(TokenFile(served.fakes.settings.store.state_dir).create, "a", "read", DAY)
+    await _watched(served)
+    expiring = await served.ask("GET", "/events", headers=bearer(secret)).__aenter__()
+    lasting = await served.ask("GET", "/events", headers=bearer(READ)).__aenter__()
+    monkeypatch.setattr(StoredToken, "expiry_problem", lambda self, now: "the token expired")
+    await _watched(served)
+    assert await _ends(expiring)
+    assert served.server.status().values["followers"] == 1
+    lasting.close()
+
+
+async def test_the_server_looks_at_streams_by_itself(serve: Serve) -> None:
+    served = await serve()
+    early = await served.ask("GET", "/events").__aenter__()
+    await asyncio.to_thread(TokenFile(served.fakes.settings.store.state_dir).create, "a", "read")
+    assert await _ends(early)
 
 
 async def test_the_server_looks_by_itself(serve: Serve) -> None:
