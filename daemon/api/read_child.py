@@ -1,7 +1,8 @@
 """The process that reads runs' files for answers (``python -m daemon.api.read_child FD``); see `read_process`.
 
-Orders are messages `read` with `number`, `name` and `asked` of `daemon.api.reads`; each is answered, in any order, by
-`answer` (`headers`, the array `body`), `refused` (`code`, `detail`, `errors`) or `failed` (`trace`) of that number.
+Orders are messages `read` with `number`, `name` and `asked` of `daemon.api.reads`. Of each is said when it is `begun`;
+then it is answered, in any order, by `answer` (`headers`, the array `body`), `refused` (`code`, `detail`, `errors`) or
+`failed` (`trace`). All carry its `number`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ def serve(descriptor: int) -> None:
 
 
 def _serve_one(link: socket.socket, sending: threading.Lock, order: dict[str, Any]) -> None:
-    message = _answered(order)
+    _say(link, sending, Message("begun"), order)
+    _say(link, sending, _answered(order), order)
+
+
+def _say(link: socket.socket, sending: threading.Lock, message: Message, order: dict[str, Any]) -> None:
     message.fields["number"] = order["number"]
     with sending, suppress(OSError):  # the daemon is gone, and this process with it
         send(link, message)

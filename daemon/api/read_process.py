@@ -24,7 +24,7 @@ MODULE = "daemon.api.read_child"
 MAX_OPEN = {False: 68, True: 18}
 """Most calls at once, of quick and of slow reads."""
 IDLE_S = 300.0
-HANGS_S = 120.0  # slow reads give up by themselves after a minute; only a disk that does not answer takes longer
+HANGS_S = 120.0  # slow reads give up by themselves a minute after they began; only a disk that is silent takes longer
 CHECK_S = 1.0
 GRACE_S = 1.0
 
@@ -97,6 +97,39 @@ class ReadProcess:
             self._life = None
 
 
+class Progress:
+    """What the process is known to do, by number. Times are on the monotonic clock.
+
+    A read hangs from when the process began it: before that it waits in line, which is no fault of anybody's.
+    """
+
+    def __init__(self) -> None:
+        self._waiting_since_s: dict[int, float] = {}
+        self._running_since_s: dict[int, float] = {}
+        self._heard_s = 0.0
+
+    def ordered(self, number: int, now_s: float) -> None:
+        """A read was sent to the process."""
+        self._waiting_since_s[number] = now_s
+
+    def heard(self, kind: str, number: int, now_s: float) -> None:
+        """The process has `begun` a read, or ended it, which any other kind of message does."""
+        self._heard_s = now_s
+        self._waiting_since_s.pop(number, None)
+        if kind == "begun":
+            self._running_since_s[number] = now_s
+        else:
+            self._running_since_s.pop(number, None)
+
+    def silent_s(self, now_s: float) -> float:
+        """How long it has been at the read it began first, or has left those that wait without beginning one."""
+        if self._running_since_s:
+            return now_s - min(self._running_since_s.values())
+        if self._waiting_since_s:
+            return now_s - max(self._heard_s, min(self._waiting_since_s.values()))
+        return 0.0
+
+
 class _Life:
     """One process, its link and the calls it has."""
 
@@ -104,7 +137,8 @@ class _Life:
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
-        self._calls: dict[int, tuple[float, asyncio.Future[Message]]] = {}
+        self._calls: dict[int, asyncio.Future[Message]] = {}
+        self._progress = Progress()
         self._number = 0
         self._used_s = time.monotonic()
         self.over = asyncio.Event()
@@ -119,7 +153,8 @@ class _Life:
         """The answer to one order. Raises `ApiError` (UNAVAILABLE) when the process ends before it."""
         self._number += 1
         number, future = self._number, asyncio.get_running_loop().create_future()
-        self._calls[number] = (time.monotonic(), future)
+        self._calls[number] = future
+        self._progress.ordered(number, time.monotonic())
         try:
             for buffer in Message("read", {"number": number, "name": name, "asked": dict(asked)}).encode():
                 self._writer.write(buffer)
@@ -137,8 +172,7 @@ class _Life:
         try:
             while not (await asyncio.wait({listening, told}, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 now_s = time.monotonic()
-                began_s = min((began_s for began_s, _ in self._calls.values()), default=now_s)
-                if now_s - began_s > hangs_s or (not self._calls and now_s - self._used_s > idle_s):
+                if self._progress.silent_s(now_s) > hangs_s or (not self._calls and now_s - self._used_s > idle_s):
                     break
         finally:
             why = "has stopped" if told.done() else "died" if listening.done() else "did not answer"
@@ -152,8 +186,10 @@ class _Life:
     async def _listen(self) -> None:
         try:
             while (message := await read_message(self._reader)) is not None:
-                _, future = self._calls.get(message.fields["number"], (0.0, None))
-                if future is not None and not future.done():
+                number = message.fields["number"]
+                self._progress.heard(message.kind, number, time.monotonic())
+                future = self._calls.get(number)
+                if message.kind != "begun" and future is not None and not future.done():
                     future.set_result(message)
         except EngineError:
             log.exception("a message of the process that reads runs")
@@ -161,7 +197,7 @@ class _Life:
     def _fail(self, why: str) -> None:
         if self._calls:
             log.error("%s; %d calls fail", why, len(self._calls))
-        for _, future in self._calls.values():
+        for future in self._calls.values():
             if not future.done():
                 future.set_exception(ApiError(ApiReason.UNAVAILABLE, why))
 

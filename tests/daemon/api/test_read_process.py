@@ -15,7 +15,7 @@ import pytest
 
 from daemon.api import read_process
 from daemon.api.media import CSV, JSON
-from daemon.api.read_process import MAX_OPEN, ReadFailedError, ReadProcess
+from daemon.api.read_process import MAX_OPEN, Progress, ReadFailedError, ReadProcess
 from daemon.api.reads import READS
 from daemon.errors import ApiError, ApiReason, InstrumentError, NamedFieldsError, RunReason, StoreReason
 from daemon.service.priority import FRAMES_FIRST
@@ -118,6 +118,53 @@ async def test_one_that_hangs_is_ended(fake):
             await asyncio.wait_for(process.run("particles", {}), 30.0)
     finally:
         await process.stop()
+
+
+def test_what_waits_in_line_does_not_hang():
+    progress = Progress()
+    assert progress.silent_s(1000.0) == 0.0
+    for number in range(18):
+        progress.ordered(number, 0.0)
+    for number in range(18):  # one at a time, a minute each
+        progress.heard("begun", number, 60.0 * number)
+        assert progress.silent_s(60.0 * number + 59.0) == 59.0
+        progress.heard("answer", number, 60.0 * number + 60.0)
+    assert progress.silent_s(5000.0) == 0.0
+
+
+def test_what_was_begun_hangs_though_others_are_answered_and_nobody_waits_for_it():
+    progress = Progress()
+    progress.ordered(1, 0.0)
+    progress.heard("begun", 1, 10.0)
+    for number in range(2, 50):
+        progress.ordered(number, 10.0 * number)
+        progress.heard("begun", number, 10.0 * number)
+        progress.heard("refused", number, 10.0 * number)
+    assert progress.silent_s(500.0) == 490.0
+
+
+def test_one_that_begins_nothing_hangs():
+    progress = Progress()
+    progress.ordered(1, 100.0)
+    progress.ordered(2, 150.0)
+    assert progress.silent_s(200.0) == 100.0
+    progress.heard("begun", 1, 200.0)
+    progress.heard("failed", 1, 210.0)
+    assert progress.silent_s(220.0) == 10.0
+
+
+async def test_it_says_when_it_begins(reads, run_file, monkeypatch):
+    told, heard = [], Progress.heard
+
+    def note(self, kind, number, now_s):
+        told.append((kind, number))
+        heard(self, kind, number, now_s)
+
+    monkeypatch.setattr(Progress, "heard", note)
+    await reads.run("particles", asked(run_file))
+    with pytest.raises(InstrumentError):
+        await reads.run("clip", asked(run_file, clip_id=7))
+    assert told == [("begun", 1), ("answer", 1), ("begun", 2), ("refused", 2)]
 
 
 async def test_garbage_ends_it(reads, fake, caplog):
