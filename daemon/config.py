@@ -284,13 +284,18 @@ def check_drivers(settings: Settings) -> None:
         raise BadSettings(problems, "settings")
 
 
+MAY_HOLD_SECRETS = ("camera.options", "potentiostat.options")
+"""Beside what the schema calls a secret: drivers of other makers name theirs as they like."""
+
+
 def masked(settings: Settings) -> dict[str, Any]:
     """The settings as JSON values with secrets masked, for `GET /config`, logs and bundles."""
     values = settings.model_dump(mode="json")
     for token in values["api"]["tokens"]:
         token |= {name: MASK for name in ("secret", "secret_sha256") if token[name] is not None}
-    for section in ("camera", "potentiostat"):
-        values[section]["options"] = _without_secrets(values[section]["options"])
+    for name in MAY_HOLD_SECRETS:
+        section, _, setting = name.partition(".")
+        values[section][setting] = _without_secrets(values[section][setting])
     return values
 
 
@@ -332,13 +337,13 @@ def _problem(entry: dict[str, Any]) -> Problem:
 
 def _shown(value: Any, name: str) -> str:
     """A value for a message: short, and masked where it is or may hold a secret."""
-    if any(setting.secret and setting.name.startswith(name) for setting in KNOWN.values()):
+    if name in MAY_HOLD_SECRETS or any(each.secret and each.name.startswith(name) for each in KNOWN.values()):
         return MASK
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else f"a list of {len(value)} items"
-    text = repr(value)
+    text = redacted(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

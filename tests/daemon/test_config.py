@@ -200,6 +200,15 @@ def test_no_secret_appears_in_a_message(tmp_path: Path) -> None:
     assert SECRET[:12] not in str(refused(tmp_path, text))
 
 
+@pytest.mark.parametrize("section", ["camera", "potentiostat"])
+def test_no_secret_appears_that_stands_in_place_of_a_drivers_options(tmp_path: Path, section: str) -> None:
+    for value in (f"'{SECRET}'", f"'password = {SECRET}'"):
+        message = str(refused(tmp_path, f"[{section}]\noptions = {value}"))
+        assert SECRET not in message and f"'{section}.options' is {MASK}" in message
+    text = f"[api]\nport = 'https://me:{SECRET}@host'"
+    assert SECRET not in str(refused(tmp_path, text))
+
+
 def test_masked_settings_hold_no_secret() -> None:
     values = {
         "api": {"tokens": [{"name": "a", "secret": SECRET}]},
