@@ -38,9 +38,13 @@ class Actor:
     name: str
     level: int
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the actor has the scope."""
+        return self.level >= LEVELS[scope]
+
     def require(self, scope: Scope) -> None:
         """Raises `ApiError` (FORBIDDEN) unless the actor has the scope."""
-        if self.level < LEVELS[scope]:
+        if not self.may(scope):
             raise ApiError(ApiReason.FORBIDDEN, f"this needs the scope '{scope}', which {self.name} does not have")
 
 

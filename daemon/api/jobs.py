@@ -25,8 +25,9 @@ def _job(call: Call) -> Job:
 
 
 async def list_operations(call: Call) -> dict[str, Any]:
-    """Newest first."""
-    return {"operations": [longwork.reply(job) for job in call.services.operations.jobs()]}
+    """Newest first; those that whoever asks may look at."""
+    jobs = [job for job in call.services.operations.jobs() if call.actor.may(job.scope)]
+    return {"operations": [longwork.reply(job) for job in jobs]}
 
 
 async def get_operation(call: Call) -> dict[str, Any]:
@@ -51,7 +52,13 @@ async def get_file(call: Call) -> web.StreamResponse:
 _ONE = "/operations/{operation_id}"
 
 ENDPOINTS = (
-    Endpoint("GET", "/operations", list_operations, "Operations in memory.", answer=models.OperationList),
+    Endpoint(
+        "GET",
+        "/operations",
+        list_operations,
+        "Operations in memory that the token's scope allows to see.",
+        answer=models.OperationList,
+    ),
     Endpoint(
         "GET",
         _ONE,
@@ -84,6 +91,6 @@ ENDPOINTS = (
         get_file,
         "The archive an operation made.",
         path_model=OperationPath,
-        media_types=(accept.ZIP, accept.GZIP),
+        media_types=(accept.ZIP, accept.GZIP, accept.HTML),
     ),
 )

@@ -10,6 +10,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from daemon.api.app import ENDPOINTS, build_app
+from daemon.api.media import JSON
 from daemon.api.models import Answer
 from daemon.api.page import PAGE_PATHS, SCRIPT_PATH
 from daemon.tables import ROW_TABLES
@@ -73,6 +74,12 @@ def sections() -> dict[str, str]:
     text = DOCS.read_text(encoding="utf-8")
     found = re.findall(r"^### `(\w+ /[^`]*)`\n\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     return dict(found)
+
+
+def test_a_file_is_of_any_type_that_operations_make() -> None:
+    made = {media for each in ENDPOINTS if each.answers_operation for media in each.media_types} - {JSON}
+    (file,) = (each for each in ENDPOINTS if each.path.endswith("/file"))
+    assert set(file.media_types) == made
 
 
 def test_docs_name_no_endpoint_that_is_not() -> None:

@@ -13,7 +13,8 @@ import pytest
 from daemon.api.operations import MAX_KEPT_FILES, MAX_LOG_LINES, Job, Operations, in_thread
 from daemon.api.workers import Workers
 from daemon.errors import ApiError, ApiReason, RunError, RunReason
-from tests.daemon.api.conftest import Served
+from tests.daemon.api.conftest import Serve, Served
+from tests.daemon.api.fakes import ADMIN, OPERATE, READ, TOKENS
 
 
 async def done(job: Job) -> dict[str, int]:
@@ -172,3 +173,15 @@ async def test_a_calibration_tells_its_summary(served: Served) -> None:
     assert (found["state"], found["progress"]) == ("done", 1.0)
     assert found["result"]["summary"] == {"mean_dn": 12.5, "frames": 200.0}
     assert found["log"] == ["averaging 200 frames"]
+
+
+async def test_the_list_shows_what_the_token_may_look_at(serve: Serve) -> None:
+    served = await serve(tokens=TOKENS)
+    as_whom = {token: {"Authorization": f"Bearer {token}"} for token in (READ, OPERATE, ADMIN)}
+    await served.json("POST", "/backup", 202, json={"directory": "/srv/secret-place"}, headers=as_whom[ADMIN])
+    await served.json("POST", "/selftest", 202, headers=as_whom[OPERATE])
+    for token, kinds in ((READ, []), (OPERATE, ["selftest"]), (ADMIN, ["selftest", "backup"])):
+        listed = (await served.json("GET", "/operations", headers=as_whom[token]))["operations"]
+        assert [each["kind"] for each in listed] == kinds
+        for each in listed:
+            await served.json("GET", each["url"], headers=as_whom[token])
