@@ -94,8 +94,8 @@ class Dispatcher:
 
 
 def request_buckets(settings: ApiSettings) -> Buckets:
-    """So many requests a second, twice as many at once."""
-    return Buckets(settings.max_requests_per_s, 2 * settings.max_requests_per_s)
+    """So many requests a second, twice as many at once, one at least."""
+    return Buckets(settings.max_requests_per_s, max(1.0, 2 * settings.max_requests_per_s))
 
 
 def limit_middleware(settings: ApiSettings, urgent_paths: frozenset[str]) -> Any:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from daemon.errors import ApiError, ApiReason
 
+MAX_WAIT_S = 86_400.0
 MAX_KEYS = 4096  # clients remembered; who comes back after so many others begins with a full bucket
 
 
@@ -19,7 +20,7 @@ class TooManyRequestsError(ApiError):
 
     def __init__(self, detail: str, wait_s: float) -> None:
         super().__init__(ApiReason.TOO_MANY_REQUESTS, detail)
-        self.retry_after_s = max(1, math.ceil(wait_s))
+        self.retry_after_s = max(1, math.ceil(min(wait_s, MAX_WAIT_S)))
 
 
 class Buckets:

@@ -13,7 +13,9 @@ import pytest
 from daemon.api import dispatch
 from daemon.api.app import ENDPOINTS, SERVICES
 from daemon.api.auth import GATE, MadeTokens
-from daemon.api.limits import MAX_KEYS, Buckets, peer_key
+from daemon.api.dispatch import request_buckets
+from daemon.api.limits import MAX_KEYS, Buckets, TooManyRequestsError, peer_key
+from daemon.config import ApiSettings
 from daemon.errors import TokenReason
 from daemon.tokens import StoredToken, TokenFile
 from tests.daemon.api.conftest import Serve, Served
@@ -35,6 +37,14 @@ def test_buckets_fill_with_time() -> None:
     assert [buckets.take("a"), buckets.take("a")] == [0.0, 0.5]
     now_s[0] = 1e9
     assert [buckets.take("a") > 0 for _ in range(4)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("rate_hz", [0.4, 0.001, 5e-324])
+def test_a_low_rate_lets_one_request_through(rate_hz: float) -> None:
+    buckets = request_buckets(ApiSettings(max_requests_per_s=rate_hz))
+    assert buckets.take("a") == 0.0
+    wait_s = buckets.take("a")
+    assert wait_s > 0 and 1 <= TooManyRequestsError("", wait_s).retry_after_s <= 86_400
 
 
 def test_buckets_are_bounded() -> None:
