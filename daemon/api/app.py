@@ -34,6 +34,7 @@ from daemon.api.auth import GATE, Gate, MadeTokens
 from daemon.api.connections import busy_middleware
 from daemon.api.dispatch import Dispatcher, limit_middleware
 from daemon.api.endpoint import Call, Endpoint, Services
+from daemon.api.files import FileAnswer
 from daemon.api.followers import Followers
 from daemon.api.operations import Operations
 from daemon.api.parts import ApiParts
@@ -137,6 +138,8 @@ def _add_route(app: web.Application, endpoint: Endpoint, dispatcher: Dispatcher)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    if isinstance(response, FileAnswer):
+        response.check(request)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")

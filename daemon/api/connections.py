@@ -102,6 +102,8 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer; from then on the connection is idle."""
         self.quiet_since_s, self._sends_file = None, isinstance(resp, web.FileResponse)
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:  # raised outside the application's middleware
+            resp = problems.from_http(resp, request)
         try:
             return await super().finish_response(request, resp, start_time)
         except OSError as error:
@@ -128,6 +130,11 @@ class Connection(RequestHandler):
         answer = problems.response(body, [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")])
         answer.force_close()
         return answer
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A fault of ours; aiohttp takes for one also a body that nobody read and that is not as its headers say."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def end(self, reason: ApiReason | None = None) -> None:
         """Close at once, with a word to who has begun a request and not ended it."""

@@ -134,6 +134,8 @@ async def _parse_body(endpoint: Endpoint, request: web.Request) -> BaseModel | N
         raise ApiError(ApiReason.TOO_SLOW, f"the body did not come within {BODY_DEADLINE_S:g} s") from None
     except ConnectionError:
         raise ApiError(ApiReason.BAD_REQUEST, "the connection ended before the body did") from None
+    except web.RequestPayloadError:
+        raise ApiError(ApiReason.BAD_REQUEST, "the body is not encoded as its headers say") from None
     if raw:
         accept.require_json_body(request)
     elif endpoint.body_optional:

@@ -23,7 +23,9 @@ class BackupRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    directory: Annotated[str, Field(max_length=4096, description="A folder of the instrument's; as configured.")] = ""
+    directory: Annotated[
+        str, Field(max_length=4096, pattern=r"^[^\x00]*$", description="A folder of the instrument's; as configured.")
+    ] = ""
 
 
 class DeleteQuery(Query):

@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from daemon.api.dispatch import code_of, json_response
 from daemon.api.endpoint import PREFIX, Call
+from daemon.api.files import FileAnswer
 from daemon.api.operations import Job, Work, in_thread
 from daemon.api.problems import response
 from daemon.errors import ApiError, ApiReason, StoreError, StoreReason
@@ -141,7 +142,7 @@ async def send_file(call: Call, job: Job) -> web.StreamResponse:
     return _WholeFile(job, headers | job.file_headers)
 
 
-class _WholeFile(web.FileResponse):
+class _WholeFile(FileAnswer):
     """Tells the job when the last byte was handed to the network; parts and unchanged answers do not count."""
 
     def __init__(self, job: Job, headers: dict[str, str]) -> None:

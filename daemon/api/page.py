@@ -14,6 +14,7 @@ from aiohttp import web
 
 from daemon.api import accept
 from daemon.api.auth import Gate
+from daemon.api.files import FileAnswer
 
 SCRIPT_PATH = "/static/plotly.min.js"
 PAGE_PATHS = ("/", "/api/v1", "/api/v1/")
@@ -31,7 +32,7 @@ def add_routes(app: web.Application, gate: Gate) -> None:
         return web.Response(text=HTML, content_type=accept.HTML, headers=headers)
 
     async def plotly(request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(
+        return FileAnswer(
             script, headers={"Content-Type": "text/javascript; charset=utf-8", "Cache-Control": "max-age=86400"}
         )
 

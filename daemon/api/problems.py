@@ -151,18 +151,23 @@ def response(body: dict[str, Any], headers: Iterable[tuple[str, str]] = ()) -> w
     return answer
 
 
-def from_http(error: web.HTTPException, request: web.Request) -> web.Response:
-    """An exception of aiohttp (unknown path, wrong method, too large a body) as a problem document."""
-    reason = _BY_HTTP_STATUS.get(error.status, ApiReason.BAD_REQUEST)
+def of_status(status: int, request: web.BaseRequest, otherwise: str) -> dict[str, Any]:
+    """What aiohttp refuses by a status alone (unknown path, wrong method, too large a body) as a problem document."""
     details = {
         404: f"there is nothing at {request.path}",
         405: f"{request.method} is not possible at {request.path}",
         413: "the body is larger than api.max_body_bytes allows",
+        416: "the file has no such range",
+        417: "of Expect only 100-continue is understood",
     }
-    detail = details.get(error.status, error.reason)
-    body = document(ApiError(reason, detail), request.path, error.status)
+    reason = _BY_HTTP_STATUS.get(status, ApiReason.BAD_REQUEST)
+    return document(ApiError(reason, details.get(status, otherwise)), request.path, status)
+
+
+def from_http(error: web.HTTPException, request: web.BaseRequest) -> web.Response:
+    """An exception of aiohttp as a problem document."""
     kept = [(name, error.headers[name]) for name in ("Allow", "Location") if name in error.headers]
-    return response(body, kept)
+    return response(of_status(error.status, request, error.reason), kept)
 
 
 def _wait(error: InstrumentError) -> list[tuple[str, str]]:

@@ -93,6 +93,19 @@ async def test_bodies_that_are_no_json_of_ours(served: Served, body: bytes) -> N
     problem_of(answer)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_encoded_as_it_says(
+    served: Served, coding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rest = b"Connection: close\r\nContent-Encoding: %s\r\nContent-Length: 7\r\n\r\nnotgzip" % coding.encode()
+    for path, status in ((b"/api/v1/runs", 400), (b"/nowhere", 404)):  # read, and not
+        answer = await exchange(served.address, b"POST %s HTTP/1.1\r\n" % path + HOST + rest)
+        assert answer.status == status, answer.raw[:300]
+        problem_of(answer)
+    assert served.fakes.runs.started == 0
+    assert not caplog.records
+
+
 async def test_a_request_behind_another_is_one_of_its_own(served: Served) -> None:
     """Smuggled behind a body that was refused, it is not answered."""
     smuggled = b"POST /api/v1/cell/off HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -175,3 +175,9 @@ async def test_an_archive_that_was_not_fetched_whole_does_not_count(
     async with finished.ask("GET", url) as response:
         assert await response.read()
     assert await exported(finished, 1) == [["r1"]]
+
+
+async def test_a_folder_that_no_path_can_name_is_refused(served: Served) -> None:
+    problem = await served.json("POST", "/backup", 400, json={"directory": "/tmp/\0"})
+    assert problem["errors"][0]["field"] == "directory"
+    assert served.fakes.keeping.backups == []

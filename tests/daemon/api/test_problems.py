@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daemon.api.problems import http_status
+from daemon.api.problems import MEDIA_TYPE, http_status
 from daemon.errors import ExperimentReason, RunReason, all_reasons
 from tests.daemon.api.conftest import Serve, Served
 
@@ -151,3 +151,25 @@ async def test_an_unexpected_error_gives_a_log_id_and_no_more(
 async def test_a_media_type_nobody_has_is_refused(with_run: Served) -> None:
     problem = await with_run.json("GET", "/runs/r1/particles", 406, headers={"Accept": "image/gif"})
     assert "text/csv" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/status", "/api/v1/nowhere", "/static/plotly.min.js"])
+async def test_what_is_expected_of_the_instrument_and_not_to_be_had_is_a_problem(served: Served, path: str) -> None:
+    problem = await served.json("GET", path, 417, headers={"Expect": "miracles"})
+    assert problem["code"] == "api.bad_request" and "100-continue" in problem["detail"]
+    await served.json("POST", "/runs", 202, json={}, headers={"Expect": "100-continue"})
+
+
+@pytest.mark.parametrize("range_", ["bytes=99999999999-", "bytes=5-1", "lines=1-2", "bytes=x"])
+async def test_a_range_that_a_file_does_not_have_is_a_problem(served: Served, range_: str) -> None:
+    for _ in range(2):  # on one connection: the answer ends where it says
+        async with served.ask("GET", "/static/plotly.min.js", headers={"Range": range_}) as response:
+            problem = await response.json(content_type=MEDIA_TYPE)
+            assert (response.status, problem["status"], problem["code"]) == (416, 416, "api.bad_request")
+            assert response.headers["Content-Range"].startswith("bytes */")
+            assert "max-age" not in response.headers["Cache-Control"]
+    async with served.ask("HEAD", "/static/plotly.min.js", headers={"Range": range_}) as response:
+        assert (response.status, await response.read()) == (416, b"")
+    async with served.ask("GET", "/static/plotly.min.js", headers={"Range": "bytes=0-9"}) as response:
+        assert (response.status, len(await response.read())) == (206, 10)
+    assert len(served.server._table) == 1
