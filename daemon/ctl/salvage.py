@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from daemon.ctl.files import writable
 from daemon.ctl.options import json_option
 from daemon.ctl.output import print_json, print_table, warn
+from daemon.errors import StoreError
 from daemon.store.lock import StateLock
+
+if TYPE_CHECKING:  # the command's start waits for nothing it may not need
+    from daemon.store.check import CheckOutcome
 
 
 @click.command()
@@ -47,19 +52,34 @@ def salvage(damaged: Path, out: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
-    """Read all of each run FILE or catalogue and compare every check sum; exit code 1 when one is damaged."""
+    """Read all of each run FILE or catalogue and compare every check sum; exit code 1 unless all are sound."""
     from daemon.store.check import check_file
 
-    outcomes = [check_file(path) for path in files]
+    told, all_sound = [], True
+    for path in files:
+        try:
+            outcome = check_file(path)
+        except StoreError as error:
+            all_sound = False
+            told.append({"path": str(path), "is_sound": False, "code": error.code, "unread": str(error)})
+            if not as_json:
+                click.echo(f"{path}: not checked")
+            warn(f"photometryctl: {error}")
+            continue
+        all_sound &= outcome.is_sound
+        told.append({**asdict(outcome), "path": str(path), "is_sound": outcome.is_sound})
+        if not as_json:
+            _print_outcome(outcome)
     if as_json:
-        print_json([{**asdict(each), "path": str(each.path), "is_sound": each.is_sound} for each in outcomes])
-    else:
-        for each in outcomes:
-            kept = "" if each.has_proof else ", of an earlier version: rows have no check sums"
-            click.echo(f"{each.path}: {'sound' if each.is_sound else 'DAMAGED'}, {each.rows} rows checked{kept}")
-            for finding in each.findings:
-                click.echo(f"  {finding}")
-    ctx.exit(0 if all(each.is_sound for each in outcomes) else 1)
+        print_json(told)
+    ctx.exit(0 if all_sound else 1)
+
+
+def _print_outcome(outcome: CheckOutcome) -> None:
+    kept = "" if outcome.has_proof else ", of an earlier version: rows have no check sums"
+    click.echo(f"{outcome.path}: {'sound' if outcome.is_sound else 'DAMAGED'}, {outcome.rows} rows checked{kept}")
+    for finding in outcome.findings:
+        click.echo(f"  {finding}")
 
 
 def _by_reason(sentences: list[str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 from daemon.errors import StoreError, StoreReason
 from daemon.store.axial import is_sound
 from daemon.store.codec import checksum, matches
-from daemon.store.faults import translated
+from daemon.store.faults import is_damage, translated
 from daemon.store.held import held_bytes
 from daemon.store.log_check import lost_log_bytes
 from daemon.store.proof import (
@@ -75,8 +75,8 @@ class _Stopped(Exception):
 def check_file(path: Path, stop: Callable[[], bool] = lambda: False) -> CheckOutcome:
     """Check a run file or the catalogue, without changing it. Blocks for as long as reading all of it takes.
 
-    What keeps the file from being read at all (not found, newer, not permitted) is raised as `StoreError`; damage is
-    told in the outcome, also when nothing can be read for it.
+    What keeps the file from being read at all (not found, empty, newer, not permitted) is raised as `StoreError`;
+    damage is told in the outcome, also when nothing can be read for it or the file does not look like one of ours.
     """
     outcome, began_s = CheckOutcome(path), time.monotonic()
     try:
@@ -85,7 +85,7 @@ def check_file(path: Path, stop: Callable[[], bool] = lambda: False) -> CheckOut
     except _Stopped:
         outcome.finished = False
     except StoreError as error:
-        if error.reason is not StoreReason.CORRUPT:
+        if not is_damage(error, path):
             raise
         outcome.found(error.detail)
         outcome.finished = True
@@ -94,6 +94,9 @@ def check_file(path: Path, stop: Callable[[], bool] = lambda: False) -> CheckOut
 
 
 def _check(path: Path, outcome: CheckOutcome, stop: Callable[[], bool]) -> None:
+    with translated(path, "cannot read"):
+        if not path.is_file():
+            raise StoreError(StoreReason.NOT_A_RUN, f"there is no file {path}")
     kind = kind_of(path)
     with closing(open_reading(path, kind)) as db, translated(path, "cannot read"):
         db.conn.text_factory = lambda text: text.decode("utf-8", "surrogateescape")

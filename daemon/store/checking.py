@@ -8,6 +8,7 @@ from typing import Protocol
 
 from daemon.errors import StoreError, StoreReason
 from daemon.parts import FINISHED
+from daemon.store.aside import run_id_of_aside
 from daemon.store.paths import StateLayout
 from daemon.store.reader import CatalogueReader
 from daemon.store.retention import Interrupted, Stop
@@ -68,11 +69,12 @@ class FileChecks:
         return f"checked {checked} files" if checked else "nothing to do"
 
     def _files(self) -> Iterator[Path]:
-        """The catalogue, then finished runs, newest first."""
+        """The catalogue, then finished runs, newest first; what was set aside is known to be damaged."""
         yield self._layout.catalogue
         with CatalogueReader(self._layout.catalogue) as catalogue:
             runs = catalogue.runs(limit=-1)
-        yield from (run.path for run in runs if run.state in FINISHED and run.path.exists())
+        paths = [run.path for run in runs if run.state in FINISHED and run_id_of_aside(run.path) is None]
+        yield from (path for path in paths if path.exists())
 
 
 def _damage(path: Path, outcome: Outcome) -> StoreError | None:

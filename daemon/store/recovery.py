@@ -117,8 +117,9 @@ def _complete(run: RunSummary, events: list[Event]) -> RunSummary:
         return _completed(run, events)
     except StoreError as error:
         logger.error("the file of run %s could not be completed: %s", run.run_id, error)
-        run = replace(run, reason=error.code, detail=error.detail)
-        return _kept_aside(run) if error.reason is StoreReason.CORRUPT else run
+        if is_damage(error, run.path):
+            return _kept_aside(replace(run, reason=StoreReason.CORRUPT.code, detail=error.detail))
+        return replace(run, reason=error.code, detail=error.detail)
 
 
 def _kept_aside(run: RunSummary) -> RunSummary:
