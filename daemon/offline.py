@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from daemon.cell.samples import CellRow, StepKind
 from daemon.config import Settings
@@ -32,11 +33,12 @@ from daemon.errors import (
 from daemon.photometry.noise import NoiseHints
 from daemon.photometry.science import ScienceSettings
 from daemon.photometry.transfer import inactive_pixels
-from daemon.recipe import MaskSettings, Recipe
+from daemon.recipe import Recipe
 from daemon.runs.baseline import baseline_seconds
 from daemon.runs.metadata import run_metadata
 from daemon.runs.prepare import Prepared, Reference, level, prepare
 from daemon.runs.recorder import Recorder
+from daemon.schema import dotted
 from daemon.store.writer import StoreWriter
 from hw.camera.contract import FrameStamp
 from hw.recording import Recording, open_recording
@@ -109,9 +111,21 @@ def _split(overrides: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     own = {name: value for name, value in overrides.items() if name in ("reference_frames", "baseline_s")}
     facts = {name: value for name, value in overrides.items() if name not in own and not name.startswith("masks.")}
     try:
-        return Recipe(masks=MaskSettings(**masks), **own), facts
-    except ValueError as error:
-        raise RecordingError(RecordingReason.BAD_VALUE, f"an override is wrong: {error}") from None
+        return Recipe.model_validate({**own, "masks": masks}), facts
+    except ValidationError as error:
+        wrong = "; ".join(_wrong(dict(entry)) for entry in error.errors(include_url=False))
+        raise RecordingError(RecordingReason.BAD_VALUE, f"an override is wrong: {wrong}") from None
+
+
+def _wrong(entry: dict[str, Any]) -> str:
+    """One line on what pydantic refused."""
+    place = dotted(entry["loc"])
+    if entry["type"] == "extra_forbidden":
+        return f"there is no setting '{place}'"
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] == "value_error":
+        return f"'{place}': {message}"
+    return f"'{place}' is {entry['input']!r:.80}: {message[:1].lower()}{message[1:]}"
 
 
 class _Analysis:

@@ -243,7 +243,9 @@ def test_a_scene_without_particles_is_a_sentence_and_leaves_nothing(tmp_path):
     ("overrides", "words"),
     [
         ({"masks.threshold_sigma": -1}, "threshold_sigma"),
-        ({"masks.no_such": 1}, "no_such"),
+        ({"masks.no_such": 1}, "no setting 'masks.no_such'"),
+        ({"masks.min_area_px": 3}, "'masks.min_area_px' is 3: input should be greater"),
+        ({"masks.min_area_px": 60000}, "'masks': min_area_px = 60000 must be below"),
         ({"reference_frames": 0}, "reference_frames"),
         ({"no_such_value": 1}, "no_such_value"),
         ({"pixel_size_nm": "wide"}, "pixel_size_nm"),
@@ -253,6 +255,7 @@ def test_a_wrong_override_is_named(short, tmp_path, overrides, words):
     with pytest.raises(RecordingError) as caught:
         analyse(short, tmp_path / "run.db", overrides=overrides)
     assert caught.value.reason is RecordingReason.BAD_VALUE and words in caught.value.detail
+    assert "\n" not in caught.value.detail and "pydantic" not in caught.value.detail
     only(tmp_path)
 
 
