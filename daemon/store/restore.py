@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from daemon.config import TOKEN_FILE
 from daemon.errors import StoreError, StoreReason
 from daemon.store.backup import SPARE_BYTES, Progress
 from daemon.store.copying import copy_error, copy_plain, sync_folder
@@ -23,7 +24,7 @@ from daemon.store.schema import CATALOGUE, open_writing
 FOLDER = ".restoring"
 CHECKED = "checked"
 """A file in it once everything else there is whole: what remains are renames."""
-OF_NO_RUN = {"photometryd.lock", "raw", "tmp", "logs", "faults.jsonl", FOLDER}
+OF_NO_RUN = {"photometryd.lock", "raw", "tmp", "logs", "snapshots", "faults.jsonl", TOKEN_FILE, FOLDER}
 """What a state directory without runs may hold."""
 
 

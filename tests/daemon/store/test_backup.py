@@ -303,6 +303,18 @@ def test_what_is_restored_is_what_was_and_goes_on(state, target, tmp_path):
         assert reader.frame_count() == 50 and reader.corrupt_chunks == 0
 
 
+def test_a_restore_takes_a_directory_where_only_runs_are_missing(state, target, tmp_path):
+    back_up(state.state_dir, target)
+    new = StateLayout(tmp_path / "new")
+    new.prepare()
+    for folder in ("logs", "snapshots", "tmp"):
+        (new.state_dir / folder / "inner").mkdir(parents=True)
+    for name in ("faults.jsonl", "tokens.json"):
+        (new.state_dir / name).write_text("{}")
+    assert restore(target, new.state_dir).runs == 2
+    assert (new.state_dir / "snapshots" / "inner").is_dir() and (new.state_dir / "tokens.json").read_text() == "{}"
+
+
 def test_a_restore_refuses_a_directory_that_is_used_or_holds_something(state, target, tmp_path):
     back_up(state.state_dir, target)
     refused(StoreReason.EXISTS, restore, target, state.state_dir)
