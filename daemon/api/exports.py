@@ -19,7 +19,7 @@ from daemon.api.runs import RunPath
 from daemon.errors import ApiError, ApiReason
 from daemon.parts import FINISHED
 from daemon.report.child import report_in_child
-from daemon.store.aside import is_set_aside
+from daemon.store.aside import run_id_of_aside
 from daemon.store.export_child import export_in_child
 from daemon.store.reading import damage_headers
 from daemon.tables import EXPORT_TABLES
@@ -69,7 +69,7 @@ async def export(call: Call) -> web.StreamResponse:
 
     async def fetched() -> None:
         now = await call.parts.runs.get(run.run_id)  # it may have turned out damaged since
-        if run.state in FINISHED and not is_set_aside(now.path):
+        if run.state in FINISHED and run_id_of_aside(now.path) is None:
             await call.work(call.parts.keeping.mark_exported, [run.run_id], f"export for {call.actor.name}")
 
     def make(job: Job, path: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
 from daemon.runs.setup import RunSetup
+from daemon.runs.steps import log_failure, or_zero, taken, tried
 from daemon.store.paths import StateLayout
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
@@ -264,7 +265,7 @@ class RunManager:
         """Store and publish, not by way of the science."""
         if self._loop is None:  # not open yet, and the cell was found on
             self._loop = asyncio.get_running_loop()
-        future = _taken(self._writer.put_events, events)
+        future = taken(self._writer.put_events, events)
         future.add_done_callback(lambda done: None if done.exception() else self._publish(done.result()))
         return future
 
@@ -272,7 +273,7 @@ class RunManager:
         """Frames lost before they were measured: a row of the run in progress."""
         active = self._active
         if active is not None and active.recorder is not None and active.running.is_set():
-            _taken(self._writer.put_drop, stage, reason, count, active.t_s if active.recorder.frames else 0.0)
+            taken(self._writer.put_drop, stage, reason, count, active.t_s if active.recorder.frames else 0.0)
 
     def fail(self, error: InstrumentError) -> None:
         """End the run in progress because of a fault elsewhere (the store's, say)."""
@@ -310,7 +311,7 @@ class RunManager:
         ago_s = time.monotonic() - float(batch.host_t_s[0])
         started = datetime.now(UTC) - timedelta(seconds=ago_s)
         self._update(active, started_utc=started.isoformat())
-        _taken(self._writer.set_metadata, {"started_utc": started.isoformat()})
+        taken(self._writer.set_metadata, {"started_utc": started.isoformat()})
 
     def _on_camera(self, kind: str, fields: dict[str, Any]) -> None:
         silence_s = time.monotonic() - self._last_frame_s
@@ -335,7 +336,7 @@ class RunManager:
             if self._resuming is not None:
                 self._resuming.cancel()  # it waits for the camera of an engine that is gone
             self._resuming = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
-            self._resuming.add_done_callback(_log_failure)
+            self._resuming.add_done_callback(log_failure)
 
     # --- a run's life --------------------------------------------------------------------------------------------
 
@@ -394,18 +395,18 @@ class RunManager:
     async def _finish(self, active: ActiveRun, digest: asyncio.Task[None], state: RunState, ending: Ending) -> None:
         self._update(active, state="stopping")
         if active.recipe.experiment is not None and active.running.is_set():
-            await _try("cell off", self._cell.off(ending.reason or "run ended"))
+            await tried("cell off", self._cell.off(ending.reason or "run ended"))
         if self._resuming is not None:  # an engine whose camera is away is not told to measure for a run that has ended
             self._resuming.cancel()
             await asyncio.wait([self._resuming])
             self._resuming = None
-        await _try("last frames", self._engine.request(Message("finish")))
-        if not await _try("last results", self._close_record(active, digest)) and state == "done":
+        await tried("last frames", self._engine.request(Message("finish")))
+        if not await tried("last results", self._close_record(active, digest)) and state == "done":
             state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")
         digest.cancel()
         await asyncio.gather(digest, return_exceptions=True)
         if left := active.waiting_frames:
-            _taken(self._writer.put_drop, "science", "no_run", left, _or_zero(active.t_s))
+            taken(self._writer.put_drop, "science", "no_run", left, or_zero(active.t_s))
         if events := active.left_events():
             self._put_events(events)
         recorded = self._update(
@@ -416,9 +417,9 @@ class RunManager:
             detail=ending.detail,
             frames=active.recorder.frames if active.recorder is not None else 0,
         )
-        if not await _try("the end of the run", self._setup.stored(recorded)):
+        if not await tried("the end of the run", self._setup.stored(recorded)):
             self._known.remember(active.summary)
-        await _try("closing the run", self._setup.stored(_taken(self._writer.close_run)))
+        await tried("closing the run", self._setup.stored(taken(self._writer.close_run)))
         active.close()
         self._dropped_before += active.dropped_frames
         self.unclaimed_frames += active.waiting_frames
@@ -444,8 +445,8 @@ class RunManager:
         active.summary = replace(active.summary, **changes)
         if active.recorder is None:
             # not yet, or never, as far as a file: the catalogue still tells that it was tried
-            return _taken(self._writer.record_run, active.summary)
-        return _taken(self._writer.update_run, active.summary.run_id, **changes)
+            return taken(self._writer.record_run, active.summary)
+        return taken(self._writer.update_run, active.summary.run_id, **changes)
 
     def _publish(self, events: Events) -> None:
         """Called in the writer's thread after the commit."""
@@ -479,36 +480,3 @@ class RunManager:
     def _fresh(self, active: ActiveRun) -> RunSummary:
         frames = active.recorder.frames if active.recorder is not None else 0
         return replace(active.summary, frames=frames)
-
-
-def _taken(put: Callable[..., Future[Any]], *arguments: Any, **named: Any) -> Future[Any]:
-    """The store's future; one that failed when its queue is full or closed: what follows must happen all the same."""
-    try:
-        return put(*arguments, **named)
-    except StoreError as error:
-        log.error("%s", error)
-        refused: Future[Any] = Future()
-        refused.set_exception(error)
-        return refused
-
-
-def _or_zero(t_s: float) -> float:
-    return t_s if np.isfinite(t_s) else 0.0
-
-
-async def _try(what: str, work: Any) -> bool:
-    """Await one step of the way down; a failing step is logged, and the next one follows. Whether it succeeded."""
-    try:
-        await work
-    except (InstrumentError, TimeoutError) as error:
-        log.error("%s: %s", what, str(error) or "took too long")
-    except Exception:
-        log.exception("%s", what)
-    else:
-        return True
-    return False
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("the run could not be resumed: %s", task.exception())

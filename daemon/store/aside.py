@@ -34,8 +34,3 @@ def set_aside(path: Path, word: str = "damaged") -> Path:
         if path.exists():
             path.rename(aside)
     return aside
-
-
-def is_set_aside(path: Path) -> bool:
-    """Whether a run's file is one that was kept as damaged."""
-    return re.search(r"\.damaged-\d+$", path.name) is not None
