@@ -102,6 +102,7 @@ def _check(path: Path, outcome: CheckOutcome, stop: Callable[[], bool]) -> None:
         db.conn.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         db.conn.set_progress_handler(stop, STEPS_BETWEEN_STOPS)
         try:
+            db.conn.execute("BEGIN")  # rows and their tallies as of one moment: somebody may be writing
             steps = steps_of(db, kind, path)
             outcome.has_proof = is_proven(db, steps, path)
             if lost := lost_log_bytes(path):

@@ -7,10 +7,11 @@ Format: https://www.sqlite.org/fileformat2.html#walformat and https://www.sqlite
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from daemon.store.faults import translated
 from daemon.store.held import held_bytes
@@ -33,8 +34,8 @@ def lost_log_bytes(path: Path) -> int:
     with translated(log, "cannot read"):
         if not log.exists() or (size := log.stat().st_size) <= HEADER.size + FRAME.size:
             return 0
-        with log.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
-            return _lost(content, size)
+        with log.open("rb") as file:
+            return _lost(_Content(file), size)
 
 
 def unseen_log_bytes(path: Path) -> int:
@@ -50,15 +51,33 @@ def unseen_log_bytes(path: Path) -> int:
             if not log.exists() or (size := log.stat().st_size) <= HEADER.size + FRAME.size or not index.exists():
                 return 0
             head = held_bytes(index, INDEX.size)
-            with log.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
-                seen = _unseen(content, size, head)
+            with log.open("rb") as file:
+                seen = _unseen(_Content(file), size, head)
         if not seen:
             return 0
         time.sleep(0.02)
     return seen
 
 
-def _unseen(content: mmap.mmap, size: int, index: bytes) -> int:
+class _Content:
+    """Bytes of a log, read one by one: a mapped log that is cut short meanwhile ends the process (SIGBUS).
+
+    What is not there any more is zeros, which belong to no transaction.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = file.fileno()
+
+    def __getitem__(self, where: slice) -> bytes:
+        size = where.stop - (where.start or 0)
+        return os.pread(self._descriptor, size, where.start or 0).ljust(size, b"\0")
+
+    def unpack(self, layout: struct.Struct, place: int = 0) -> tuple[int, ...]:
+        """The fields at `place`."""
+        return layout.unpack(self[place : place + layout.size])
+
+
+def _unseen(content: _Content, size: int, index: bytes) -> int:
     if len(index) < INDEX.size:
         return 0
     if _header_sums(content) is None:
@@ -66,20 +85,20 @@ def _unseen(content: mmap.mmap, size: int, index: bytes) -> int:
     frames, salts = INDEX.unpack(index)
     if salts != content[16:24]:  # begun anew: the header follows with the first frame
         return 0
-    step = FRAME.size + HEADER.unpack_from(content)[2]
+    step = FRAME.size + content.unpack(HEADER)[2]
     places = range(HEADER.size + frames * step, size - step + 1, step)
-    return _committed_after(content, places, HEADER.unpack_from(content)[4:6])
+    return _committed_after(content, places, content.unpack(HEADER)[4:6])
 
 
-def _lost(content: mmap.mmap, size: int) -> int:
+def _lost(content: _Content, size: int) -> int:
     sums = _header_sums(content)
     if sums is None:
         return _beyond_header(content, size)
-    step = FRAME.size + HEADER.unpack_from(content)[2]
-    order = ">" if content[3] & 1 else "<"
-    salts = HEADER.unpack_from(content)[4:6]
+    step = FRAME.size + content.unpack(HEADER)[2]
+    order = ">" if content[3:4][0] & 1 else "<"
+    salts = content.unpack(HEADER)[4:6]
     for place in range(HEADER.size, size - step + 1, step):
-        _, _, *rest = FRAME.unpack_from(content, place)
+        _, _, *rest = content.unpack(FRAME, place)
         sums = _summed(content[place : place + 8], sums, order)
         sums = _summed(content[place + FRAME.size : place + step], sums, order)
         if tuple(rest[:2]) != salts or tuple(rest[2:]) != sums:
@@ -87,28 +106,28 @@ def _lost(content: mmap.mmap, size: int) -> int:
     return 0
 
 
-def _header_sums(content: mmap.mmap) -> tuple[int, int] | None:
+def _header_sums(content: _Content) -> tuple[int, int] | None:
     """The check sums of a sound header, which those of the first frame go on from; None for a damaged one."""
-    magic, _, page_size, _, _, _, *stored = HEADER.unpack_from(content)
+    magic, _, page_size, _, _, _, *stored = content.unpack(HEADER)
     sums = _summed(content[:24], (0, 0), ">" if magic & 1 else "<")
     return sums if magic & ~1 == MAGIC and sums == tuple(stored) and 512 <= page_size <= 65536 else None
 
 
-def _beyond_header(content: mmap.mmap, size: int) -> int:
+def _beyond_header(content: _Content, size: int) -> int:
     """SQLite reads nothing of a log whose header is damaged; pages have the usual size here."""
     step, first = FRAME.size + PAGE_BYTES, HEADER.size
-    salts = FRAME.unpack_from(content, first)[2:4]
+    salts = content.unpack(FRAME, first)[2:4]
     return _committed_after(content, range(first, size - step + 1, step), salts) if any(salts) else 0
 
 
-def _committed_after(content: mmap.mmap, places: range, salts: tuple[int, ...]) -> int:
+def _committed_after(content: _Content, places: range, salts: tuple[int, ...]) -> int:
     """Bytes from the first frame on, when frames of this log follow the end of its transaction.
 
     One frame may be foreign: the damaged one, whose salts may be what is damaged. More are left from an earlier log.
     """
     ended, foreign = False, 0
     for place in places:
-        _, pages, *rest = FRAME.unpack_from(content, place)
+        _, pages, *rest = content.unpack(FRAME, place)
         own = tuple(rest[:2]) == salts
         if own and ended:
             return len(places) * places.step

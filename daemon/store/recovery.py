@@ -44,7 +44,7 @@ def recover(catalogue: Path) -> list[RunSummary]:
             _rebuild(catalogue)
         return _mark_interrupted(catalogue)
     except StoreError as error:
-        if error.reason is not StoreReason.CORRUPT:
+        if not is_damage(error, catalogue):
             raise
         remake(catalogue, error)
         return _mark_interrupted(catalogue)

@@ -8,11 +8,12 @@ from contextlib import closing
 import pytest
 
 from daemon.errors import StoreError, StoreReason
+from daemon.store import check
 from daemon.store.check import check_file
 from daemon.store.codec import checksum
 from daemon.store.rows import set_metadata
 from daemon.store.schema import RUN, finish_file, open_writing
-from tests.daemon.store.helpers import without_proof
+from tests.daemon.store.helpers import WAIT_S, event, running, without_proof
 
 CHUNKS = 6
 
@@ -79,3 +80,24 @@ def test_damaged_last_chunks_are_not_missing(path):
     outcome = check_file(path)
     assert outcome.findings == ["5 chunks or columns of chunks do not match their check sums"]
     assert (outcome.damaged_rows, outcome.missing_rows) == (5, 0)
+
+
+def test_what_is_written_meanwhile_is_no_damage(tmp_path, monkeypatch):
+    """Rows are summed first, and their tallies read then."""
+    catalogue, opened, written = tmp_path / "instrument.db", check.open_reading, []
+
+    with running(catalogue) as writer:
+        writer.put_events([event(1.0)] * 3).result(WAIT_S)
+
+        def at_the_worst_moment(statement):
+            if statement.startswith("select * from tallies"):
+                written.extend(writer.put_events([event(2.0)]).result(WAIT_S))
+
+        def watched(*arguments):
+            db = opened(*arguments)
+            db.conn.set_trace_callback(at_the_worst_moment)
+            return db
+
+        monkeypatch.setattr(check, "open_reading", watched)
+        assert check_file(catalogue).findings == []
+    assert written

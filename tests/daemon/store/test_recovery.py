@@ -109,6 +109,20 @@ def test_a_damaged_catalogue_is_set_aside_and_made_again(cut, damage):
         assert writer.put_events([event(1.0)]).result(WAIT_S)[0].seq == 3 + SEQ_GAP + 1
 
 
+@pytest.mark.parametrize("place", [3, 70])
+def test_a_catalogue_whose_first_bytes_are_damaged_is_made_again(cut, place):
+    """It no longer looks like a database, or like one of ours."""
+    catalogue = cut / "instrument.db"
+    with closing(sqlite3.connect(catalogue)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    wal_path(catalogue).unlink(missing_ok=True)
+    content = bytearray(catalogue.read_bytes())
+    content[place] ^= 1
+    catalogue.write_bytes(content)
+    assert [run.run_id for run in recover(catalogue)] == ["r2"]
+    assert (cut / "instrument.db.corrupt-1").read_bytes() == content
+
+
 def lose(catalogue, first=0):
     """Damage all of a catalogue that nobody has open, or what follows its byte `first`."""
     content = catalogue.read_bytes()
