@@ -96,7 +96,8 @@ async def start_experiment(call: Call) -> web.StreamResponse:
 
     async def work(job: Job) -> dict[str, Any]:
         await call.parts.cell.start_experiment(call.body)
-        await call.audit("cell.experiment", f"{len(call.body.steps)} steps, {call.body.cycles} cycles")
+        detail = f"{len(call.body.steps)} steps, {call.body.cycles} cycles"
+        call.services.auditor.note(call.actor.name, "cell.experiment", detail)  # no wait: it could be cancelled there
         return cell_reply(call)
 
     job, _ = await longwork.begin(call, "cell.experiment", work)
