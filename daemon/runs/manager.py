@@ -41,7 +41,7 @@ from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
 from daemon.runs.setup import RunSetup
-from daemon.runs.steps import log_failure, or_zero, taken, tried
+from daemon.runs.steps import failed, log_failure, or_zero, taken, tried
 from daemon.store.paths import StateLayout
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
@@ -328,6 +328,8 @@ class RunManager:
             if self._camera_away or (self._active is not None and self._active.running.is_set()):
                 self.record(Event(EventKind.CAMERA_BACK, NAN, NAN, magnitude=silence_s))
             self._camera_away = False
+            if self._active is not None and self._resuming is not None and failed(self._resuming):
+                self._resume(self._active)  # it was away for longer than resuming waits for it
 
     def _on_restart(self) -> None:
         self.record(Event(EventKind.ENGINE_RESTARTED, NAN, NAN))
@@ -335,8 +337,11 @@ class RunManager:
         if active is not None and active.running.is_set():
             if self._resuming is not None:
                 self._resuming.cancel()  # it waits for the camera of an engine that is gone
-            self._resuming = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
-            self._resuming.add_done_callback(log_failure)
+            self._resume(active)
+
+    def _resume(self, active: ActiveRun) -> None:
+        self._resuming = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
+        self._resuming.add_done_callback(log_failure)
 
     # --- a run's life --------------------------------------------------------------------------------------------
 

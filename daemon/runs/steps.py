@@ -39,9 +39,14 @@ async def tried(what: str, work: Awaitable[Any]) -> bool:
     return False
 
 
+def failed(task: asyncio.Task[None]) -> bool:
+    """Whether it has ended with an error."""
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
 def log_failure(task: asyncio.Task[None]) -> None:
     """For the task that resumes a run."""
-    if not task.cancelled() and task.exception() is not None:
+    if failed(task):
         log.error("the run could not be resumed: %s", task.exception())
 
 
