@@ -395,14 +395,22 @@ class U3vCamera(Camera):
         return replace(info, exposure_us=options.exposure(link.nodes), frame_rate_hz=rate_hz or info.frame_rate_hz)
 
     def _configure(self, settings: dict[str, Any]) -> None:
+        """All of it, or nothing."""
         nodes = self._opened().nodes
+        before_us = options.exposure(nodes)
         if "exposure_us" in settings:
             options.set_exposure(nodes, settings["exposure_us"])
-        if "frame_rate_hz" in settings:
+        if "frame_rate_hz" not in settings:
+            return
+        try:
             if self._settings.trigger_source:
                 detail = f"frame_rate_hz: frames are triggered by {self._settings.trigger_source}"
                 raise CameraError(CameraReason.BAD_SETTING, detail)
             options.set_frame_rate(nodes, settings["frame_rate_hz"])
+        except CameraError:
+            if "exposure_us" in settings and before_us is not None:
+                options.set_exposure(nodes, before_us)
+            raise
 
 
 def _limits(link: Link, rate_hz: float, payload_bytes: int, asked_hz: float | None) -> list[str]:

@@ -248,6 +248,9 @@ def test_settings_hold_while_streaming_and_move_the_stamps(fake, build):
     assert camera.clock_sample.device_t_s == pytest.approx(camera.clock_sample.host_t_s, abs=0.1)
     with pytest.raises(CameraError, match="outside of 10 to 100000"):
         camera.configure({"exposure_us": 5.0})
+    with pytest.raises(CameraError, match="frame_rate_hz"):
+        camera.configure({"exposure_us": 2000.0, "frame_rate_hz": 5000.0})
+    assert camera.configure({}).exposure_us == 8000.0  # all of it, or nothing
 
 
 @pytest.mark.parametrize(
