@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.store.reader import RunReader
+from daemon.events import EventKind
+from daemon.store.reader import CatalogueReader, RunReader
 from daemon.store.recovery import UNFINISHED
 from hw.twin.methodscript.cell import DeviceOptions
 from hw.twin.methodscript.pty import PtyDevice
@@ -211,3 +212,6 @@ def test_a_daemon_that_cannot_start_switches_off_what_its_predecessor_left_on(tm
         )  # fmt: skip
         assert done.returncode == 1 and "api.port_in_use" in done.stderr
         assert not device.state()["cell_on"], done.stderr
+    with CatalogueReader(tmp_path / "state" / "instrument.db") as catalogue:
+        (event,) = [event for event in catalogue.events() if event.kind is EventKind.CELL_LOST]
+    assert "found on" in event.detail
