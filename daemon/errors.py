@@ -113,6 +113,11 @@ class RunReason(Reason):
     NOT_FOUND = ("run.not_found", "List the runs to see which exist.")
     NOT_RUNNING = ("run.not_running", "Start a run first.")
     NO_PARTICLES = ("run.no_particles", "Check focus, exposure and illumination, then start again.")
+    NOTHING_SHOWN = (
+        "run.nothing_shown",
+        "Look at a frame (`photometryctl frame --out f.png`): light, shutter, focus, stage. Measuring goes on by itself"
+        " once the scene is back; where it is gone for good, start a new run.",
+    )
     BAD_RECIPE = ("run.bad_recipe", "Correct the field named.")
     INTERNAL = ("run.internal", "What was measured is stored; make a bundle and report it, then start a new run.")
     DELETED = ("run.deleted", "Restore it from a backup; the catalogue keeps only what the run was.")

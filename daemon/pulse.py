@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daemon.engine.book import Totals
-from daemon.errors import InstrumentError, StoreError, StoreReason
+from daemon.errors import InstrumentError, RunReason, StoreError, StoreReason
 from daemon.service.memory import release_free_memory
 from daemon.store.forecast import DiskWatch
 from daemon.tables import PARTICLE_STATES
@@ -23,6 +23,7 @@ log = logging.getLogger("pulse")
 
 PERIOD_S = 1.0
 SPACE_PERIOD_S = 5.0
+BLANK_S = 10.0  # a stage that settles, a hand in the light: shorter is in the frames' flags only
 RELEASE_PERIOD_S = 30.0
 SEVERITY = {"ready": 0, "stopped": 0, "starting": 1, "degraded": 1, "failed": 2}
 MEASURED_AFTER = ("camera", "ring", "engine")  # losses that only the engine knows; the others are rows already
@@ -66,6 +67,7 @@ class Pulse:
         self._restarts = 0
         self._next_space_s = self._next_release_s = 0.0
         self._progress_s = self._cell_progress_s = 0.0
+        self._blank = False
 
     async def start(self) -> None:
         """Begin."""
@@ -88,6 +90,7 @@ class Pulse:
             await asyncio.sleep(PERIOD_S)
             self._count()
             self._beat()
+            self._look()
             await self._space()
             await asyncio.to_thread(self._instrument.faults.persist)
             await self._release()
@@ -108,6 +111,14 @@ class Pulse:
         if self._instrument.cell.progress_s > self._cell_progress_s:  # one without a potentiostat gets on, too
             self._cell_progress_s = self._instrument.cell.progress_s
             watchdog.beat("cell")
+
+    def _look(self) -> None:
+        """Tell once of frames that come and show nothing of what the run measures."""
+        blank_s, why = self._instrument.runs.blank
+        if blank_s >= BLANK_S and not self._blank:
+            reason, detail = RunReason.NOTHING_SHOWN, f"nothing could be measured for {blank_s:.0f} s: {why}"
+            self._instrument.faults.note(reason.code, detail, reason.remedy)
+        self._blank = blank_s >= BLANK_S
 
     def _count(self) -> None:
         instrument, metrics = self._instrument, self._instrument.metrics

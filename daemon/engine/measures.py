@@ -34,6 +34,15 @@ class FrameFlag(IntFlag):
     """No light falls on the inactive pixels: the lamp or a shutter. Nothing was measured."""
 
 
+NOTHING_SHOWN = {
+    FrameFlag.CONSTANT: "all pixels are equal",
+    FrameFlag.REPEATED: "the picture is the one before",
+    FrameFlag.DARK: "no light falls on it",
+    FrameFlag.DRIFT_UNKNOWN: "it shows another scene",
+}
+"""Flags of frames in which nothing is measured, with why."""
+
+
 class ParticleFlag(IntFlag):
     """Why a particle's value needs care; bits of the `flags` column of `traces`."""
 

@@ -10,8 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from daemon.cell.samples import CellRow
-from daemon.engine.measures import MeasureBatch
+from daemon.engine.measures import NOTHING_SHOWN, MeasureBatch
 from daemon.errors import RunError, RunReason, StoreError
 from daemon.events import Event
 from daemon.parts import RunSummary
@@ -58,6 +60,10 @@ class ActiveRun:
         """Its run time and its host time."""
         self.reference: Reference | None = None
         """What the masks were found in, and are compiled from again when they are edited."""
+        self.blank_s = 0.0
+        """For how long, by the host's clock, nothing could be measured in the frames that came; 0 while it can."""
+        self.blank_why = ""
+        self._shown_host_t_s = float("nan")
         self.dropped_frames = 0
         self._offered_frames = self._digested_frames = 0
         self.running = asyncio.Event()
@@ -96,10 +102,19 @@ class ActiveRun:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
+    def _look(self, batch: MeasureBatch) -> None:
+        shows = np.flatnonzero((batch.flags & sum(NOTHING_SHOWN)) == 0)
+        if len(shows) or np.isnan(self._shown_host_t_s):
+            self._shown_host_t_s = float(batch.host_t_s[shows[-1] if len(shows) else 0])
+        self.blank_s = float(batch.host_t_s[-1]) - self._shown_host_t_s
+        last = int(batch.flags[-1])
+        self.blank_why = next((why for flag, why in NOTHING_SHOWN.items() if last & flag), "")
+
     def add_batch(self, batch: MeasureBatch) -> None:
         """Queue measures for the science thread."""
         self.last_frame = int(batch.frame[-1])
         self.last_stamp = (float(batch.t_s[-1]), float(batch.host_t_s[-1]))
+        self._look(batch)
         if self.clock is not None and self.camera_t0_s != batch.camera_t0_s:
             self.camera_t0_s = batch.camera_t0_s
             self.clock.start(batch.camera_t0_s)

@@ -291,6 +291,11 @@ class RunManager:
         return self._active.clock if self._active is not None else None
 
     @property
+    def blank(self) -> tuple[float, str]:
+        """For how many seconds nothing could be measured in the frames that came, and why."""
+        return (0.0, "") if self._active is None else (self._active.blank_s, self._active.blank_why)
+
+    @property
     def queue_depth(self) -> int:
         """Items waiting for the science thread."""
         return self._active.depth if self._active is not None else 0

@@ -41,6 +41,7 @@ def instrument(**changes):
             current=lambda: None,
             clock=None,
             live_summary=dict,
+            blank=(0.0, ""),
         ),
         "cell": SimpleNamespace(opens=0, progress_s=1.0),
         "watchdog": Part(calls=[]),
@@ -114,6 +115,16 @@ def test_an_engine_before_its_first_word_counts_nothing():
     one.engine.book.heartbeat(beat(0, 0, last_frame_host_t_s=float("nan")))
     Pulse(one)._count()
     assert one.metrics.last_frame_age_s is None or one.metrics.last_frame_age_s != one.metrics.last_frame_age_s
+
+
+def test_frames_that_show_nothing_for_long_are_told_once_each_time():
+    one = instrument()
+    pulse = Pulse(one)
+    for blank_s in (0.0, 9.0, 10.0, 11.0, 200.0, 0.0, 3.0, 12.0):
+        one.runs.blank = (blank_s, "no light falls on it")
+        pulse._look()
+    assert [call[:2] for call in one.faults.calls] == [("note", "run.nothing_shown")] * 2
+    assert one.faults.calls[0][2] == "nothing could be measured for 10 s: no light falls on it"
 
 
 def test_the_store_beats_only_while_it_gets_on():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from daemon.cell.samples import CellRow
+from daemon.engine.measures import FrameFlag
 from daemon.events import Event, EventKind
 from daemon.parts import RunSummary
 from daemon.photometry.clock import ClockRelation
@@ -169,3 +170,23 @@ async def test_a_fault_of_the_science_ends_the_digest_with_it(active):
     active.add_batch(batch(0, 3))
     with pytest.raises(RuntimeError, match="singular"):
         await active.digest()
+
+
+async def test_how_long_frames_show_nothing_is_counted_and_why(active):
+    def flagged(first, *flags):
+        count = len(flags)
+        times = {"t_s": np.arange(first, first + count) * 2.0, "host_t_s": 50.0 + np.arange(first, first + count) * 2.0}
+        return replace(batch(first, count), flags=np.array(flags, np.uint16), **times)
+
+    dark, gap, lost = int(FrameFlag.DARK), int(FrameFlag.GAP_BEFORE), int(FrameFlag.DRIFT_UNKNOWN)
+    told = []
+    for one in (flagged(0, dark), flagged(1, dark), flagged(2, 0, gap, dark, dark), flagged(6, lost), flagged(7, gap)):
+        active.add_batch(one)
+        told.append((active.blank_s, active.blank_why))
+    assert told == [
+        (0.0, "no light falls on it"),
+        (2.0, "no light falls on it"),
+        (4.0, "no light falls on it"),
+        (6.0, "it shows another scene"),
+        (0.0, ""),
+    ]
