@@ -11,7 +11,7 @@ import pytest
 from daemon.cell.experiment import parse_step
 from daemon.errors import ExperimentError
 from daemon.parts import CellState
-from tests.daemon.cell.test_cell import CHARGE, rigged
+from tests.daemon.cell.whole_cell import CHARGE, rigged
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cell.md").read_text()
 QUOTED = set(re.findall(r"`([^`\n]+)`", TEXT))
