@@ -132,7 +132,8 @@ class Instrument:
         locked = isinstance(error, InstrumentError) and error.reason is StoreReason.LOCKED
         if locked or any(name == "cell" for name, _ in self._down):
             return
-        log.warning("the start failed (%s); the cell is switched off first, if it was left on", error)
+        why = str(error) or "it was called off"
+        log.warning("the start failed (%s); the cell is switched off first, if it was left on", why)
         self.notifier.starting("switching off a cell that was left on", expect_s=2 * FOUND_ON_S)
         try:
             await asyncio.wait_for(self.cell.start(), FOUND_ON_S)

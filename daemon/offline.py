@@ -171,7 +171,9 @@ class _Analysis:
         return AnalysisSummary(recorder.frames, recorder.masks.count, 0.0, faults, dict(dropped), prepared.noise)
 
     def _check_stored(self) -> None:
-        """Raises `StoreError` for frames or results that did not reach the file: a recording can be analysed again."""
+        """Raises `StoreError`, or `RunError` (INTERNAL), for frames or results that did not reach the file: a recording
+        can be analysed again.
+        """
         stats = self._writer.stats()
         if not (stats.lost_frames or stats.failed_operations):
             return

@@ -21,6 +21,7 @@ from daemon.photometry.clock import ClockRelation
 from daemon.recipe import Recipe
 from daemon.runs.prepare import Prepared, Reference
 from daemon.runs.recorder import Recorder
+from daemon.runs.steps import first_of
 from daemon.store.writer import StoreWriter
 from hw.camera.contract import CameraIdentity
 
@@ -94,13 +95,7 @@ class ActiveRun:
 
     async def begun_or_finished(self) -> None:
         """Wait until the run has begun, or ended without."""
-        waits = [asyncio.create_task(event.wait()) for event in (self.begun, self.finished)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self.begun.wait(), self.finished.wait())
 
     def _look(self, batch: MeasureBatch) -> None:
         shows = np.flatnonzero((batch.flags & sum(NOTHING_SHOWN)) == 0)
@@ -180,14 +175,7 @@ class ActiveRun:
             await self._queue.put(carry_out)
             return await asyncio.wrap_future(done)
 
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(carried_out())]
-        waits.append(asyncio.ensure_future(self.finished.wait()))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(carried_out(), self.finished.wait())
         if not done.done() or done.cancelled():
             raise RunError(RunReason.NOT_RUNNING, f"run '{self.summary.run_id}' has ended")
         return done.result()

@@ -1,10 +1,10 @@
-"""Steps of a run's way that must not keep the next one from following."""
+"""Steps of a run's way, which must not keep the next one from following, and waits between them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -37,6 +37,17 @@ async def tried(what: str, work: Awaitable[Any]) -> bool:
     else:
         return True
     return False
+
+
+async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of them ends, however; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def failed(task: asyncio.Task[None]) -> bool:
