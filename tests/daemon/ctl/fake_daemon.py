@@ -101,6 +101,9 @@ class FakeDaemon:
         await web.UnixSite(runner, str(self.socket)).start()
         self._ready.set()
         await self._stop.wait()
+        for site in list(runner.sites):
+            await site.stop()
+        await asyncio.sleep(0.05)  # what is being accepted right now: aiohttp closes only what it knows of already
         await runner.cleanup()
         await asyncio.sleep(0.05)  # for the transports to close
 
