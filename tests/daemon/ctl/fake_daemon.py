@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -95,15 +96,17 @@ class FakeDaemon:
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
-        tcp = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True)
-        await tcp.start()
-        self.port = runner.addresses[0][1]
-        await web.UnixSite(runner, str(self.socket)).start()
+        tcp = socket.create_server(("127.0.0.1", self.port))
+        self.port = tcp.getsockname()[1]
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(str(self.socket))
+        for listening in (tcp, unix):
+            await web.SockSite(runner, listening).start()
         self._ready.set()
         await self._stop.wait()
-        for site in list(runner.sites):
-            await site.stop()
-        await asyncio.sleep(0.05)  # what is being accepted right now: aiohttp closes only what it knows of already
+        for listening in (tcp, unix):
+            self._loop.remove_reader(listening)
+        await asyncio.sleep(0.05)  # asyncio leaves open for good what it is accepting while its server is closed
         await runner.cleanup()
         await asyncio.sleep(0.05)  # for the transports to close
 
