@@ -99,7 +99,7 @@ class Acquisition(threading.Thread):
         """
         with self._admission:
             if camera is not None and self.info is not None:
-                _same(camera, self.info.identity)
+                must_be_same(camera, self.info.identity)
             self._expected = camera
 
     def configure(self, settings: dict[str, Any], timeout_s: float) -> CameraInfo:
@@ -177,7 +177,7 @@ class Acquisition(threading.Thread):
         """The ring for the frames of a camera that was opened. Raises `CameraError` (CHANGED)."""
         with self._admission:
             if self._expected is not None:
-                _same(self._expected, info.identity)
+                must_be_same(self._expected, info.identity)
             self.info, ring = info, self.ring
             if ring is None or ring.camera != info.identity:
                 if ring is not None and (left := ring.abandon()):
@@ -260,7 +260,7 @@ class Acquisition(threading.Thread):
         self._settings_done.set()
 
 
-def _same(expected: CameraIdentity, found: CameraIdentity) -> None:
-    """Raises `CameraError` (CHANGED)."""
+def must_be_same(expected: CameraIdentity, found: CameraIdentity) -> None:
+    """Raises `CameraError` (CHANGED): what began with one camera goes on with no other."""
     if differences := expected.differences(found):
-        raise CameraError(CameraReason.CHANGED, f"another camera or format than the run began with: {differences}")
+        raise CameraError(CameraReason.CHANGED, f"not the camera or format that it began with: {differences}")

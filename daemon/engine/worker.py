@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from daemon.engine.acquisition import Acquisition
+from daemon.engine.acquisition import Acquisition, must_be_same
 from daemon.engine.link import Message
 from daemon.engine.pipeline import Pipeline
 from daemon.engine.transfer import TransferSums
@@ -77,12 +77,13 @@ class Outbox:
 
 
 class Capture:
-    """Photon-transfer statistics of the next frames: a reference, a dark or a flat."""
+    """Photon-transfer statistics of the next frames of one camera: a reference, a dark or a flat."""
 
-    def __init__(self, frames: int, shape: tuple[int, int]) -> None:
+    def __init__(self, frames: int, camera: CameraIdentity) -> None:
         self.left = frames
         """Frames still wanted."""
-        self._sums = TransferSums(shape)
+        self.camera = camera
+        self._sums = TransferSums((camera.height_px, camera.width_px))
 
     def add(self, dn: np.ndarray) -> bool:
         """Add an (H, W) uint16 frame; True when the capture is complete."""
@@ -221,15 +222,26 @@ class Worker(threading.Thread):
         if self._preview is not None:
             self._send_preview(self._preview, self._unpacked(payload, camera), stamp)
             self._preview = None
-        if self._capture is not None and self._capture[1].add(self._unpacked(payload, camera)):
-            request, capture = self._capture
-            self._capture = None
-            self._outbox.put(Message("reply", {"request": request}, capture.result()))
+        if self._capture is not None:
+            self._add_to_capture(*self._capture, payload, camera)
         if self._pipeline is None:
             self.idle += 1
             return
         self._pipeline.add(payload, stamp)
         self.measured += 1
+
+    def _add_to_capture(
+        self, request: int, capture: Capture, payload: np.ndarray, camera: CameraIdentity | None
+    ) -> None:
+        try:
+            assert camera is not None
+            must_be_same(capture.camera, camera)
+            if not capture.add(self._unpacked(payload, camera)):
+                return
+            self._outbox.put(Message("reply", {"request": request}, capture.result()))
+        except CameraError as error:
+            self._refuse(request, error)
+        self._capture = None
 
     def _send_preview(self, request: int, image: np.ndarray, stamp: FrameStamp) -> None:
         frame = self._pipeline.next_frame if self._pipeline is not None else -1
@@ -292,8 +304,7 @@ class Worker(threading.Thread):
         if info is None:
             raise EngineError(EngineReason.SILENT, "there is no camera to take frames from")
         self._stream = self._acquisition.rewind(REWIND_S)
-        shape = (info.height_px, info.width_px)
-        self._capture = (message.fields["request"], Capture(message.fields["frames"], shape))
+        self._capture = (message.fields["request"], Capture(message.fields["frames"], info.identity))
 
     def _on_abandon(self, message: Message) -> None:
         """Nobody waits for this capture any more; it is not answered."""

@@ -164,6 +164,20 @@ def test_a_run_measures_no_frame_of_another_camera_which_is_free_once_it_ended(b
         assert b.worker.is_alive() and b.worker.measured == 10
 
 
+@pytest.mark.parametrize("other", [{"shape": (100, 120)}, {"pixel_format": PixelFormat.MONO12}, {"serial": "2"}])
+def test_frames_of_another_camera_end_a_capture_and_nothing_else(bench, operator, other):
+    gone = CameraError(CameraReason.UNPLUGGED, "out")
+    with bench({"steps": range(5), "again": [*range(10), gone]}, {"steps": range(7), **other}) as b:
+        b.captured(5)
+        b.worker.order(order("capture", frames=15))
+        b.worker.start()
+        refused = b.first("reply").fields
+        assert (refused["request"], refused["code"]) == (REQUEST, "camera.changed")
+        wait_until(lambda: b.worker.idle == 22)
+        b.worker.order(Message("capture", {"request": 6, "frames": 7}))
+        assert reply_to(b, 6).arrays["mean_dn"].shape == other.get("shape", SHAPE)
+
+
 @pytest.mark.parametrize("rewind", [True, False])
 def test_an_order_to_measure_another_camera_than_the_open_one_is_refused(bench, operator, rewind):
     with bench({"steps": range(7), "pixel_format": PixelFormat.MONO16}) as b:
@@ -349,7 +363,7 @@ def test_the_outbox_keeps_its_bound_and_its_order(monkeypatch):
 
 
 def test_one_frame_has_no_variance():
-    capture = Capture(1, (2, 3))
+    capture = Capture(1, CameraIdentity("1", 2, 3, PixelFormat.MONO16))
     assert capture.add(np.full((2, 3), 7, np.uint16))
     result = capture.result()
     assert (result["mean_dn"] == 7).all() and np.isnan(result["variance_dn2"]).all()
@@ -357,7 +371,7 @@ def test_one_frame_has_no_variance():
 
 def test_the_variance_of_a_capture_is_the_noises_and_not_a_slow_walks():
     rng = np.random.default_rng(3)
-    capture = Capture(400, (40, 50))
+    capture = Capture(400, CameraIdentity("1", 40, 50, PixelFormat.MONO16))
     for n in range(400):
         done = capture.add(np.rint(1000 + 0.5 * n + rng.normal(0, 9, (40, 50))).astype(np.uint16))
         assert done == (n == 399)
