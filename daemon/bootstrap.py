@@ -188,7 +188,7 @@ class Instrument:
             raise StoreError(StoreReason.OVERLOADED, detail) from error
 
     def _open_store(self) -> None:
-        left = recover(self.layout.catalogue)
+        left = recover(self.layout.catalogue, self.faults.record)
         self.writer.start()
         for run in left:
             self.faults.note("run.interrupted", f"run '{run.run_id}' did not end properly", "What it stored is whole.")

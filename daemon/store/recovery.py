@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,16 +28,21 @@ SEQ_GAP = 1_000_000_000
 logger = logging.getLogger(__name__)
 
 
-def recover(catalogue: Path) -> list[RunSummary]:
+def recover(catalogue: Path, tell: Callable[[StoreError], None] = lambda error: None) -> list[RunSummary]:
     """Mark runs that never ended as `interrupted`, complete their files, and return them.
 
     One whose file is damaged has the reason `store.corrupt` and the path of the file set aside.
 
     Call it before `StoreWriter.start`, holding the state directory's lock; blocks. A damaged catalogue is set aside as
-    `instrument.db.corrupt-<n>` and made again from the run files beside it. Raises `StoreError` when even that fails.
+    `instrument.db.corrupt-<n>` and made again from the run files beside it, and so is one that is missing; `tell` is
+    told. Raises `StoreError` when even that fails.
     """
     if not catalogue.exists():
-        return []
+        if not _had_a_catalogue(catalogue):
+            return []
+        with translated(catalogue, "cannot make"):
+            catalogue.touch()  # set aside it tells the next loss from this one
+        tell(remake(catalogue, StoreError(StoreReason.CORRUPT, f"{catalogue} is not there, and its runs are")))
     for journal in sorted((catalogue.parent / "runs").glob("*.db-journal")):
         _undo_half(journal.with_name(journal.name.removesuffix("-journal")))
     try:
@@ -46,15 +53,26 @@ def recover(catalogue: Path) -> list[RunSummary]:
     except StoreError as error:
         if not is_damage(error, catalogue):
             raise
-        remake(catalogue, error)
+        tell(remake(catalogue, error))
         return _mark_interrupted(catalogue)
 
 
-def remake(catalogue: Path, why: StoreError) -> None:
-    """Set a damaged catalogue, which nobody has open, aside and make it again from the runs. Raises `StoreError`."""
+def remake(catalogue: Path, why: StoreError) -> StoreError:
+    """Set a damaged catalogue, which nobody has open, aside and make it again from the runs; what there is to tell.
+
+    Raises `StoreError`.
+    """
     aside = set_aside(catalogue, "corrupt")
-    logger.error("the catalogue was damaged and is kept as %s; it is made again from the runs: %s", aside, why)
+    logger.error("the catalogue is made again from the runs, what is left of it is kept as %s: %s", aside, why)
     _rebuild(catalogue, aside)
+    detail = f"the catalogue was made again from the runs; what was left of it is {aside.name}: {why.detail}"
+    return StoreError(StoreReason.CORRUPT, detail)
+
+
+def _had_a_catalogue(catalogue: Path) -> bool:
+    """Whether one that is missing was there before."""
+    beside = catalogue.parent.glob(f"{catalogue.name}?*")
+    return any(beside) or any((catalogue.parent / "runs").glob("*.db*"))
 
 
 def _undo_half(path: Path) -> None:
@@ -178,11 +196,10 @@ def _seq_before(in_runs: int, aside: Path | None) -> int:
     """
     if aside is None:
         return in_runs + SEQ_GAP
-    try:
-        with CatalogueReader(aside) as lost:
+    known = 0
+    if aside.stat().st_size:  # an empty one would lose the log beside it
+        with contextlib.suppress(StoreError), CatalogueReader(aside) as lost:
             known = lost.last_seq()
-    except StoreError:
-        known = 0
     lost_so_far = int(aside.name.rpartition("-")[2])
     return max(in_runs, known) + lost_so_far * SEQ_GAP
 

@@ -104,6 +104,21 @@ async def test_damage_that_a_check_finds_sets_a_run_aside_and_a_newer_file_is_le
     assert [fault["code"] for fault in instrument.faults.recent()] == ["store.corrupt", "store.newer"]
 
 
+async def test_a_catalogue_that_is_lost_is_a_fault_of_the_start(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+
+    def lost() -> None:
+        instrument.layout.prepare()
+        instrument.layout.run_path("r1").write_bytes(b"garbage " * 2000)
+        instrument._open_store()
+        instrument.writer.stop()
+
+    await asyncio.to_thread(lost)
+    (fault,) = instrument.faults.recent()
+    assert fault["code"] == "store.corrupt" and "instrument.db.corrupt-1" in fault["detail"]
+
+
 @pytest.mark.parametrize(
     ("reason", "begun", "looked"),
     [

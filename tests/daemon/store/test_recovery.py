@@ -123,8 +123,35 @@ def test_a_catalogue_whose_first_bytes_are_damaged_is_made_again(cut, place):
     assert (cut / "instrument.db.corrupt-1").read_bytes() == content
 
 
+@pytest.mark.parametrize("log_is_left", [False, True])
+def test_a_catalogue_that_is_missing_is_made_again_and_told(cut, log_is_left):
+    catalogue = cut / "instrument.db"
+    catalogue.unlink()
+    if not log_is_left:
+        wal_path(catalogue).unlink()
+    told = []
+    assert [run.run_id for run in recover(catalogue, told.append)] == ["r2"]
+    (error,) = told
+    assert error.reason is StoreReason.CORRUPT and "is not there" in error.detail
+    assert "instrument.db.corrupt-1" in error.detail and (cut / "instrument.db.corrupt-1").read_bytes() == b""
+    assert wal_path(cut / "instrument.db.corrupt-1").exists() == log_is_left
+    with CatalogueReader(catalogue) as reader:
+        assert {run.run_id: run.state for run in reader.runs()} == {"r1": "done", "r2": "interrupted"}
+        assert [each.seq for each in reader.events()] == [1, 2, 3]
+
+
+def test_a_damaged_catalogue_is_told_of(cut):
+    told = []
+    lose(cut / "instrument.db")
+    recover(cut / "instrument.db", told.append)
+    assert "instrument.db.corrupt-1" in told[0].detail and "its header does not know of" in told[0].detail
+
+
 def lose(catalogue, first=0):
-    """Damage all of a catalogue that nobody has open, or what follows its byte `first`."""
+    """Damage all of a catalogue that nobody has open, or what follows its byte `first`; None: remove it."""
+    if first is None:
+        catalogue.unlink()
+        return
     content = catalogue.read_bytes()
     catalogue.write_bytes(content[:first] + b"\xa5" * (len(content) - first))
 
@@ -142,7 +169,7 @@ def test_a_number_is_never_given_twice_however_often_the_catalogue_is_lost(tmp_p
         writer.update_run("r1", state="done").result(WAIT_S)
     given = between_runs(catalogue)
     assert given == [4, 5]
-    for first in (0, 8192, 0, 0):  # with 8192 the schema can be read, and nothing else
+    for first in (0, 8192, None, 0, None, None):  # with 8192 the schema can be read, and nothing else
         lose(catalogue, first)
         recover(catalogue)
         (now, last) = between_runs(catalogue)
