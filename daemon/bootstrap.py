@@ -83,6 +83,7 @@ class Instrument:
         self.runs = RunManager(
             settings, self.layout, self.engine, self.cell, lambda: self.cell.info, self.writer, self._publish
         )
+        self.runs.resuming.on_fault = self.faults.record
         self.autostart = Autostart(settings.autostart, self.runs, self.status_parts, self.faults)
         self.keeper = keeper_of(settings.store, self.layout, self.writer, self.runs, self._deleted)
         self.maintenance = Maintenance(

@@ -89,6 +89,11 @@ class ActiveRun:
         if not self._ending.done():
             self._ending.set_result(ending)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether somebody has asked the run to end, or it ends by itself."""
+        return self._ending.done()
+
     async def ended(self) -> Ending:
         """Wait until somebody asks the run to end."""
         return await asyncio.shield(self._ending)

@@ -40,8 +40,9 @@ from daemon.runs.active import ActiveRun, Ending
 from daemon.runs.known import KnownRuns
 from daemon.runs.masking import MaskEditor
 from daemon.runs.recorder import Recorder
+from daemon.runs.resuming import Resuming
 from daemon.runs.setup import RunSetup
-from daemon.runs.steps import failed, log_failure, or_zero, taken, tried
+from daemon.runs.steps import or_zero, taken, tried
 from daemon.store.paths import StateLayout
 from daemon.store.writer import StoreWriter
 from hw.potentiostat.contract import PotentiostatInfo
@@ -81,7 +82,7 @@ class RunManager:
         self._masks = MaskEditor(self._setup)
         self._active: ActiveRun | None = None
         self._task: asyncio.Task[None] | None = None
-        self._resuming: asyncio.Task[None] | None = None
+        self.resuming = Resuming(engine, self._setup.resume)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
         self._dropped_before = 0
@@ -333,20 +334,12 @@ class RunManager:
             if self._camera_away or (self._active is not None and self._active.running.is_set()):
                 self.record(Event(EventKind.CAMERA_BACK, NAN, NAN, magnitude=silence_s))
             self._camera_away = False
-            if self._active is not None and self._resuming is not None and failed(self._resuming):
-                self._resume(self._active)  # it was away for longer than resuming waits for it
 
     def _on_restart(self) -> None:
         self.record(Event(EventKind.ENGINE_RESTARTED, NAN, NAN))
         active = self._active
-        if active is not None and active.running.is_set():
-            if self._resuming is not None:
-                self._resuming.cancel()  # it waits for the camera of an engine that is gone
-            self._resume(active)
-
-    def _resume(self, active: ActiveRun) -> None:
-        self._resuming = asyncio.get_running_loop().create_task(self._setup.resume(active), name="run-resume")
-        self._resuming.add_done_callback(log_failure)
+        if active is not None and active.running.is_set() and not active.is_ending:
+            self.resuming.begin(active)
 
     # --- a run's life --------------------------------------------------------------------------------------------
 
@@ -403,13 +396,11 @@ class RunManager:
             await asyncio.gather(task, ended, return_exceptions=True)
 
     async def _finish(self, active: ActiveRun, digest: asyncio.Task[None], state: RunState, ending: Ending) -> None:
+        active.end(ending)
         self._update(active, state="stopping")
         if active.recipe.experiment is not None and active.running.is_set():
             await tried("cell off", self._cell.off(ending.reason or "run ended"))
-        if self._resuming is not None:  # an engine whose camera is away is not told to measure for a run that has ended
-            self._resuming.cancel()
-            await asyncio.wait([self._resuming])
-            self._resuming = None
+        await self.resuming.end()
         await tried("last frames", self._engine.request(Message("finish")))
         if not await tried("last results", self._close_record(active, digest)) and state == "done":
             state, ending = "failed", Ending(RunReason.INTERNAL.code, "the last results could not be stored")

@@ -50,17 +50,6 @@ async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def failed(task: asyncio.Task[None]) -> bool:
-    """Whether it has ended with an error."""
-    return task.done() and not task.cancelled() and task.exception() is not None
-
-
-def log_failure(task: asyncio.Task[None]) -> None:
-    """For the task that resumes a run."""
-    if failed(task):
-        log.error("the run could not be resumed: %s", task.exception())
-
-
 def or_zero(t_s: float) -> float:
     """A time that may be NaN, before the first frame."""
     return t_s if np.isfinite(t_s) else 0.0

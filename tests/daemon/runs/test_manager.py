@@ -412,26 +412,20 @@ async def test_an_engine_that_comes_back_without_its_camera_is_not_told_to_measu
         assert [order.kind for order in engine.orders[orders:]] == ["finish"]
 
 
-async def test_a_camera_that_was_away_for_longer_than_resuming_waits_is_measured_again(tmp_path, engine):
+async def test_an_engine_that_restarts_while_its_run_ends_is_not_told_to_measure(tmp_path, engine, monkeypatch):
     async with rig(tmp_path, engine) as one:
-        run = await one.runs.start(STILL)
+        run = await one.runs.start(CYCLING)
         await one.runs.wait_running(run.run_id)
-        engine.show(50)
-        engine.problem = CameraError(CameraReason.NOT_FOUND, "no camera is on the USB")
-        engine.on_camera("lost", {"detail": "unplugged"})
-        engine.pipeline = None
-        engine.on_restart()
-        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "run-resume"])
-        assert engine.pipeline is None
-        engine.problem = None
-        engine.on_camera("open", {})
-        await until(lambda: engine.pipeline is not None)
-        engine.show(30)
+        off = one.cell.off
+
+        async def restart(reason):
+            engine.on_restart()
+            await off(reason)
+
+        monkeypatch.setattr(one.cell, "off", restart)
         orders = len(engine.orders)
-        engine.on_camera("open", {})  # and no other time
-        await asyncio.sleep(0.05)
-        assert len(engine.orders) == orders
-        assert (await one.runs.stop(run.run_id)).frames == 80
+        await one.runs.stop(run.run_id)
+        assert [order.kind for order in engine.orders[orders:]] == ["finish"]
 
 
 async def test_a_full_queue_of_the_store_does_not_keep_a_run_from_ending_with_the_cell_off(
