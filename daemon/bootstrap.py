@@ -118,8 +118,10 @@ class Instrument:
         try:
             await self._start_parts()
         except BaseException as error:
-            await self._leave_no_cell_on(error)
-            await self.stop()
+            try:
+                await self._leave_no_cell_on(error)
+            finally:
+                await self.stop()
             raise
         self.engine.on_progress = self.notifier.status
         self.notifier.ready(self._summary())
@@ -140,7 +142,8 @@ class Instrument:
             await asyncio.wait_for(self.cell.start(), FOUND_ON_S)
         except (InstrumentError, TimeoutError) as away:
             log.warning("no cell was reached: %s", str(away) or f"it took longer than {FOUND_ON_S:g} s")
-        await self.cell.stop()
+        finally:
+            await self.cell.stop()
 
     async def stop(self) -> None:
         """Take everything down in reverse order: the cell is off before its record closes."""

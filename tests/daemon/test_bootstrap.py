@@ -149,6 +149,36 @@ async def test_a_start_that_fails_looks_for_a_cell_that_was_left_on(
     assert orders == (["start", "stop"] if looked else ["down"] * len(begun))
 
 
+async def test_a_failed_start_that_is_called_off_while_it_looks_for_a_cell_lets_go_of_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+    orders: list[str] = []
+    looking = asyncio.Event()
+
+    async def order(word: str) -> None:
+        orders.append(word)
+
+    async def look() -> None:
+        looking.set()
+        await asyncio.sleep(3600)
+
+    async def fail() -> None:
+        instrument._down.append(("lock", lambda: order("unlock")))
+        raise StoreError(StoreReason.NOT_WRITABLE, "it does not open")
+
+    monkeypatch.setattr(instrument.cell, "start", look)
+    monkeypatch.setattr(instrument.cell, "stop", lambda: order("stop"))
+    monkeypatch.setattr(instrument, "_start_parts", fail)
+    start = asyncio.create_task(instrument.start())
+    await looking.wait()
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert orders == ["stop", "unlock"]
+
+
 async def test_a_store_that_does_not_open_is_an_error_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "STORE_OPENS_S", 0.1)
     loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)
