@@ -330,8 +330,8 @@ def settle(world: World, watch: Watch) -> None:
     world.optics.start_fault = world.optics.prepare_fault = ""
     world.optics.refusals = 0
     world.optics.set_camera(True)
-    if world.life is not None and world.life.state == "stopping":
-        world.run(ENDS_S)
+    if world.life is not None and world.life.state in ("starting", "stopping"):
+        world.run(ENDS_S)  # on the disk as it was: a start that fails for it is begun again, as by systemd
     world.run(world.disk.slow_s)  # a write that was begun while the disk was slow keeps the file locked
     world.start()
     world.run(40.0 + 8.0 * world.pace)
