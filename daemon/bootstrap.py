@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ class Instrument:
             self.engine.camera_status(),
             self.engine.status(),
             self.cell.status(),
-            self.writer.status(),
+            self._store_status(),
             self.watchdog.status(),
             self.maintenance.status(),
         ]
@@ -249,8 +250,15 @@ class Instrument:
 
     def blocking(self) -> list[PartStatus]:
         """The parts that keep the instrument from measuring."""
-        vital = (self.engine.camera_status(), self.engine.status(), self.writer.status())
+        vital = (self.engine.camera_status(), self.engine.status(), self._store_status())
         return [part for part in vital if part.state != "ready"]
+
+    def _store_status(self) -> PartStatus:
+        """Not ready either while no run may begin for want of room, whether or not a write has failed."""
+        status, full = self.writer.status(), self.pulse.disk.problem
+        if status.state != "ready" or full is None:
+            return status
+        return replace(status, state="failed", reason=full.code, detail=full.detail, remedy=full.remedy)
 
     def _api_parts(self, loaded: LoadedSettings, logs: LogReader) -> ApiParts:
         return ApiParts(

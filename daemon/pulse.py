@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daemon.engine.book import Totals
-from daemon.errors import InstrumentError, RunReason, StoreError, StoreReason
+from daemon.errors import InstrumentError, RunReason
 from daemon.service.memory import release_free_memory
 from daemon.store.forecast import DiskWatch
 from daemon.tables import PARTICLE_STATES
@@ -212,7 +212,5 @@ class Pulse:
         instrument.metrics.runs_deleted(instrument.keeper.deleted)
         if low:
             instrument.warn_of_disk(low, free_mb)
-        least_mb = instrument.settings.store.min_free_mb
-        if free_mb < least_mb and run is not None:
-            detail = f"only {free_mb} MB are free below '{instrument.layout.state_dir}', {least_mb} MB are wanted"
-            instrument.disk_low(StoreError(StoreReason.DISK_FULL, detail))
+        if run is not None and (problem := self.disk.problem) is not None:
+            instrument.disk_low(problem)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.errors import StoreError, StoreReason
+
 WINDOW_S = 600.0
 LEAST_S = 120.0  # a shorter look sees the log's own rise and fall instead of the results
 NOISE_MB = 8.0  # two logs of 4 MB that are emptied when they are large
@@ -68,6 +70,14 @@ class DiskWatch:
     def full_in_h(self) -> float | None:
         """Hours until a run would be ended for want of room; None when not known."""
         return self._forecast.full_in_h(self.least_mb)
+
+    @property
+    def problem(self) -> StoreError | None:
+        """What keeps a run from beginning, or going on: too little is free."""
+        if self.free_mb is None or self.free_mb >= self.least_mb:
+            return None
+        detail = f"only {self.free_mb} MB are free below the state directory, {self.least_mb} MB are wanted"
+        return StoreError(StoreReason.DISK_FULL, detail)
 
     def add(self, now_s: float, free_mb: int, load: str) -> str:
         """A sample under `load` (the run in progress, or nothing); a sentence when it became low just now, else empty.

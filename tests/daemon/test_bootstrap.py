@@ -179,6 +179,30 @@ async def test_a_failed_start_that_is_called_off_while_it_looks_for_a_cell_lets_
     assert orders == ["stop", "unlock"]
 
 
+async def test_a_store_without_room_for_a_run_is_not_ready(tmp_path: Path) -> None:
+    loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path, min_free_mb=200)), {}, None)
+    instrument = await asyncio.to_thread(Instrument, loaded, LogService("info", tmp_path), Notifier({}))
+
+    def store() -> tuple[str, str, bool]:
+        (part,) = [each for each in instrument.status_parts() if each.name == "store"]
+        return part.state, part.reason, any(each.name == "store" for each in instrument.blocking())
+
+    def open_store() -> None:
+        instrument.layout.prepare()
+        instrument._open_store()
+
+    assert store()[0] == "stopped"
+    await asyncio.to_thread(open_store)
+    try:
+        assert store() == ("ready", "", False)
+        instrument.pulse.disk.add(0.0, 199, "")
+        assert store() == ("failed", "store.disk_full", True)
+        instrument.pulse.disk.add(5.0, 200, "")
+        assert store() == ("ready", "", False)
+    finally:
+        await asyncio.to_thread(instrument.writer.stop)
+
+
 async def test_a_store_that_does_not_open_is_an_error_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "STORE_OPENS_S", 0.1)
     loaded = LoadedSettings(Settings(store=StoreSettings(state_dir=tmp_path)), {}, None)

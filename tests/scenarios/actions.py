@@ -314,7 +314,7 @@ def disk_slow(world: World, value: float) -> None:
 
 @action(0.4)
 def disk_fills(world: World, value: float) -> None:
-    world.disk.free_mb = int(400 * value)
+    world.disk.free_mb, world.disk.filled_s = int(400 * value), SCHEDULE.now_s
 
 
 @action(0.8)

@@ -26,6 +26,8 @@ class Disk:
     """What is wrong with it, until when."""
 
     free_mb: int = PLENTY_MB
+    filled_s: float = -1e18
+    """When it was last filled."""
     fault: str = ""
     fault_until_s: float = 0.0
     slow_s: float = 0.0

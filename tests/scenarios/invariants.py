@@ -147,6 +147,10 @@ def _is_ready(world: World, watch: Watch) -> None:
     failed_s = world.disk.last_failed_s
     if failed_s > world.disk.last_good_s and now_s - failed_s > 2.0 + pace:
         watch.breaks("the store is ready, and its last attempt to write failed")
+    assert world.life is not None
+    seen_s = max(world.disk.filled_s, world.life.changed_s)
+    if world.disk.free_mb < world.settings().store.min_free_mb and now_s - seen_s > 15.0 + 5.0 * pace:
+        watch.breaks(f"ready, and only {world.disk.free_mb} MB are free since {seen_s:.2f}")
 
 
 def _in_progress(world: World, watch: Watch, answer: Request) -> None:
