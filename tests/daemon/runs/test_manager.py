@@ -33,7 +33,7 @@ from hw.potentiostat.contract import HostLoss, PotentiostatInfo
 from hw.twin.instrument import TwinInstrument
 from hw.twin.recording import write_recording
 from hw.twin.settings import TwinOptions
-from tests.daemon.runs.rig import FakeEngine, rig, scene, until
+from tests.daemon.runs.rig import rig, until
 
 SMALL = {"seed": 3, "particles": 8, "height_px": 200, "width_px": 260}
 TWIN = {**SMALL, "frame_rate_hz": 40, "c_rate": 0.0}
@@ -153,16 +153,6 @@ async def test_a_recording_is_measured_to_its_end_and_may_be_played_again(tmp_pa
 
 
 # --- over an engine without a process -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return scene()
-
-
-@pytest.fixture
-def engine(pictures):
-    return FakeEngine(pictures)
 
 
 @pytest.fixture

@@ -14,21 +14,11 @@ from daemon.mask_edits import MAX_EDITS, MaskChange
 from daemon.photometry.outlines import outlines_of
 from daemon.recipe import Recipe
 from daemon.store.reader import RunReader
-from tests.daemon.runs.rig import FakeEngine, rig, scene, until
+from tests.daemon.runs.rig import rig, until
 
 RECIPE = Recipe(reference_frames=20, baseline_s=0.1)
 BASELINE = 12
 """Frames that certainly end the baseline."""
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return scene()
-
-
-@pytest.fixture
-def engine(pictures):
-    return FakeEngine(pictures)
 
 
 @asynccontextmanager

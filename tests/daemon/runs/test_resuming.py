@@ -6,7 +6,7 @@ from daemon.engine.link import Message
 from daemon.errors import CameraError, CameraReason, EngineError, EngineReason
 from daemon.recipe import Recipe
 from daemon.runs import resuming as module
-from tests.daemon.runs.rig import FakeEngine, rig, scene, until
+from tests.daemon.runs.rig import rig, until
 
 STILL = Recipe(name="still", reference_frames=10, baseline_s=0.2)
 
@@ -14,16 +14,6 @@ STILL = Recipe(name="still", reference_frames=10, baseline_s=0.2)
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr(module, "AGAIN_S", 0.02)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return scene()
-
-
-@pytest.fixture
-def engine(pictures):
-    return FakeEngine(pictures)
 
 
 def resuming():

@@ -15,22 +15,12 @@ from daemon.runs.prepare import prepare
 from daemon.store.reader import RunReader
 from hw.camera.contract import PixelFormat
 from hw.potentiostat.contract import HostLoss, PotentiostatInfo
-from tests.daemon.runs.rig import FakeEngine, rig, scene
+from tests.daemon.runs.rig import FakeEngine, rig
 
 FAKE = "tests.daemon.engine.fake_engine"
 CELL = PotentiostatInfo("p", "1", 10, 2.5, 4.5, 10, HostLoss.CELL_OFF, 5.0, 0.7, clock_id="bench", clock_rate=60.0)
 
 TWELVE_BITS = {"pixel_format": "Mono12", "bit_depth": 12}
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return scene()
-
-
-@pytest.fixture
-def engine(pictures):
-    return FakeEngine(pictures)
 
 
 async def test_a_reference_takes_what_the_camera_says_unless_the_settings_know_better(tmp_path, engine):
