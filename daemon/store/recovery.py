@@ -37,14 +37,12 @@ def recover(catalogue: Path, tell: Callable[[StoreError], None] = lambda error: 
     `instrument.db.corrupt-<n>` and made again from the run files beside it, and so is one that is missing; `tell` is
     told. Raises `StoreError` when even that fails.
     """
+    for journal in sorted((catalogue.parent / "runs").glob("*.db-journal")):
+        _undo_half(journal.with_name(journal.name.removesuffix("-journal")))
     if not catalogue.exists():
         if not _had_a_catalogue(catalogue):
             return []
-        with translated(catalogue, "cannot make"):
-            catalogue.touch()  # set aside it tells the next loss from this one
         tell(remake(catalogue, StoreError(StoreReason.CORRUPT, f"{catalogue} is not there, and its runs are")))
-    for journal in sorted((catalogue.parent / "runs").glob("*.db-journal")):
-        _undo_half(journal.with_name(journal.name.removesuffix("-journal")))
     try:
         if is_empty(catalogue, CATALOGUE):  # the very first start was cut short
             remove_files(catalogue)
@@ -63,6 +61,9 @@ def remake(catalogue: Path, why: StoreError) -> StoreError:
     Raises `StoreError`.
     """
     aside = set_aside(catalogue, "corrupt")
+    if not aside.exists():
+        with translated(aside, "cannot make"):
+            aside.touch()  # of one that is missing: it tells the next loss from this one
     logger.error("the catalogue is made again from the runs, what is left of it is kept as %s: %s", aside, why)
     _rebuild(catalogue, aside)
     detail = f"the catalogue was made again from the runs; what was left of it is {aside.name}: {why.detail}"

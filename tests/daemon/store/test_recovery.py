@@ -140,6 +140,23 @@ def test_a_catalogue_that_is_missing_is_made_again_and_told(cut, log_is_left):
         assert [each.seq for each in reader.events()] == [1, 2, 3]
 
 
+def test_a_run_with_half_a_write_is_in_the_catalogue_that_is_made_again(cut):
+    path = cut / "runs" / "r1.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("PRAGMA journal_mode = DELETE")
+        conn.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the commit
+        conn.execute("BEGIN")
+        conn.execute("CREATE TABLE half AS SELECT randomblob(200000) AS bytes")
+        left = {name: (cut / "runs" / name).read_bytes() for name in ("r1.db", "r1.db-journal")}
+        conn.execute("ROLLBACK")
+    for name, content in left.items():
+        (cut / "runs" / name).write_bytes(content)
+    (cut / "instrument.db").unlink()
+    recover(cut / "instrument.db")
+    with CatalogueReader(cut / "instrument.db") as reader:
+        assert {run.run_id: run.state for run in reader.runs()} == {"r1": "done", "r2": "interrupted"}
+
+
 def test_a_damaged_catalogue_is_told_of(cut):
     told = []
     lose(cut / "instrument.db")
